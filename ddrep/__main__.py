@@ -1,0 +1,5 @@
+import sys
+
+from ddrep.cli import main
+
+sys.exit(main())

@@ -1,0 +1,313 @@
+"""`ddrep VERB`: one verb for each rule of the workflow, its options made from the typed config.
+
+Every import that costs time is inside the verb that needs it, for the workflow starts many short commands.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
+
+from ddrep import config
+from ddrep.config import Stage, explain
+from ddrep.errors import UserError
+
+Count = Annotated[int, Ge(0)]
+log = logging.getLogger("ddrep")
+
+
+class Verb(BaseModel):
+    """Base of all verbs."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    threads: int | None = None
+    """CPU threads for torch; the default is torch's own."""
+    log: Path | None = None
+    """File for progress messages, instead of standard error."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stage_by_hand(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {"stage": {}, **given} if "stage" in cls.model_fields else given
+
+    def cli_cmd(self) -> None:
+        """Run the verb: logging and threads first, for they are the same for all."""
+        _log_to(self.log)
+        log.info("ddrep %s", shlex.join(sys.argv[1:]))
+        self.set_up()
+        self.run()
+
+    def set_up(self) -> None:
+        from ddrep.device import set_threads
+
+        set_threads(self.threads)
+
+    def run(self) -> None:
+        raise NotImplementedError
+
+
+class Data(Verb):
+    """Write one split of the labelled images as a shard."""
+
+    stage: Stage[config.Data]
+    split: str = "train"
+    """train, validation or test."""
+    subset: Count = 0
+    """Which of the disjoint labelled subsets (train only)."""
+    out: Path
+    """Shard (.tar) to write."""
+
+    def run(self) -> None:
+        from ddrep.data.datasets import labelled
+        from ddrep.data.shards import write_shard
+
+        write_shard(self.out, labelled(self.stage.config, self.split, self.subset, self.stage.seed))
+
+
+class Pretrain(Verb):
+    """Train an unconditional denoiser on unlabelled images."""
+
+    stage: Stage[config.Pretrain]
+    out: Path
+    """Denoiser (.safetensors) to write."""
+    grid: Path | None = None
+    """PNG of 64 samples to write."""
+
+    def run(self) -> None:
+        from ddrep.training.pretrain import run
+
+        run(self.stage, self.out, self.grid)
+
+
+class Finetune(Verb):
+    """Make an unconditional denoiser class-conditional."""
+
+    stage: Stage[config.FineTune]
+    denoiser: Path
+    """The unconditional denoiser."""
+    train: Path
+    """Shard of labelled training images."""
+    validation: Path
+    """Shard of labelled images on which it is logged whether the labels are heard."""
+    out: Path
+    """Denoiser (.safetensors) to write."""
+    grid: Path
+    """PNG with a row of samples a class to write."""
+    history: Path
+    """Loss and label margin by step (.parquet) to write."""
+
+    def run(self) -> None:
+        from ddrep.training.finetune import run
+
+        run(self.stage, self.denoiser, self.train, self.validation, self.out, self.grid, self.history)
+
+
+class Features(Verb):
+    """Read the unconditional denoiser's features of labelled images."""
+
+    stage: Stage[config.Features]
+    denoiser: Path
+    """The unconditional denoiser."""
+    images: Path
+    """Shard of images."""
+    out: Path
+    """Features (.safetensors) to write."""
+
+    def run(self) -> None:
+        from ddrep.training.heads import extract
+
+        extract(self.stage, self.denoiser, self.images, self.out)
+
+
+class Rejection(Verb):
+    """Train the rejection classifier on denoiser features, or (without features) the control on pixels."""
+
+    stage: Stage[config.Head]
+    features: Path | None = None
+    """Features of the training images; leave out for the control on pixels."""
+    train: Path
+    """Shard of labelled training images."""
+    out: Path
+    """Classifier (.safetensors) to write."""
+    report: Path
+    """Accuracy, confusion and calibration on the held-out images (.json) to write."""
+
+    def run(self) -> None:
+        from ddrep.training.heads import run
+
+        run(self.stage, self.features, self.train, self.out, self.report)
+
+
+class Synthesize(Verb):
+    """Generate one shard of accepted images."""
+
+    stage: Stage[config.Shard]
+    finetuned: Path
+    """The class-conditional denoiser."""
+    pretrained: Path
+    """The unconditional denoiser, whose features judge."""
+    judge: Path
+    """The rejection classifier, on features or on pixels."""
+    threshold_file: Path | None = None
+    """JSON made by pixel-threshold; its threshold replaces the section's."""
+    index: Count
+    """Number of the shard."""
+    pool: Path
+    """Folder in which candidates outlive this command."""
+    out: Path
+    """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
+
+    def run(self) -> None:
+        from ddrep.sampling.synthesis import run
+
+        run(self.stage, self.finetuned, self.pretrained, self.judge, self.threshold_file, self.index, self.pool, self.out)
+
+
+class PixelThreshold(Verb):
+    """Choose the threshold at which the control on pixels accepts as many candidates as the rejection classifier."""
+
+    stage: Stage[config.Shard]
+    finetuned: Path
+    """The class-conditional denoiser."""
+    pretrained: Path
+    """The unconditional denoiser, whose features judge."""
+    judge: Path
+    """The rejection classifier on features."""
+    pixel_judge: Path
+    """The control on pixels."""
+    pool: Path
+    """Folder in which candidates outlive this command."""
+    out: Path
+    """Threshold and acceptance rates (.json) to write."""
+
+    def run(self) -> None:
+        from ddrep.sampling.synthesis import match_threshold
+
+        match_threshold(self.stage, self.finetuned, self.pretrained, self.judge, self.pixel_judge, self.pool, self.out)
+
+
+class Info(Verb):
+    """Write _info.json, with which timm and webdataset read a folder of shards as splits 1x, 2x, ..."""
+
+    shards: list[Path]
+    """The shards, in order."""
+    shards_per_scale: Annotated[int, Ge(1)] = 1
+    """Shards that 1x is cut into."""
+    out: Path
+    """_info.json to write."""
+
+    def run(self) -> None:
+        from ddrep.data.shards import write_info
+
+        write_info(self.out, self.shards, self.shards_per_scale)
+
+
+class Classify(Verb):
+    """Train one classifier and write its row, and its prediction for each test image."""
+
+    stage: Stage[config.Classifier]
+    real: Path
+    """Shard of labelled training images."""
+    test: Path
+    """Shard of test images."""
+    synthetic: list[Path] = []
+    """Synthetic shards to train on as well."""
+    subset: Count = 0
+    """Subset the real images are, for the row."""
+    architecture: str = "resnet18"
+    """timm's name."""
+    mix: bool = False
+    """Mixup and CutMix."""
+    source: str = "real"
+    """Source of the synthetic images, for the row; real-equal-steps trains longer on real images alone."""
+    scale: Count = 0
+    """Scale of the synthetic images, for the row."""
+    train_seed: Count = 0
+    """Seed of this run."""
+    per_scale: Count = 0
+    """Images in 1x: real-equal-steps takes the steps of real + scale * per_scale images."""
+    synthetic_only: bool = False
+    """Train on the synthetic images alone (Table 3)."""
+    out: Path
+    """Row (.parquet) to write."""
+    predictions: Path
+    """Predictions (.parquet) to write."""
+
+    def run(self) -> None:
+        from ddrep.training.classifier import run
+
+        run(self)
+
+
+class Tables(Verb):
+    """Write Tables 3 and 4 with their summaries, print them, and gather the costs."""
+
+    stage: Stage[config.Tables]
+    experiment: str
+    """The experiment's JSON (canonical), from which the runs are enumerated."""
+    results: Path
+    """Folder results/NAME."""
+
+    def run(self) -> None:
+        from ddrep.reporting.tables import run
+
+        run(self.stage, config.Experiment.model_validate_json(self.experiment), self.results)
+
+
+class Ddrep(BaseSettings):
+    """Labelled training images from an unconditional diffusion model."""
+
+    model_config = SettingsConfigDict(
+        cli_prog_name="ddrep",
+        cli_enforce_required=False,
+        cli_exit_on_error=False,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_use_class_docs_for_groups=True,
+    )
+    data: CliSubCommand[Data]
+    pretrain: CliSubCommand[Pretrain]
+    finetune: CliSubCommand[Finetune]
+    features: CliSubCommand[Features]
+    rejection: CliSubCommand[Rejection]
+    synthesize: CliSubCommand[Synthesize]
+    pixel_threshold: CliSubCommand[PixelThreshold]
+    info: CliSubCommand[Info]
+    classify: CliSubCommand[Classify]
+    tables: CliSubCommand[Tables]
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+def _log_to(path: Path | None) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="w") if path else logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Exit status: 0, or 2 with one line on standard error for what the user can mend."""
+    try:
+        CliApp.run(Ddrep, cli_args=sys.argv[1:] if args is None else args)
+    except ValidationError as e:
+        message = explain(e)
+    except (UserError, SettingsError) as e:
+        message = " ".join(str(e).split()).split(" usage: ")[0]
+    else:
+        return 0
+    if log.handlers and isinstance(log.handlers[0], logging.FileHandler):
+        log.error("ddrep: %s", message)
+    print(f"ddrep: {message}", file=sys.stderr)
+    return 2

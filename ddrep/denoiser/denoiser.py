@@ -1,0 +1,97 @@
+"""A Denoiser: network, schedule and provenance, in one safetensors file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ddrep.denoiser.schedule import Schedule
+from ddrep.denoiser.unet import UNet, UNetConfig
+from ddrep.errors import UserError
+from ddrep.files import written_whole
+
+FORMAT = "ddrep.denoiser/1"
+
+
+@dataclass
+class Denoiser:
+    """eps(x_t, t), optionally of a class; everything about time and noise that sampling needs is in `schedule`."""
+
+    net: UNet
+    schedule: Schedule
+    provenance: dict[str, Any] = field(default_factory=dict)
+    """Where it came from: file, digest, the training section, images seen."""
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.time_embed[0].weight.device
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one image."""
+        cfg = self.net.cfg
+        return cfg.in_channels, cfg.image_size, cfg.image_size
+
+    @property
+    def null_row(self) -> int:
+        """The label that stands for no class: always the last row of the table."""
+        return self.net.cfg.num_classes - 1
+
+    @property
+    def learns_variance(self) -> bool:
+        return self.net.cfg.out_channels == 2 * self.net.cfg.in_channels
+
+    def output(self, x: Tensor, index: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """x_t (N, C, H, W), schedule indices (N,), labels (N,) -> eps, and the raw variance output if it is learned."""
+        out = self.net(x, self.schedule.embedded(index).to(x.dtype), y)
+        if not self.learns_variance:
+            return out, None
+        eps, variance = out.chunk(2, dim=1)
+        return eps, variance
+
+    def eps(self, x: Tensor, index: Tensor, y: Tensor | None = None) -> Tensor:
+        """The noise estimate alone; see `output`."""
+        return self.output(x, index, y)[0]
+
+    def save(self, path: Path) -> None:
+        """Write weights and metadata to `path`, whole or not at all."""
+        meta = {
+            "format": FORMAT,
+            "network": json.dumps(dataclasses.asdict(self.net.cfg)),
+            "schedule": json.dumps(dataclasses.asdict(self.schedule)),
+            "provenance": json.dumps(self.provenance, sort_keys=True),
+        }
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
+        with written_whole(path) as (draft,):
+            save_file(weights, draft, metadata=meta)
+
+    @classmethod
+    def load(cls, path: Path, device: str | torch.device = "cpu") -> Denoiser:
+        """Read a file written by `save`, in evaluation mode. Raises UserError for any other file."""
+        try:
+            with safe_open(path, framework="pt") as f:
+                meta = f.metadata() or {}
+                weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such denoiser file; make one with `ddrep pretrain` or `ddrep import`") from None
+        except (SafetensorError, OSError) as e:
+            raise UserError(f"{path}: not a readable safetensors file ({e}); expected one written by ddrep") from None
+        if meta.get("format") != FORMAT:
+            raise UserError(f"{path}: not a ddrep denoiser; convert a published checkpoint with `ddrep import`")
+        net = UNet(network_config(json.loads(meta["network"])))
+        net.load_state_dict(weights, strict=True)
+        net.eval().requires_grad_(False).to(device)
+        return cls(net, Schedule(**json.loads(meta["schedule"])), json.loads(meta["provenance"]))
+
+
+def network_config(fields: dict[str, Any]) -> UNetConfig:
+    """UNetConfig from JSON, where tuples arrive as lists."""
+    return UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})

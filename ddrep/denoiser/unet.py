@@ -1,0 +1,249 @@
+"""The ADM U-Net of improved-diffusion and guided-diffusion, with their state-dict names.
+
+Published files load with `strict=True` and blocks keep the numbers the papers use (`output_blocks.14`). What
+differs from the published modules is the shape of the code, and that `encode` and `decode` are apart: features
+from the bottleneck need no decoder.
+Sources: Nichol & Dhariwal 2021 (improved DDPM), Dhariwal & Nichol 2021 (ADM, appendix B).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """What determines the network. `attention_sizes` are feature-map widths in pixels."""
+
+    image_size: int
+    in_channels: int = 3
+    out_channels: int = 3
+    model_channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    num_res_blocks: int = 3
+    attention_sizes: tuple[int, ...] = (16, 8)
+    num_heads: int = 4
+    num_head_channels: int | None = None
+    """If set, the number of heads is width / num_head_channels and `num_heads` is ignored."""
+    use_scale_shift_norm: bool = True
+    resblock_updown: bool = False
+    """Resample by residual blocks; otherwise by convolutions."""
+    new_attention_order: bool = False
+    """Split q, k, v before the heads (guided-diffusion's option) instead of after."""
+    dropout: float = 0.0
+    num_classes: int = 0
+    """Rows of the label table, the null row included; 0 for an unconditional network."""
+
+
+def timestep_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding of times `t` (N,), in embedded units 0..1000 -> (N, dim), cosines first."""
+    half = dim // 2
+    freqs = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=t.dtype, device=t.device) / half)
+    args = t[:, None] * freqs[None]
+    return F.pad(torch.cat([args.cos(), args.sin()], dim=1), (0, dim % 2))
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels)
+
+
+def _zeroed(module: nn.Module) -> nn.Module:
+    for p in module.parameters():
+        nn.init.zeros_(p)
+    return module
+
+
+class Downsample(nn.Module):
+    """Halve the resolution by a strided convolution, or by pooling when it has no parameters."""
+
+    def __init__(self, channels: int, use_conv: bool):
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if use_conv else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Double the resolution by nearest neighbour, with a convolution behind it if asked."""
+
+    def __init__(self, channels: int, use_conv: bool):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if use_conv else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return x if self.conv is None else self.conv(x)
+
+
+class ResBlock(nn.Module):
+    """Residual block told of the time (and class) by shift or by scale and shift of its second norm."""
+
+    def __init__(self, cfg: UNetConfig, in_ch: int, out_ch: int, resample: type[nn.Module] | None = None):
+        super().__init__()
+        self.scale_shift = cfg.use_scale_shift_norm
+        self.h_upd = self.x_upd = resample(in_ch, use_conv=False) if resample else None
+        emb_dim = 4 * cfg.model_channels
+        self.in_layers = nn.Sequential(group_norm(in_ch), nn.SiLU(), nn.Conv2d(in_ch, out_ch, 3, padding=1))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, out_ch * (2 if self.scale_shift else 1)))
+        last = _zeroed(nn.Conv2d(out_ch, out_ch, 3, padding=1))
+        self.out_layers = nn.Sequential(group_norm(out_ch), nn.SiLU(), nn.Dropout(cfg.dropout), last)
+        self.skip_connection = nn.Identity() if in_ch == out_ch else nn.Conv2d(in_ch, out_ch, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        norm, act, conv = self.in_layers
+        h = act(norm(x))
+        if self.h_upd is not None and self.x_upd is not None:
+            h, x = self.h_upd(h), self.x_upd(x)
+        h = conv(h)
+        e = self.emb_layers(emb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = e.chunk(2, dim=1)
+            h = self.out_layers[1:](self.out_layers[0](h) * (1 + scale) + shift)
+        else:
+            h = self.out_layers(h + e)
+        return self.skip_connection(x) + h
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention over pixels, in either published order of the qkv channels."""
+
+    def __init__(self, cfg: UNetConfig, channels: int):
+        super().__init__()
+        self.heads = channels // cfg.num_head_channels if cfg.num_head_channels else cfg.num_heads
+        self.new_order = cfg.new_attention_order
+        self.norm = group_norm(channels)
+        self.qkv = nn.Conv1d(channels, 3 * channels, 1)
+        self.proj_out = _zeroed(nn.Conv1d(channels, channels, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, height, width = x.shape
+        flat = x.reshape(n, c, -1)
+        qkv = self.qkv(self.norm(flat))
+        if self.new_order:
+            q, k, v = qkv.reshape(n, 3, self.heads, c // self.heads, -1).transpose(-1, -2).unbind(1)
+        else:
+            q, k, v = qkv.reshape(n, self.heads, 3, c // self.heads, -1).transpose(-1, -2).unbind(2)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, -1)
+        return (flat + self.proj_out(h)).reshape(n, c, height, width)
+
+
+class Block(nn.Sequential):
+    """What one number of `input_blocks` or `output_blocks` stands for: layers of which some take the embedding."""
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
+        return x
+
+
+class UNet(nn.Module):
+    """eps (and variance) of noisy images; see `UNetConfig`. Pixel range [-1, 1]."""
+
+    def __init__(self, cfg: UNetConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.gradient_checkpointing = False
+        ch, emb_dim = cfg.model_channels, 4 * cfg.model_channels
+        self.time_embed = nn.Sequential(nn.Linear(ch, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
+        if cfg.num_classes:
+            self.label_emb = nn.Embedding(cfg.num_classes, emb_dim)
+        widths = self._build_encoder()
+        middle = widths[-1]
+        self.middle_block = Block(ResBlock(cfg, middle, middle), AttentionBlock(cfg, middle), ResBlock(cfg, middle, middle))
+        self.level_ends = self._build_decoder(widths)
+        out_ch = cfg.model_channels * cfg.channel_mult[0]
+        self.out = nn.Sequential(group_norm(out_ch), nn.SiLU(), _zeroed(nn.Conv2d(out_ch, cfg.out_channels, 3, padding=1)))
+
+    def _build_encoder(self) -> list[int]:
+        """Fill `input_blocks`; return the width each one leaves for the skip connections."""
+        cfg, size = self.cfg, self.cfg.image_size
+        width = cfg.model_channels * cfg.channel_mult[0]
+        blocks, widths = [Block(nn.Conv2d(cfg.in_channels, width, 3, padding=1))], [width]
+        for level, mult in enumerate(cfg.channel_mult):
+            for _ in range(cfg.num_res_blocks):
+                out = cfg.model_channels * mult
+                blocks.append(Block(ResBlock(cfg, width, out), *self._attention(size, out)))
+                widths.append(width := out)
+            if level < len(cfg.channel_mult) - 1:
+                down = ResBlock(cfg, width, width, Downsample) if cfg.resblock_updown else Downsample(width, use_conv=True)
+                blocks.append(Block(down))
+                widths.append(width)
+                size = (size + 1) // 2
+        self.input_blocks = nn.ModuleList(blocks)
+        return widths
+
+    def _build_decoder(self, widths: list[int]) -> dict[str, int]:
+        """Fill `output_blocks`; return {"up1": number of the last block of the level next to the bottleneck, ...}."""
+        cfg, widths, width = self.cfg, list(widths), widths[-1]
+        blocks: list[Block] = []
+        ends: dict[str, int] = {}
+        for level, mult in reversed(list(enumerate(cfg.channel_mult))):
+            size, out = math.ceil(cfg.image_size / 2**level), cfg.model_channels * mult
+            for i in range(cfg.num_res_blocks + 1):
+                block = Block(ResBlock(cfg, width + widths.pop(), out), *self._attention(size, out))
+                if level and i == cfg.num_res_blocks:
+                    block.append(ResBlock(cfg, out, out, Upsample) if cfg.resblock_updown else Upsample(out, use_conv=True))
+                blocks.append(block)
+                width = out
+            ends[f"up{len(cfg.channel_mult) - level}"] = len(blocks) - 1
+        self.output_blocks = nn.ModuleList(blocks)
+        return ends
+
+    def _attention(self, size: int, width: int) -> list[AttentionBlock]:
+        return [AttentionBlock(self.cfg, width)] if size in self.cfg.attention_sizes else []
+
+    def embed(self, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Embedding (N, 4*model_channels) of times (N,) in embedded units and labels (N,) of a conditional network."""
+        dtype = self.time_embed[0].weight.dtype
+        emb = self.time_embed(timestep_embedding(t.to(dtype), self.cfg.model_channels))
+        if self.cfg.num_classes:
+            if y is None:
+                raise ValueError("a class-conditional network needs labels; pass the null row for none")
+            emb = emb + self.label_emb(y)
+        return emb
+
+    def _run(self, block: nn.Module, x: Tensor, emb: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, emb, use_reentrant=False)
+        return block(x, emb)
+
+    def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Images (N, C, H, W) -> bottleneck (the middle block's output) and the skip connections."""
+        skips: list[Tensor] = []
+        for block in self.input_blocks:
+            x = self._run(block, x, emb)
+            skips.append(x)
+        return self._run(self.middle_block, x, emb), skips
+
+    def decode(
+        self, h: Tensor, skips: list[Tensor], emb: Tensor, taps: Collection[int] = (), stop: int | None = None
+    ) -> tuple[Tensor | None, dict[int, Tensor]]:
+        """Bottleneck and skips -> network output (N, out_channels, H, W) and the tapped output blocks by number.
+
+        With `stop`, decoding ends behind that block and the output is None.
+        """
+        skips, tapped = list(skips), {}
+        for i, block in enumerate(self.output_blocks):
+            skip = skips.pop()
+            # An odd width (7 -> 4 -> 8) comes back one pixel too wide: crop to the skip's size.
+            h = self._run(block, torch.cat([h[..., : skip.shape[-2], : skip.shape[-1]], skip], dim=1), emb)
+            if i in taps:
+                tapped[i] = h
+            if i == stop:
+                return None, tapped
+        return self.out(h), tapped
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """x (N, C, H, W), t (N,) in embedded units, labels y (N,) if conditional -> (N, out_channels, H, W)."""
+        emb = self.embed(t, y)
+        out, _ = self.decode(*self.encode(x, emb), emb)
+        assert out is not None
+        return out

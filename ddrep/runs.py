@@ -1,0 +1,55 @@
+"""Which classifier runs the tables ask for, and where their results lie."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddrep.config import SYNTHETIC, Experiment
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One trained classifier. `real` is False for Table 3's classifiers, which see synthetic images alone."""
+
+    subset: int
+    architecture: str
+    mix: bool
+    source: str
+    scale: int
+    seed: int
+    real: bool = True
+
+    @property
+    def path(self) -> Path:
+        """Its row, relative to results/{experiment}; the predictions lie beside it."""
+        group = "classifiers" if self.real else "cas"
+        mix = "mix" if self.mix else "plain"
+        return Path(f"subset{self.subset}/{group}/{self.architecture}/{mix}/{self.source}/{self.scale}x/{self.seed}.parquet")
+
+    @property
+    def predictions(self) -> Path:
+        return self.path.with_suffix(".predictions.parquet")
+
+
+def table4_runs(experiment: Experiment) -> list[Run]:
+    """The runs of every block, each once."""
+    runs = set()
+    for block in experiment.table4:
+        lists = (block.subsets, block.architectures, block.mix, block.sources, block.scales, block.seeds)
+        runs |= {Run(*values) for values in itertools.product(*lists) if (values[3] == "real") == (values[4] == 0)}
+    return sorted(runs)
+
+
+def table3_runs(experiment: Experiment) -> list[Run]:
+    """Real images alone (shared with Table 4), then each synthetic source alone."""
+    t = experiment.table3
+    pairs = list(itertools.product(t.subsets, t.seeds))
+    real = [Run(k, t.architecture, False, "real", 0, s) for k, s in pairs]
+    return real + [Run(k, t.architecture, False, source, 1, s, real=False) for source in t.sources for k, s in pairs]
+
+
+def needs_shards(run: Run) -> bool:
+    """Whether the run trains on synthetic images."""
+    return run.source in SYNTHETIC
