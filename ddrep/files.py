@@ -37,3 +37,12 @@ def sha256(path: Path) -> str:
 def fingerprint(*parts: str) -> str:
     """16 hex digits naming the combination of `parts`, e.g. a section's JSON and its inputs' digests."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def state_path(stage: str, *parts: str) -> Path:
+    """Where an unfinished command keeps its state: outside of its outputs, under `.ddrep/state` of the current folder.
+
+    `parts` are everything that determines the result (the stage's JSON, the inputs' digests, options): another
+    experiment or other inputs never meet this state.
+    """
+    return Path(".ddrep", "state", f"{stage}-{fingerprint(stage, *parts)}.pt")
