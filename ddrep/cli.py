@@ -127,11 +127,11 @@ class Features(Verb):
 
 
 class Rejection(Verb):
-    """Train the rejection classifier on denoiser features, or (without features) the control on pixels."""
+    """Train the rejection classifier on denoiser features."""
 
     stage: Stage[config.Head]
-    features: Path | None = None
-    """Features of the training images; leave out for the control on pixels."""
+    features: Path
+    """Features of the training images."""
     train: Path
     """Shard of labelled training images."""
     out: Path
@@ -140,9 +140,26 @@ class Rejection(Verb):
     """Accuracy, confusion and calibration on the held-out images (.json) to write."""
 
     def run(self) -> None:
-        from ddrep.training.heads import run
+        from ddrep.training.heads import run_features
 
-        run(self.stage, self.features, self.train, self.out, self.report)
+        run_features(self.stage, self.features, self.train, self.out, self.report)
+
+
+class PixelRejection(Verb):
+    """Train the control: a rejection classifier on pixels."""
+
+    stage: Stage[config.PixelHead]
+    train: Path
+    """Shard of labelled training images."""
+    out: Path
+    """Classifier (.safetensors) to write."""
+    report: Path
+    """Accuracy, confusion and calibration on the held-out images (.json) to write."""
+
+    def run(self) -> None:
+        from ddrep.training.heads import run_pixels
+
+        run_pixels(self.stage, self.train, self.out, self.report)
 
 
 class Synthesize(Verb):
@@ -161,13 +178,16 @@ class Synthesize(Verb):
     """Number of the shard."""
     pool: Path
     """Folder in which candidates outlive this command."""
+    batch: Annotated[int, Ge(1)] = 250
+    """Images drawn at once; does not change them."""
     out: Path
     """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
 
     def run(self) -> None:
         from ddrep.sampling.synthesis import run
 
-        run(self.stage, self.finetuned, self.pretrained, self.judge, self.threshold_file, self.index, self.pool, self.out)
+        inputs = self.finetuned, self.pretrained, self.judge, self.threshold_file
+        run(self.stage, *inputs, self.index, self.pool, self.out, self.batch)
 
 
 class PixelThreshold(Verb):
@@ -184,13 +204,16 @@ class PixelThreshold(Verb):
     """The control on pixels."""
     pool: Path
     """Folder in which candidates outlive this command."""
+    batch: Annotated[int, Ge(1)] = 250
+    """Images drawn at once; does not change them."""
     out: Path
     """Threshold and acceptance rates (.json) to write."""
 
     def run(self) -> None:
         from ddrep.sampling.synthesis import match_threshold
 
-        match_threshold(self.stage, self.finetuned, self.pretrained, self.judge, self.pixel_judge, self.pool, self.out)
+        judges = self.judge, self.pixel_judge
+        match_threshold(self.stage, self.finetuned, self.pretrained, *judges, self.pool, self.out, self.batch)
 
 
 class Info(Verb):
@@ -278,6 +301,7 @@ class Ddrep(BaseSettings):
     finetune: CliSubCommand[Finetune]
     features: CliSubCommand[Features]
     rejection: CliSubCommand[Rejection]
+    pixel_rejection: CliSubCommand[PixelRejection]
     synthesize: CliSubCommand[Synthesize]
     pixel_threshold: CliSubCommand[PixelThreshold]
     info: CliSubCommand[Info]

@@ -147,6 +147,8 @@ class Features(Section):
     """Feed the clean image (the published code), or the image noised to t by one fixed noise."""
     pool: Positive | None = None
     """Average-pool features to this width and height; the paper's text has 4, its code none."""
+    flip: bool = False
+    """Read the mirrored images as well: the head then trains on random left-right flips."""
 
 
 class Head(Section):
@@ -159,19 +161,24 @@ class Head(Section):
     batch: Positive = 128
     lr: Rate = 3e-4
     weight_decay: Annotated[float, Ge(0)] = 1e-4
-    flip: bool = False
-    """Random left-right flips."""
     holdout: Annotated[float, Gt(0), Le(0.5)] = 0.2
     """Share of each class's training images held out to choose the best epoch by."""
+
+
+class PixelHead(Head):
+    """Training of the control on pixels."""
+
+    flip: bool = False
+    """Random left-right flips."""
 
 
 class Sampling(Section):
     """How candidates are drawn from the fine-tuned denoiser."""
 
-    solver: Literal["ddpm", "ddim", "dpm-solver++"] = "dpm-solver++"
+    solver: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
     steps: Annotated[int, Ge(2)] = 16
     eta: Share = 0.0
-    """Noise added by DDIM: 0 is deterministic, 1 is DDPM's variance."""
+    """Noise added by DDIM: 0 is deterministic, 1 is DDPM's ancestral sampling."""
     guidance_scale: Annotated[float, Ge(0)] = 0.01
     """w in (1 + w) eps(x, t, y) - w eps(x, t); the source improved-ddpm has none."""
     null: Literal["row", "pretrained"] = "row"
@@ -278,7 +285,7 @@ class Experiment(Section):
     finetune: FineTune = FineTune()
     features: Features = Features()
     rejection: Head = Head()
-    pixel_rejection: Head = Head()
+    pixel_rejection: PixelHead = PixelHead()
     sampling: Sampling = Sampling()
     synthesis: Synthesis = Synthesis()
     classifier: Classifier = Classifier()

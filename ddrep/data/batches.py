@@ -1,10 +1,15 @@
-"""Which training images step s sees: a pure function of (seed, s), so that a resumed run needs no saved state."""
+"""From images in memory to batches: which images step s sees, and pixels in [-1, 1].
+
+Step s sees a pure function of (seed, s), so that a resumed run needs no saved state.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 @lru_cache(maxsize=4)
@@ -26,3 +31,10 @@ def batch_indices(n: int, batch: int, step: int, seed: int) -> np.ndarray:
 def steps_for(epochs: float, n: int, batch: int) -> int:
     """Optimiser steps in which n images are seen `epochs` times."""
     return max(1, -(-int(epochs * n) // batch))
+
+
+def to_unit(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 images (N, H, W) or (N, H, W, C) -> float32 (N, C, H, W) in [-1, 1]."""
+    x = torch.as_tensor(images).to(device)
+    x = x[:, None] if x.ndim == 3 else x.movedim(-1, 1)
+    return x.float() / 127.5 - 1

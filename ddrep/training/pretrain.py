@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ddrep.config import Pretrain
-from ddrep.data.batches import batch_indices
+from ddrep.data.batches import batch_indices, to_unit
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.loss import denoising_loss
 from ddrep.denoiser.schedule import Schedule
@@ -21,13 +21,6 @@ from ddrep.device import autocast
 from ddrep.training.loop import LoopConfig, cosine_with_warmup, train
 
 log = logging.getLogger("ddrep")
-
-
-def to_unit(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 images (N, H, W) or (N, H, W, C) -> float32 (N, C, H, W) in [-1, 1]."""
-    x = torch.as_tensor(images).to(device)
-    x = x[:, None] if x.ndim == 3 else x.movedim(-1, 1)
-    return x.float() / 127.5 - 1
 
 
 def pretrain(images: np.ndarray, cfg: Pretrain, *, seed: int, device: torch.device, state: Path | None = None,

@@ -1,0 +1,104 @@
+"""The small networks on top: the rejection CNN on denoiser features, its control on pixels, and the Judge around them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ddrep.config import Features
+from ddrep.data.batches import to_unit
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.features import bottleneck_features
+from ddrep.errors import UserError
+from ddrep.files import sha256, written_whole
+
+FORMAT = "ddrep.judge/1"
+
+
+def _layer(in_ch: int, out_ch: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(in_ch, out_ch, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_ch), nn.ReLU())
+
+
+def feature_cnn(channels: int, num_classes: int, hidden: int, dropout: float) -> nn.Sequential:
+    """4-layer CNN: features (N, channels, h, w) -> logits (N, num_classes).
+
+    At hidden 192, 1024 channels and 200 classes it has the paper's 1.2M parameters.
+    """
+    layers = [_layer(channels, hidden, 1), *(_layer(hidden, hidden, 3) for _ in range(3))]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
+
+
+def pixel_cnn(channels: int, num_classes: int, hidden: int, dropout: float) -> nn.Sequential:
+    """The control: a CNN of 4 layers on pixels (N, channels, H, W) in [-1, 1], halving the resolution thrice."""
+    layers = [_layer(channels, hidden // 4, 3), _layer(hidden // 4, hidden // 2, 3, 2), _layer(hidden // 2, hidden, 3, 2)]
+    layers.append(_layer(hidden, hidden, 3, 2))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
+
+
+@dataclass
+class Judge:
+    """p(class | image) of stored uint8 images, by denoiser features or by pixels."""
+
+    net: nn.Sequential
+    meta: dict[str, Any]
+    """kind ("features" or "pixels"), channels, num_classes, hidden, dropout; for features: settings, denoiser digest."""
+    denoiser: Denoiser | None = None
+
+    def save(self, path: Path) -> None:
+        """Write weights and metadata to a safetensors file."""
+        weights = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
+        with written_whole(path) as (draft,):
+            save_file(weights, draft, metadata={"format": FORMAT, "judge": json.dumps(self.meta, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: Path, denoiser: Path, device: torch.device) -> Judge:
+        """Read a judge, with the denoiser it listens to. Raises UserError if it was trained on another one."""
+        weights, meta = _read(path)
+        listens = meta["kind"] == "features"
+        if listens and meta["denoiser_sha256"] != sha256(denoiser):
+            raise UserError(f"{path}: trained on the features of another denoiser than {denoiser}; train it again")
+        net = build(meta)
+        net.load_state_dict(weights)
+        net.eval().requires_grad_(False).to(device)
+        return cls(net, meta, Denoiser.load(denoiser, device) if listens else None)
+
+    @torch.inference_mode()
+    def probabilities(self, images: np.ndarray, batch: int = 250) -> np.ndarray:
+        """uint8 images (N, H, W, C) -> (N, num_classes) float64, summing to 1."""
+        device = next(self.net.parameters()).device
+        parts = [self._logits(to_unit(images[i : i + batch], device)) for i in range(0, len(images), batch)]
+        logits = torch.cat(parts) if parts else torch.zeros(0, self.meta["num_classes"])
+        return F.softmax(logits.double(), dim=1).cpu().numpy()
+
+    def _logits(self, x: Tensor) -> Tensor:
+        if self.denoiser is None:
+            return self.net(x)
+        return self.net(bottleneck_features(self.denoiser, x, Features(**self.meta["features"])))
+
+
+def build(meta: dict[str, Any]) -> nn.Sequential:
+    """The untrained network that a judge's metadata describes."""
+    make = feature_cnn if meta["kind"] == "features" else pixel_cnn
+    return make(meta["channels"], meta["num_classes"], meta["hidden"], meta["dropout"])
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as f:
+            meta = f.metadata() or {}
+            weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+    except (FileNotFoundError, SafetensorError, OSError) as e:
+        raise UserError(f"{path}: not a readable rejection classifier ({e}); train one with `ddrep rejection`") from None
+    if meta.get("format") != FORMAT:
+        raise UserError(f"{path}: not a rejection classifier; train one with `ddrep rejection`")
+    return weights, json.loads(meta["judge"])

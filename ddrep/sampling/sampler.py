@@ -1,0 +1,70 @@
+"""From noise to uint8 images: the seeds, the loop over the solver's steps, the rounding."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ddrep.config import Sampling
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.schedule import Schedule, x0_from_eps
+from ddrep.sampling.guidance import EpsFunction, classifier_free
+from ddrep.sampling.solvers import ddim_step, dpm_step, time_grid
+
+
+def image_seed(experiment: int, label: int, shard: int, attempt: int) -> int:
+    """Seed of one image, in 0..2^63-1: of nothing but these, so that sources share noise and batches do not matter."""
+    digest = hashlib.sha256(f"{experiment}/{label}/{shard}/{attempt}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+class ImageNoise:
+    """Standard normal noise with a generator of its own for each image, drawn on the CPU whatever the device."""
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device):
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.shape, self.device = shape, device
+
+    def draw(self) -> Tensor:
+        """The next noise of every image, (N, C, H, W)."""
+        return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
+
+
+def solve(eps: EpsFunction, schedule: Schedule, noise: ImageNoise, cfg: Sampling) -> Tensor:
+    """Integrate from x_T to images (N, C, H, W) in [-1, 1]; x0 is clipped to that range at every step."""
+    x = noise.draw()
+    grid = time_grid(schedule, cfg.solver, cfg.steps)
+    x0_before, before = x, grid[0]
+    for here, after in zip(grid, [*grid[1:], -1], strict=True):
+        index = torch.full((len(x),), here, device=x.device)
+        abar, abar_next = schedule.abar_at(index, x), schedule.abar_at(torch.full_like(index, after), x)
+        x0 = x0_from_eps(x, eps(x, index), abar).clamp(-1, 1)
+        if cfg.solver == "ddim":
+            x = ddim_step(x, x0, abar, abar_next, cfg.eta, noise.draw() if cfg.eta and after >= 0 else None)
+        else:
+            abar_before = schedule.abar_at(torch.full_like(index, before), x)
+            x = dpm_step(x, x0, x0_before, abar, abar_next, abar_before)
+        x0_before, before = x0, here
+    return x
+
+
+def to_uint8(x: Tensor) -> np.ndarray:
+    """Images (N, C, H, W) in [-1, 1] -> uint8 (N, H, W, C), rounded to the nearest level."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
+
+
+@torch.inference_mode()
+def sample(
+    denoiser: Denoiser, seeds: Sequence[int], cfg: Sampling, labels: Sequence[int] | None = None, pretrained: Denoiser | None = None
+) -> np.ndarray:
+    """One image a seed, uint8 (N, H, W, C); of the given classes if the denoiser is conditional."""
+    noise = ImageNoise(seeds, denoiser.image_shape, denoiser.device)
+    eps: EpsFunction = denoiser.eps
+    if labels is not None:
+        y = torch.tensor(list(labels), device=denoiser.device)
+        eps = classifier_free(denoiser, y, cfg.guidance_scale, pretrained if cfg.null == "pretrained" else None)
+    return to_uint8(solve(eps, denoiser.schedule, noise, cfg))

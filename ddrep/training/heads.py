@@ -1,0 +1,160 @@
+"""Train the rejection classifier on denoiser features, and its control on pixels."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ddrep.config import Features, Head, PixelHead, Stage
+from ddrep.data.batches import batch_indices, steps_for, to_unit
+from ddrep.data.shards import read_shards
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.features import bottleneck_features
+from ddrep.device import pick_device
+from ddrep.files import sha256, written_whole
+from ddrep.heads import Judge, build
+from ddrep.training.loop import LoopConfig, train
+
+log = logging.getLogger("ddrep")
+
+
+@torch.inference_mode()
+def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> None:
+    """Write the features of a shard's images, in its order: `features` and, with flips, `mirrored`, both float32."""
+    device = pick_device()
+    model, data = Denoiser.load(denoiser, device), read_shards([images])
+
+    def read(pixels: np.ndarray) -> Tensor:
+        batches = (to_unit(pixels[i : i + 250], device) for i in range(0, len(pixels), 250))
+        return torch.cat([bottleneck_features(model, x, stage.config).cpu() for x in batches])
+
+    tensors = {"features": read(data.images)}
+    if stage.config.flip:
+        tensors["mirrored"] = read(data.images[:, :, ::-1].copy())
+    meta = {"settings": stage.config.model_dump_json(), "denoiser_sha256": sha256(denoiser)}
+    with written_whole(out) as (draft,):
+        save_file(tensors, draft, metadata=meta)
+
+
+def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:
+    """Train the rejection CNN on a features file; write it, and its held-out accuracy, confusion and calibration."""
+    labels = torch.as_tensor(read_shards([train_shard]).labels)
+    with safe_open(features, framework="pt") as f:
+        views = [f.get_tensor(name) for name in ("features", "mirrored") if name in f.keys()]  # noqa: SIM118
+        settings = Features.model_validate_json(f.metadata()["settings"])
+        meta = {"kind": "features", "features": settings.model_dump(mode="json"), "denoiser_sha256": f.metadata()["denoiser_sha256"]}
+    _run(stage, meta, views, labels, out, report)
+
+
+def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Path) -> None:
+    """Train the control on a shard's pixels; write what `run_features` writes."""
+    data = read_shards([train_shard])
+    x = to_unit(data.images)
+    _run(stage, {"kind": "pixels"}, [x, x.flip(-1)] if stage.config.flip else [x], torch.as_tensor(data.labels), out, report)
+
+
+def _run(stage: Stage[Any], meta: dict[str, Any], views: list[Tensor], labels: Tensor, out: Path, report: Path) -> None:
+    cfg: Head = stage.config
+    classes = int(labels.max()) + 1
+    meta |= {"channels": views[0].shape[1], "num_classes": classes, "hidden": cfg.hidden, "dropout": cfg.dropout}
+    net, held_out = train_head(meta, views, labels, cfg, seed=stage.seed, device=pick_device())
+    with written_whole(report) as (draft,):
+        draft.write_text(json.dumps(assess(net, views[0][held_out], labels[held_out], classes), indent=1))
+    Judge(net, meta).save(out)
+
+
+def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices (train, held out): `share` of each class, at least one image, chosen by the seed."""
+    rng = np.random.default_rng(seed)
+    held = []
+    for label in labels.unique():
+        of_class = np.flatnonzero(labels.numpy() == int(label))
+        held.append(rng.permutation(of_class)[: max(1, round(share * len(of_class)))])
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    mask[np.concatenate(held)] = True
+    return (~mask).nonzero()[:, 0], mask.nonzero()[:, 0]
+
+
+def train_head(
+    meta: dict[str, Any], views: list[Tensor], labels: Tensor, cfg: Head, *, seed: int, device: torch.device
+) -> tuple[nn.Sequential, Tensor]:
+    """Train a judge's network and return it as of its best epoch, with the indices held out to choose that.
+
+    views: inputs (N, C, h, w) as they are and, if flips are wanted, mirrored; labels (N,). The best epoch is the one
+    of least held-out cross-entropy, which fewer than a hundred images tell better apart than accuracy does.
+    """
+    torch.manual_seed(seed)
+    net = build(meta).to(device)
+    kept, held_out = hold_out(labels, cfg.holdout, seed)
+    per_epoch = steps_for(1, len(kept), cfg.batch)
+    best = _Best(net, views[0][held_out].to(device), labels[held_out].to(device), per_epoch)
+    optimizer = torch.optim.Adam(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    loss_at = _loss(net, views, labels, kept, cfg.batch, seed, device)
+    loop = LoopConfig(steps=per_epoch * cfg.epochs, seed=seed, log_every=per_epoch * 10)
+    train(net.train(), optimizer, loss_at, loop, on_step=best)
+    net.load_state_dict(best.weights)
+    return net.eval(), held_out
+
+
+def _loss(
+    net: nn.Module, views: list[Tensor], labels: Tensor, kept: Tensor, batch: int, seed: int, device: torch.device
+) -> Callable[[int], Tensor]:
+    stacked = torch.stack(views)
+
+    def loss_at(step: int) -> Tensor:
+        rows = kept[batch_indices(len(kept), batch, step, seed)]
+        x = stacked[torch.randint(len(views), (len(rows),)), rows]
+        return F.cross_entropy(net(x.to(device)), labels[rows].to(device))
+
+    return loss_at
+
+
+class _Best:
+    """Keeps the weights of the epoch with the least held-out cross-entropy."""
+
+    def __init__(self, net: nn.Module, x: Tensor, y: Tensor, per_epoch: int):
+        self.x, self.y, self.per_epoch = x, y, per_epoch
+        self.loss, self.weights = float("inf"), copy.deepcopy(net.state_dict())
+
+    @torch.no_grad()
+    def __call__(self, step: int, net: nn.Module) -> None:
+        if step % self.per_epoch:
+            return
+        loss = F.cross_entropy(net.eval()(self.x), self.y).item()
+        net.train()
+        if loss < self.loss:
+            log.info("epoch %d: held-out cross-entropy %.4f, the best so far", step // self.per_epoch, loss)
+            self.loss, self.weights = loss, copy.deepcopy(net.state_dict())
+
+
+@torch.inference_mode()
+def assess(net: nn.Module, x: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
+    """Top-1 (percent), cross-entropy, confusion (rows true) and calibration in ten bins of the top probability."""
+    device = next(net.parameters()).device
+    p = F.softmax(net(x.to(device)).cpu().double(), dim=1)
+    top, guess = p.max(dim=1)
+    right = guess == labels
+    confusion = torch.zeros(classes, classes, dtype=torch.long)
+    confusion.index_put_((labels, guess), torch.ones_like(labels), accumulate=True)
+    bins = (top * 10).long().clamp(max=9)
+    calibration = [
+        {"n": int(here.sum()), "confidence": float(top[here].mean()), "accuracy": float(right[here].double().mean())}
+        for b in range(10)
+        if (here := bins == b).any()
+    ]
+    gap = sum(c["n"] * abs(c["confidence"] - c["accuracy"]) for c in calibration) / len(labels)
+    report = {"n": len(labels), "top1": 100 * float(right.double().mean()), "expected_calibration_error": gap}
+    report["cross_entropy"] = float(F.nll_loss(p.clamp(min=1e-12).log(), labels))
+    log.info("held out: top-1 %.1f of %d images, calibration error %.3f", report["top1"], len(labels), gap)
+    return {**report, "confusion": confusion.tolist(), "calibration": calibration}
