@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
 
 from ddrep import config
 from ddrep.config import Stage, explain
@@ -219,43 +219,38 @@ class PixelThreshold(Verb):
 class Info(Verb):
     """Write _info.json, with which timm and webdataset read a folder of shards as splits 1x, 2x, ..."""
 
-    shards: list[Path]
+    stage: Stage[config.Shard]
+    shards: CliPositionalArg[list[Path]]
     """The shards, in order."""
-    shards_per_scale: Annotated[int, Ge(1)] = 1
-    """Shards that 1x is cut into."""
     out: Path
     """_info.json to write."""
 
     def run(self) -> None:
         from ddrep.data.shards import write_info
 
-        write_info(self.out, self.shards, self.shards_per_scale)
+        write_info(self.out, self.shards, self.stage.config.synthesis.shards_per_scale)
 
 
 class Classify(Verb):
     """Train one classifier and write its row, and its prediction for each test image."""
 
-    stage: Stage[config.Classifier]
+    stage: Stage[config.Training]
+    synthetic: CliPositionalArg[list[Path]] = []
+    """Synthetic shards to train on as well."""
     real: Path
     """Shard of labelled training images."""
     test: Path
     """Shard of test images."""
-    synthetic: list[Path] = []
-    """Synthetic shards to train on as well."""
     subset: Count = 0
     """Subset the real images are, for the row."""
     architecture: str = "resnet18"
     """timm's name."""
-    mix: bool = False
-    """Mixup and CutMix."""
     source: str = "real"
     """Source of the synthetic images, for the row; real-equal-steps trains longer on real images alone."""
     scale: Count = 0
-    """Scale of the synthetic images, for the row."""
+    """Scale of the synthetic images, for the row; real-equal-steps takes the steps of real + scale x 1x images."""
     train_seed: Count = 0
     """Seed of this run."""
-    per_scale: Count = 0
-    """Images in 1x: real-equal-steps takes the steps of real + scale * per_scale images."""
     synthetic_only: bool = False
     """Train on the synthetic images alone (Table 3)."""
     out: Path

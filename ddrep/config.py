@@ -237,6 +237,16 @@ class Classifier(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
 
 
+class Training(Section):
+    """All that determines a classifier, beside its inputs, architecture and seed."""
+
+    classifier: Classifier = Classifier()
+    mixed: bool = False
+    """Whether Mixup and CutMix are used."""
+    per_class: Annotated[int, Ge(0)] = 0
+    """Images a class in 1x; real-equal-steps takes as many steps as real + scale x 1x images would."""
+
+
 class Runs(Section):
     """A block of Table 4: the product of its lists. Scale 0 belongs to source real, the others to all but real."""
 
@@ -340,6 +350,13 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     if source in ("improved-ddpm", "classifier-free"):
         synthesis = synthesis.model_copy(update={"threshold": 0.0})
     return Shard(sampling=sampling, synthesis=synthesis)
+
+
+def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
+    """The training section of a run: unmixed runs have no Mixup settings, real-equal-steps alone knows the size of 1x."""
+    classifier = experiment.classifier if mixed else experiment.classifier.model_copy(update={"mix": Mix()})
+    per_class = experiment.synthesis.per_class if source == "real-equal-steps" else 0
+    return Training(classifier=classifier, mixed=mixed, per_class=per_class)
 
 
 def parse(raw: dict[str, Any], where: str = "config") -> Experiment:
