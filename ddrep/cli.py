@@ -9,7 +9,7 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -236,9 +236,9 @@ class Classify(Verb):
 
     stage: Stage[config.Training]
     synthetic: CliPositionalArg[list[Path]] = []
-    """Synthetic shards to train on as well."""
-    real: Path
-    """Shard of labelled training images."""
+    """Synthetic shards to train on."""
+    real: Path | None = None
+    """Shard of labelled training images; leave out to train on the synthetic images alone (Table 3)."""
     test: Path
     """Shard of test images."""
     subset: Count = 0
@@ -251,8 +251,6 @@ class Classify(Verb):
     """Scale of the synthetic images, for the row; real-equal-steps takes the steps of real + scale x 1x images."""
     train_seed: Count = 0
     """Seed of this run."""
-    synthetic_only: bool = False
-    """Train on the synthetic images alone (Table 3)."""
     out: Path
     """Row (.parquet) to write."""
     predictions: Path
@@ -264,19 +262,85 @@ class Classify(Verb):
         run(self)
 
 
-class Tables(Verb):
-    """Write Tables 3 and 4 with their summaries, print them, and gather the costs."""
+class Table(Verb):
+    """Write Table 3 or 4 (one row a run), its summary and its Markdown, and print it."""
 
     stage: Stage[config.Tables]
-    experiment: str
-    """The experiment's JSON (canonical), from which the runs are enumerated."""
-    results: Path
-    """Folder results/NAME."""
+    rows: CliPositionalArg[list[Path]]
+    """Rows (.parquet) of the table's runs, their predictions beside them."""
+    number: Literal[3, 4]
+    """Which table."""
+    out: Path
+    """Table (.parquet) to write."""
+    summary: Path
+    """Mean, spread and paired differences of each cell (.parquet) to write."""
+    markdown: Path
+    """The same for reading (.md) to write."""
 
     def run(self) -> None:
         from ddrep.reporting.tables import run
 
-        run(self.stage, config.Experiment.model_validate_json(self.experiment), self.results)
+        run(self.stage, self.number, self.rows, self.out, self.summary, self.markdown)
+
+
+class Figure1(Verb):
+    """Draw Figure 1: one class by three sources from the same starting noise."""
+
+    stage: Stage[config.Figures]
+    shards: CliPositionalArg[list[Path]]
+    """First shards of improved-ddpm, classifier-free and ours."""
+    out: Path
+    """PNG to write; a PDF is written beside it."""
+
+    def run(self) -> None:
+        from ddrep.reporting.figures import figure1
+
+        figure1(self.stage, self.shards, self.out)
+
+
+class Figure3(Verb):
+    """Draw Figure 3: accepted images of several classes."""
+
+    stage: Stage[config.Figures]
+    shard: Path
+    """First shard of ours."""
+    out: Path
+    """PNG to write; a PDF is written beside it."""
+
+    def run(self) -> None:
+        from ddrep.reporting.figures import figure3
+
+        figure3(self.stage, self.shard, self.out)
+
+
+class Figure4(Verb):
+    """Draw Figure 4: top-1 against the scale of the synthetic images."""
+
+    stage: Stage[config.Figures]
+    table: Path
+    """Table 4 (.parquet)."""
+    out: Path
+    """PNG to write; a PDF is written beside it."""
+
+    def run(self) -> None:
+        from ddrep.reporting.figures import figure4
+
+        figure4(self.stage, self.table, self.out)
+
+
+class Costs(Verb):
+    """Gather what the stages took: time and memory, images tried and kept."""
+
+    files: CliPositionalArg[list[Path]]
+    """Attempts (.parquet) of the synthetic shards and benchmarks (.tsv) of the jobs."""
+    out: Path
+    """Costs (.parquet) to write."""
+
+    def run(self) -> None:
+        from ddrep.reporting.costs import run
+
+        benchmarks = [path for path in self.files if path.suffix == ".tsv"]
+        run([path for path in self.files if path.suffix == ".parquet"], benchmarks, self.out)
 
 
 class Ddrep(BaseSettings):
@@ -301,7 +365,11 @@ class Ddrep(BaseSettings):
     pixel_threshold: CliSubCommand[PixelThreshold]
     info: CliSubCommand[Info]
     classify: CliSubCommand[Classify]
-    tables: CliSubCommand[Tables]
+    table: CliSubCommand[Table]
+    figure1: CliSubCommand[Figure1]
+    figure3: CliSubCommand[Figure3]
+    figure4: CliSubCommand[Figure4]
+    costs: CliSubCommand[Costs]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

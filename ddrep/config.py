@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import yaml
 from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from ddrep.errors import UserError
 
@@ -287,7 +287,7 @@ class Figures(Section):
 class Experiment(Section):
     """The whole of config.yaml."""
 
-    experiment: str
+    experiment: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name; results go to results/NAME."""
     seed: Annotated[int, Ge(0)] = 0
     data: Data = Data()
@@ -353,7 +353,7 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
 
 
 def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
-    """The training section of a run: unmixed runs have no Mixup settings, real-equal-steps alone knows the size of 1x."""
+    """The training section of a run: the unmixed hear of no Mixup settings, all but real-equal-steps of no size of 1x."""
     classifier = experiment.classifier if mixed else experiment.classifier.model_copy(update={"mix": Mix()})
     per_class = experiment.synthesis.per_class if source == "real-equal-steps" else 0
     return Training(classifier=classifier, mixed=mixed, per_class=per_class)
@@ -383,8 +383,8 @@ def _complaint(item: dict[str, Any]) -> str:
 
 def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
     """`overlay` over `base`, deeply for tables and whole for everything else, as Snakemake's --configfile does."""
-    both = {k: merge(base[k], v) if isinstance(v, dict) and isinstance(base.get(k), dict) else v for k, v in overlay.items()}
-    return {**base, **both}
+    tables = {k for k, v in overlay.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return {**base, **overlay, **{k: merge(base[k], overlay[k]) for k in tables}}
 
 
 def load(*files: Path) -> Experiment:
