@@ -1,0 +1,145 @@
+"""The labelled images of an experiment, by split and labelled subset: the embedded set, or a folder of images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from ddrep.config import Data, ImageFolder
+from ddrep.data import embedded
+from ddrep.data.idx import read_idx
+from ddrep.data.shards import LabelledImages
+from ddrep.errors import UserError
+
+SPLITS = ("train", "validation", "test")
+HELD_OUT = 0.1
+"""Share of each class's training images that is for validation where there is no folder validation."""
+
+
+def labelled(cfg: Data, split: str, subset: int, seed: int) -> LabelledImages:
+    """The images of `split`; `subset` says which labelled subset the training images are.
+
+    `seed` decides which images of a folder without validation images are held out. Raises UserError.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split {split}: expected one of {', '.join(SPLITS)}")
+    if cfg.kind == "embedded":
+        return _embedded(split, subset, cfg.embedded.per_class, cfg.embedded.test_images)
+    assert cfg.image_folder is not None  # Data's validator
+    if subset:
+        raise UserError(f"subset {subset}: a folder of images has only subset 0; set subsets to [0]")
+    return _from_folder(cfg.image_folder, split, seed)
+
+
+def _embedded(split: str, subset: int, per_class: int, test_images: int) -> LabelledImages:
+    images, labels, indices = (read_idx(embedded.path(split, kind)) for kind in ("images", "labels", "indices"))
+    subsets = len(read_idx(embedded.path("train", "labels")))
+    if subset >= subsets:
+        raise UserError(f"subset {subset}: the embedded data set has 0 to {subsets - 1}")
+    if split == "train":
+        images, labels, indices = images[subset], labels[subset], indices[subset]
+    # the classes take turns in the files, so that the first n are balanced
+    n = {"train": per_class * len(embedded.CLASSES), "validation": len(labels), "test": test_images}[split]
+    keys = [f"{embedded.PARTS[split]}-{i:05d}" for i in indices[:n]]
+    return LabelledImages(images[:n, ..., None], labels[:n].astype(np.int64), keys, embedded.CLASSES)
+
+
+def _from_folder(cfg: ImageFolder, split: str, seed: int) -> LabelledImages:
+    files = _chosen(cfg.root, split, seed)
+    classes = _classes(cfg.root)
+    images, complaints = [], []
+    for path in files:
+        try:
+            if path.parent.name not in classes:
+                raise ValueError("its class is not under train")
+            images.append(read_image(path, cfg.size, cfg.channels))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+            complaints.append(f"{path.relative_to(cfg.root)} ({_reason(e)})")
+    if complaints:
+        more = f" and {len(complaints) - 3} more" if len(complaints) > 3 else ""
+        raise UserError(
+            f"{cfg.root}: {len(complaints)} of {len(files)} files of {split} cannot be used: "
+            f"{', '.join(complaints[:3])}{more}; expected whole images in folders named as train's; mend or remove them"
+        )
+    labels = np.array([classes.index(path.parent.name) for path in files], np.int64)
+    return LabelledImages(np.stack(images), labels, [_key(split, i, path) for i, path in enumerate(files)], classes)
+
+
+def _reason(error: Exception) -> str:
+    # Pillow's own message repeats the path
+    return "not an image" if "cannot identify" in str(error) else str(error)
+
+
+def _key(split: str, i: int, path: Path) -> str:
+    return f"{split}-{i:06d}-{re.sub(r'[^A-Za-z0-9_-]', '_', path.stem)}"
+
+
+def _classes(root: Path) -> tuple[str, ...]:
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; expected data.image_folder.root to hold train/CLASS and test/CLASS")
+    folder = root / "train"
+    names = sorted(p.name for p in _entries(folder) if p.is_dir()) if folder.is_dir() else []
+    if len(names) < 2:
+        raise UserError(
+            f"{folder}: {len(names)} class folders; expected a folder of images for each of 2 or more classes"
+        )
+    return tuple(names)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """What lies in a folder, hidden files (.DS_Store) apart."""
+    return (p for p in folder.iterdir() if not p.name.startswith("."))
+
+
+def _files(root: Path, split: str) -> dict[str, list[Path]]:
+    """Files of a split by class folder, both sorted by name. Raises UserError if there are none or a class is empty."""
+    folder = root / split
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; expected {split}/CLASS/* with images")
+    files = {p.name: sorted(_entries(p)) for p in sorted(_entries(folder)) if p.is_dir()}
+    loose = sorted(p.name for p in _entries(folder) if not p.is_dir())
+    if loose:
+        raise UserError(
+            f"{folder}: {loose[0]} lies outside the class folders ({len(loose)} such files); move or remove it"
+        )
+    empty = [name for name, paths in files.items() if not paths]
+    if empty or not files:
+        raise UserError(f"{folder / empty[0] if empty else folder}: no images; add some or remove the folder")
+    return files
+
+
+def _chosen(root: Path, split: str, seed: int) -> list[Path]:
+    """Files of a split. Without a folder validation, a tenth of each class of train (at least one file) is held out."""
+    _classes(root)
+    if split == "test" or (root / "validation").is_dir():
+        return [path for paths in _files(root, split).values() for path in paths]
+    chosen = []
+    for number, (name, paths) in enumerate(_files(root, "train").items()):
+        if len(paths) < 2:
+            raise UserError(
+                f"{root / 'train' / name}: one image; expected 2 or more, as some are held out for validation"
+            )
+        order = np.random.default_rng((seed, number)).permutation(len(paths))
+        count = max(1, round(HELD_OUT * len(paths)))
+        chosen += [paths[i] for i in sorted(order[:count] if split == "validation" else order[count:])]
+    return chosen
+
+
+def read_image(path: Path, size: int, channels: int) -> np.ndarray:
+    """An image file as uint8 (size, size, channels): upright, shorter side resized (bicubic), centre-cropped.
+
+    Raises what Pillow raises for a broken file, and ValueError for pixels of more than 16 bits.
+    """
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+        if image.mode.startswith("I;16"):  # which convert() would clip, not scale
+            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        if image.mode in ("I", "F"):
+            raise ValueError(f"pixels of mode {image.mode}, expected 8 or 16 bits")
+        image = image.convert("L" if channels == 1 else "RGB")
+        fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(fitted).reshape(size, size, channels)

@@ -1,0 +1,60 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from ddrep.data.idx import idx_bytes, read_idx, write_idx
+from ddrep.errors import UserError
+
+
+def test_bytes_are_the_published_format() -> None:
+    # http://yann.lecun.com/exdb/mnist: magic, sizes, then the values, all big-endian
+    assert idx_bytes(np.array([[1, 2, 255]], np.uint8)) == bytes([0, 0, 8, 2, 0, 0, 0, 1, 0, 0, 0, 3, 1, 2, 255])
+    assert idx_bytes(np.array([1, -2], np.int32)) == bytes([0, 0, 12, 1, 0, 0, 0, 2]) + struct.pack(">ii", 1, -2)
+
+
+@pytest.mark.parametrize("array", [np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.array([[70_000, -1]], np.int32)])
+def test_round_trip(tmp_path, array) -> None:
+    write_idx(tmp_path / "a.gz", array)
+    back = read_idx(tmp_path / "a.gz")
+    assert back.dtype == array.dtype and back.flags.writeable
+    np.testing.assert_array_equal(back, array)
+
+
+def test_equal_arrays_give_equal_files(tmp_path) -> None:
+    array = np.arange(100, dtype=np.uint8)
+    write_idx(tmp_path / "a.gz", array)
+    write_idx(tmp_path / "b.gz", array.copy())
+    assert (tmp_path / "a.gz").read_bytes() == (tmp_path / "b.gz").read_bytes()
+
+
+def test_reads_uncompressed_files(tmp_path) -> None:
+    (tmp_path / "a").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 7, 9]))
+    assert read_idx(tmp_path / "a").tolist() == [7, 9]
+
+
+GOOD = idx_bytes(np.arange(200, dtype=np.uint8))
+BROKEN = {
+    "empty": b"",
+    "not gzip": b"hello",
+    "gzip cut short": gzip.compress(GOOD)[:-20],
+    "gzip with a flipped byte": gzip.compress(GOOD, 0)[:40] + b"\xff" + gzip.compress(GOOD, 0)[41:],
+    "deflate error": gzip.compress(GOOD)[:10] + b"\xff" * 30,
+    "values missing": gzip.compress(GOOD[:-1]),
+    "values left over": gzip.compress(GOOD + b"\0"),
+    "header cut short": gzip.compress(GOOD[:6]),
+    "floats": gzip.compress(bytes([0, 0, 13, 1, 0, 0, 0, 0])),
+}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
+def test_broken_files_are_named(tmp_path, content) -> None:
+    (tmp_path / "a.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.gz: not a whole IDX file"):
+        read_idx(tmp_path / "a.gz")
+
+
+def test_missing_file(tmp_path) -> None:
+    with pytest.raises(UserError, match=r"a\.gz: no such file"):
+        read_idx(tmp_path / "a.gz")

@@ -1,0 +1,218 @@
+import io
+import json
+import resource
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm.data
+import webdataset as wds
+from PIL import Image
+
+from ddrep.data.shards import LabelledImages, read_shards, write_info, write_shard
+from ddrep.errors import UserError
+
+
+def some(n: int, channels: int = 1, seed: int = 0, size: int = 9) -> LabelledImages:
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (n, size, size, channels), np.uint8)
+    return LabelledImages(images, rng.integers(0, 3, n), [f"{seed}-{i:03d}" for i in range(n)], ("a", "b/c", "größe"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_round_trip(tmp_path, channels) -> None:
+    first, second = some(5, channels), some(4, channels, seed=1)
+    write_shard(tmp_path / "0.tar", first)
+    write_shard(tmp_path / "1.tar", second)
+    back = read_shards([tmp_path / "0.tar", tmp_path / "1.tar"])
+    np.testing.assert_array_equal(back.images, np.concatenate([first.images, second.images]))
+    np.testing.assert_array_equal(back.labels, np.concatenate([first.labels, second.labels]))
+    assert back.images.dtype == np.uint8 and back.labels.dtype == np.int64
+    assert back.keys == first.keys + second.keys
+    assert back.classes == ("a", "b/c", "größe")
+
+
+@pytest.mark.parametrize(("channels", "decoder"), [(1, "l8"), (3, "rgb8")])
+def test_webdataset_reads_it(tmp_path, channels, decoder) -> None:
+    written = some(6, channels)
+    write_shard(tmp_path / "0.tar", written)
+    samples = list(wds.WebDataset(str(tmp_path / "0.tar"), shardshuffle=False).decode(decoder))
+    assert [s["__key__"] for s in samples] == written.keys
+    assert [s["cls"] for s in samples] == written.labels.tolist()
+    assert {key for s in samples for key in s if not key.startswith("__")} == {"png", "cls"}
+    read = np.stack([s["png"] for s in samples]).reshape(written.images.shape)
+    np.testing.assert_array_equal(read, written.images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_timm_reads_the_nested_splits(tmp_path, channels) -> None:
+    shards = [some(3 + i, channels, seed=i) for i in range(6)]
+    paths = [tmp_path / f"{i:05d}.tar" for i in range(6)]
+    for path, shard in zip(paths, shards, strict=True):
+        write_shard(path, shard)
+    write_info(tmp_path / "_info.json", paths, 2)
+    for scale in (1, 2, 3):
+        dataset = timm.data.create_dataset(
+            "wds/synthetic", root=str(tmp_path), split=f"{scale}x", input_img_mode="L" if channels == 1 else "RGB"
+        )
+        expected = shards[: 2 * scale]
+        assert len(dataset) == sum(map(len, expected))
+        samples = [(np.asarray(image), target) for image, target in dataset]
+        assert [target for _, target in samples] == np.concatenate([s.labels for s in expected]).tolist()
+        read = np.stack([image for image, _ in samples]).reshape(-1, 9, 9, channels)
+        np.testing.assert_array_equal(read, np.concatenate([s.images for s in expected]))
+    with pytest.raises(RuntimeError, match="4x not found"):
+        timm.data.create_dataset("wds/synthetic", root=str(tmp_path), split="4x")
+
+
+def test_timm_trains_from_it(tmp_path) -> None:
+    write_shard(tmp_path / "00000.tar", some(8, 3))
+    write_info(tmp_path / "_info.json", [tmp_path / "00000.tar"], 1)
+    dataset = timm.data.create_dataset("wds/", root=str(tmp_path), split="1x", is_training=True, batch_size=4)
+    loader = timm.data.create_loader(
+        dataset, (3, 9, 9), 4, is_training=True, num_workers=0, use_prefetcher=False, no_aug=True
+    )
+    batches = list(loader)
+    assert [tuple(x.shape) for x, _ in batches] == [(4, 3, 9, 9)] * 2
+    assert sorted(label for _, y in batches for label in y.tolist()) == sorted(some(8, 3).labels)
+
+
+def test_equal_images_give_equal_bytes(tmp_path) -> None:
+    write_shard(tmp_path / "a.tar", some(4))
+    write_shard(tmp_path / "b.tar", some(4))
+    assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in tar} == {(0, 0, 0, "", "", 0o644)}
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow past 8 kB, as on a full disk: write() fails with OSError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_failing_write_leaves_nothing(tmp_path, small_disk) -> None:
+    with pytest.raises(OSError, match="File too large"):
+        write_shard(tmp_path / "a.tar", some(20))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_write_leaves_the_old_file(tmp_path, request) -> None:
+    write_shard(tmp_path / "a.tar", some(2))
+    before = (tmp_path / "a.tar").read_bytes()
+    request.getfixturevalue("small_disk")
+    with pytest.raises(OSError, match="File too large"):
+        write_shard(tmp_path / "a.tar", some(20))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
+    assert (tmp_path / "a.tar").read_bytes() == before
+
+
+@pytest.mark.parametrize("keys", [["a", "a"], ["a", "b.c"], ["a", "b/c"], ["a", "__b"], ["a", ""]])
+def test_keys_that_webdataset_would_lose_are_refused(tmp_path, keys) -> None:
+    good = some(2)
+    with pytest.raises(ValueError, match="keys"):
+        write_shard(tmp_path / "a.tar", LabelledImages(good.images, good.labels, keys, good.classes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_labels_must_be_classes() -> None:
+    good = some(2)
+    with pytest.raises(ValueError, match="labels"):
+        LabelledImages(good.images, np.array([0, 3]), good.keys, good.classes)
+
+
+def _png(mode: str, size: int = 9) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, (size, size)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _rewrite(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
+    """Write the shard at `path` again with its members changed."""
+    with tarfile.open(path) as tar:
+        members = {m.name: tar.extractfile(m).read() for m in tar}
+    change(members)
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+CHANGES = {
+    r"0-001\.png is broken": lambda m: m.update({"0-001.png": m["0-001.png"][:60]}),
+    r"0-002\.png is broken": lambda m: m.update({"0-002.png": b"no image"}),
+    r"0-002\.png is broken \(mode RGBA": lambda m: m.update({"0-002.png": _png("RGBA")}),
+    r"0-001\.cls is broken": lambda m: m.update({"0-001.cls": b"cat"}),
+    r"0-001\.cls is 3, expected 0\.\.2": lambda m: m.update({"0-001.cls": b"3"}),
+    r"0-001\.cls is -1, expected 0\.\.2": lambda m: m.update({"0-001.cls": b"-1"}),
+    r"0-001\.png is \(8, 8, 1\), expected \(9, 9, 1\)": lambda m: m.update({"0-001.png": _png("L", 8)}),
+    r"0-001 has only one of": lambda m: m.pop("0-001.cls"),
+    r"2 images, expected 3": lambda m: [m.pop(f"0-001{x}") for x in (".png", ".cls")],
+    r"no member __shard__": lambda m: m.pop("__shard__"),
+    r"__shard__ is broken": lambda m: m.update({"__shard__": b"{"}),
+    r"no member __shard__ with": lambda m: m.update({"__shard__": b"7"}),
+}
+
+
+@pytest.mark.parametrize("message", CHANGES)
+def test_broken_members_are_named(tmp_path, message) -> None:
+    write_shard(tmp_path / "a.tar", some(3))
+    _rewrite(tmp_path / "a.tar", CHANGES[message])
+    with pytest.raises(UserError, match=r"a\.tar: " + message) as e:
+        read_shards([tmp_path / "a.tar"])
+    assert "\n" not in str(e.value)
+
+
+def test_a_shard_cut_anywhere_is_refused(tmp_path) -> None:
+    write_shard(tmp_path / "a.tar", some(3))
+    whole = (tmp_path / "a.tar").read_bytes()
+    with tarfile.open(tmp_path / "a.tar") as tar:
+        last = tar.getmembers()[-1]
+    for length in range(0, last.offset_data, 256):
+        (tmp_path / "a.tar").write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"a\.tar: "):
+            read_shards([tmp_path / "a.tar"])
+
+
+def test_what_is_no_shard(tmp_path) -> None:
+    (tmp_path / "b.tar").write_text("text")
+    with pytest.raises(UserError, match=r"b\.tar: not a whole tar"):
+        read_shards([tmp_path / "b.tar"])
+    with pytest.raises(UserError, match=r"c\.tar: no such shard"):
+        read_shards([tmp_path / "c.tar"])
+    with pytest.raises(UserError, match="none given"):
+        read_shards([])
+
+
+def test_shards_must_agree(tmp_path) -> None:
+    write_shard(tmp_path / "a.tar", some(3))
+    write_shard(tmp_path / "b.tar", some(3, channels=3))
+    with pytest.raises(UserError, match=r"b\.tar: has 3 classes \(a, b/c, größe.*9x9x3, but .*a\.tar .*9x9x1"):
+        read_shards([tmp_path / "a.tar", tmp_path / "b.tar"])
+    good = some(3)
+    write_shard(tmp_path / "b.tar", LabelledImages(good.images, good.labels, good.keys, ("x", "y", "z")))
+    with pytest.raises(UserError, match=r"b\.tar: .*\(x, y, z"):
+        read_shards([tmp_path / "a.tar", tmp_path / "b.tar"])
+
+
+def test_info_needs_whole_scales_beside_the_shards(tmp_path) -> None:
+    paths = [tmp_path / "x" / f"{i}.tar" for i in range(3)]
+    for path in paths:
+        write_shard(path, some(2))
+    with pytest.raises(UserError, match="3 shards are not a multiple of 2"):
+        write_info(tmp_path / "x" / "_info.json", paths, 2)
+    with pytest.raises(UserError, match="0 shards"):
+        write_info(tmp_path / "x" / "_info.json", [], 2)
+    (tmp_path / "y").mkdir()
+    with pytest.raises(UserError, match=r"0\.tar: expected shards in the folder"):
+        write_info(tmp_path / "y" / "_info.json", paths, 1)
+    assert not list(tmp_path.rglob("_info.json"))
+    write_info(tmp_path / "x" / "_info.json", paths, 3)
+    info = json.loads((tmp_path / "x" / "_info.json").read_text())
+    assert info["splits"].keys() == {"1x"} and info["splits"]["1x"]["filenames"] == ["0.tar", "1.tar", "2.tar"]
