@@ -1,0 +1,68 @@
+"""Labelled training images from an unconditional diffusion model: the whole experiment of config.yaml.
+
+Every stage is one file of workflow/rules. A rule runs one `ddrep` command, and its one param is the canonical JSON of the
+section that the command obeys: a changed setting replans its own stage, and what follows from it, alone.
+"""
+
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from ddrep import config as settings
+from ddrep.config import denoiser_path, shard_of, stage_json, training_of
+from ddrep.errors import UserError
+from ddrep.runs import shard_paths, shards_asked, table3_runs, table4_runs
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+try:
+    EXPERIMENT = settings.parse(config)
+    DENOISER = denoiser_path(EXPERIMENT)
+except UserError as e:
+    print(f"ddrep: {e}", file=sys.stderr)
+    sys.exit(2)
+
+NAME, SEED = EXPERIMENT.experiment, EXPERIMENT.seed
+SHARDS_PER_SCALE = EXPERIMENT.synthesis.shards_per_scale
+# Jobs that everything waits for take half of the cores, and leave the rest to jobs that need not wait for them.
+HALF = max(1, (workflow.cores or 1) // 2)
+# `ddrep` is found beside the Python that runs Snakemake, activated or not.
+shell.prefix(f'PATH="$PATH:{Path(sys.executable).parent}"; ')
+
+
+wildcard_constraints:
+    experiment=NAME.replace(".", r"\."),
+    subset=r"\d+",
+    split="validation|test",
+    source="[a-z-]+",
+    index=r"\d{5}",
+    architecture="[^/]+",
+    mix="plain|mix",
+    scale=r"\d+",
+    train_seed=r"\d+",
+    number="[34]",
+
+
+rule all:
+    default_target: True
+    input:
+        expand("results/{experiment}/tables/table{number}.parquet", experiment=NAME, number=[3, 4]),
+        expand("results/{experiment}/tables/costs.parquet", experiment=NAME),
+        expand("results/{experiment}/figures/figure{number}.png", experiment=NAME, number=[1, 3, 4]),
+        [f"results/{NAME}/subset{subset}/synthetic/{source}/_info.json" for subset, source in shards_asked(EXPERIMENT)],
+
+
+include: "workflow/rules/data.smk"
+include: "workflow/rules/denoiser.smk"
+include: "workflow/rules/finetune.smk"
+include: "workflow/rules/rejection.smk"
+include: "workflow/rules/synthesis.smk"
+include: "workflow/rules/classifiers.smk"
+include: "workflow/rules/tables.smk"
+include: "workflow/rules/figures.smk"
+include: "workflow/rules/costs.smk"

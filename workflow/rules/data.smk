@@ -1,0 +1,42 @@
+rule labelled_images:
+    output:
+        shard="results/{experiment}/subset{subset}/real.tar",
+    log:
+        "results/{experiment}/logs/data/subset{subset}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/data/subset{subset}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        stage=lambda _: stage_json("data", EXPERIMENT.data, SEED),
+    message:
+        "Labelled training images, subset {wildcards.subset}"
+    shell:
+        "ddrep data --stage {params.stage:q} --split train --subset {wildcards.subset} --out {output.shard:q}"
+        " --threads {threads} --log {log:q}"
+
+
+rule held_out_images:
+    output:
+        shard="results/{experiment}/data/{split}.tar",
+    log:
+        "results/{experiment}/logs/data/{split}.log",
+    benchmark:
+        "results/{experiment}/benchmarks/data/{split}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        stage=lambda _: stage_json("data", EXPERIMENT.data, SEED),
+    message:
+        "Images for {wildcards.split}"
+    shell:
+        "ddrep data --stage {params.stage:q} --split {wildcards.split} --out {output.shard:q}"
+        " --threads {threads} --log {log:q}"

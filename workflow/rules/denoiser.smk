@@ -1,0 +1,23 @@
+# Left aside when config.yaml names a denoiser that is there already (denoiser.kind: file).
+rule pretrain:
+    output:
+        denoiser="results/{experiment}/denoiser.safetensors",
+        grid="results/{experiment}/denoiser.png",
+    log:
+        "results/{experiment}/logs/pretrain/denoiser.log",
+    benchmark:
+        "results/{experiment}/benchmarks/pretrain/denoiser.tsv"
+    conda:
+        "../../environment.yml"
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        runtime=lambda wildcards, attempt: 1440 * attempt,
+    params:
+        stage=lambda _: stage_json("pretrain", EXPERIMENT.denoiser.pretrain, SEED),
+    message:
+        "Training the unconditional denoiser"
+    shell:
+        "ddrep pretrain --stage {params.stage:q} --out {output.denoiser:q} --grid {output.grid:q}"
+        " --threads {threads} --log {log:q}"
