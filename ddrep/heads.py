@@ -35,14 +35,22 @@ def feature_cnn(channels: int, num_classes: int, hidden: int, dropout: float) ->
     At hidden 192, 1024 channels and 200 classes it has the paper's 1.2M parameters.
     """
     layers = [_layer(channels, hidden, 1), *(_layer(hidden, hidden, 3) for _ in range(3))]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
+    )
 
 
 def pixel_cnn(channels: int, num_classes: int, hidden: int, dropout: float) -> nn.Sequential:
     """The control: a CNN of 4 layers on pixels (N, channels, H, W) in [-1, 1], halving the resolution thrice."""
-    layers = [_layer(channels, hidden // 4, 3), _layer(hidden // 4, hidden // 2, 3, 2), _layer(hidden // 2, hidden, 3, 2)]
+    layers = [
+        _layer(channels, hidden // 4, 3),
+        _layer(hidden // 4, hidden // 2, 3, 2),
+        _layer(hidden // 2, hidden, 3, 2),
+    ]
     layers.append(_layer(hidden, hidden, 3, 2))
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(hidden, num_classes))
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(hidden, num_classes)
+    )
 
 
 @dataclass
@@ -98,7 +106,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             meta = f.metadata() or {}
             weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
     except (FileNotFoundError, SafetensorError, OSError) as e:
-        raise UserError(f"{path}: not a readable rejection classifier ({e}); train one with `ddrep rejection`") from None
+        raise UserError(
+            f"{path}: not a readable rejection classifier ({e}); train one with `ddrep rejection`"
+        ) from None
     if meta.get("format") != FORMAT:
         raise UserError(f"{path}: not a rejection classifier; train one with `ddrep rejection`")
     return weights, json.loads(meta["judge"])

@@ -29,6 +29,8 @@ class Denoiser:
     schedule: Schedule
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it came from: file, digest, the training section, images seen."""
+    classes: tuple[str, ...] = ()
+    """Names of the classes of a class-conditional denoiser, by label; the null row is not among them."""
 
     @property
     def device(self) -> torch.device:
@@ -68,6 +70,7 @@ class Denoiser:
             "network": json.dumps(dataclasses.asdict(self.net.cfg)),
             "schedule": json.dumps(dataclasses.asdict(self.schedule)),
             "provenance": json.dumps(self.provenance, sort_keys=True),
+            "classes": json.dumps(self.classes),
         }
         weights = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
         with written_whole(path) as (draft,):
@@ -81,7 +84,9 @@ class Denoiser:
                 meta = f.metadata() or {}
                 weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
         except FileNotFoundError:
-            raise UserError(f"{path}: no such denoiser file; make one with `ddrep pretrain` or `ddrep import`") from None
+            raise UserError(
+                f"{path}: no such denoiser file; make one with `ddrep pretrain` or `ddrep import`"
+            ) from None
         except (SafetensorError, OSError) as e:
             raise UserError(f"{path}: not a readable safetensors file ({e}); expected one written by ddrep") from None
         if meta.get("format") != FORMAT:
@@ -89,7 +94,8 @@ class Denoiser:
         net = UNet(network_config(json.loads(meta["network"])))
         net.load_state_dict(weights, strict=True)
         net.eval().requires_grad_(False).to(device)
-        return cls(net, Schedule(**json.loads(meta["schedule"])), json.loads(meta["provenance"]))
+        schedule = Schedule(**json.loads(meta["schedule"]))
+        return cls(net, schedule, json.loads(meta["provenance"]), tuple(json.loads(meta["classes"])))
 
 
 def network_config(fields: dict[str, Any]) -> UNetConfig:

@@ -157,10 +157,14 @@ class UNet(nn.Module):
             self.label_emb = nn.Embedding(cfg.num_classes, emb_dim)
         widths = self._build_encoder()
         middle = widths[-1]
-        self.middle_block = Block(ResBlock(cfg, middle, middle), AttentionBlock(cfg, middle), ResBlock(cfg, middle, middle))
+        self.middle_block = Block(
+            ResBlock(cfg, middle, middle), AttentionBlock(cfg, middle), ResBlock(cfg, middle, middle)
+        )
         self.level_ends = self._build_decoder(widths)
         out_ch = cfg.model_channels * cfg.channel_mult[0]
-        self.out = nn.Sequential(group_norm(out_ch), nn.SiLU(), _zeroed(nn.Conv2d(out_ch, cfg.out_channels, 3, padding=1)))
+        self.out = nn.Sequential(
+            group_norm(out_ch), nn.SiLU(), _zeroed(nn.Conv2d(out_ch, cfg.out_channels, 3, padding=1))
+        )
 
     def _build_encoder(self) -> list[int]:
         """Fill `input_blocks`; return the width each one leaves for the skip connections."""
@@ -173,7 +177,9 @@ class UNet(nn.Module):
                 blocks.append(Block(ResBlock(cfg, width, out), *self._attention(size, out)))
                 widths.append(width := out)
             if level < len(cfg.channel_mult) - 1:
-                down = ResBlock(cfg, width, width, Downsample) if cfg.resblock_updown else Downsample(width, use_conv=True)
+                down = (
+                    ResBlock(cfg, width, width, Downsample) if cfg.resblock_updown else Downsample(width, use_conv=True)
+                )
                 blocks.append(Block(down))
                 widths.append(width)
                 size = (size + 1) // 2
@@ -190,7 +196,9 @@ class UNet(nn.Module):
             for i in range(cfg.num_res_blocks + 1):
                 block = Block(ResBlock(cfg, width + widths.pop(), out), *self._attention(size, out))
                 if level and i == cfg.num_res_blocks:
-                    block.append(ResBlock(cfg, out, out, Upsample) if cfg.resblock_updown else Upsample(out, use_conv=True))
+                    block.append(
+                        ResBlock(cfg, out, out, Upsample) if cfg.resblock_updown else Upsample(out, use_conv=True)
+                    )
                 blocks.append(block)
                 width = out
             ends[f"up{len(cfg.channel_mult) - level}"] = len(blocks) - 1

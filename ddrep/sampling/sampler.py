@@ -59,7 +59,11 @@ def to_uint8(x: Tensor) -> np.ndarray:
 
 @torch.inference_mode()
 def sample(
-    denoiser: Denoiser, seeds: Sequence[int], cfg: Sampling, labels: Sequence[int] | None = None, pretrained: Denoiser | None = None
+    denoiser: Denoiser,
+    seeds: Sequence[int],
+    cfg: Sampling,
+    labels: Sequence[int] | None = None,
+    pretrained: Denoiser | None = None,
 ) -> np.ndarray:
     """One image a seed, uint8 (N, H, W, C); of the given classes if the denoiser is conditional."""
     noise = ImageNoise(seeds, denoiser.image_shape, denoiser.device)

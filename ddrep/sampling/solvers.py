@@ -15,7 +15,9 @@ from ddrep.denoiser.schedule import Schedule, eps_from_x0
 SolverName = Literal["ddim", "dpm-solver++"]
 
 
-def ddim_step(x: Tensor, x0: Tensor, abar: Tensor, abar_next: Tensor, eta: float = 0.0, noise: Tensor | None = None) -> Tensor:
+def ddim_step(
+    x: Tensor, x0: Tensor, abar: Tensor, abar_next: Tensor, eta: float = 0.0, noise: Tensor | None = None
+) -> Tensor:
     """DDIM (Song et al. 2021, eq. 12); eta = 1 is DDPM's ancestral step with the posterior's variance.
 
     eps is taken from x0, so that a clipped x0 is followed consistently (as the published `ddimN` does).

@@ -96,7 +96,9 @@ def run(
     engine = Engine(stage, finetuned, pretrained, index, pool, batch)
     critic = Judge.load(judge, pretrained, pick_device())
     if critic.meta["num_classes"] != engine.num_classes:
-        raise UserError(f"{judge}: knows {critic.meta['num_classes']} classes, {finetuned} {engine.num_classes}; train both on the same labels")
+        raise UserError(
+            f"{judge}: knows {critic.meta['num_classes']} classes, {finetuned} {engine.num_classes}; train both on the same labels"
+        )
     cfg = stage.config.synthesis
     quota = cfg.per_class // cfg.shards_per_scale
     threshold = json.loads(threshold_file.read_text())["threshold"] if threshold_file else cfg.threshold
@@ -107,7 +109,10 @@ def run(
     images = np.stack([engine.pool.images[a] for a in zip(kept["class"], kept["attempt"], strict=True)])
     table = out.with_suffix(".parquet")
     with written_whole(out, table) as (shard_draft, table_draft):
-        write_shard(shard_draft, LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"])))
+        write_shard(
+            shard_draft,
+            LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), engine.denoiser.classes),
+        )
         rows.to_parquet(table_draft, index=False)
 
 
@@ -144,7 +149,14 @@ def attempt_rows(tallies: Sequence[Tally], quota: int, seed: int, shard: int) ->
 
 
 def match_threshold(
-    stage: Stage[Shard], finetuned: Path, pretrained: Path, judge: Path, pixel_judge: Path, pool: Path, out: Path, batch: int
+    stage: Stage[Shard],
+    finetuned: Path,
+    pretrained: Path,
+    judge: Path,
+    pixel_judge: Path,
+    pool: Path,
+    out: Path,
+    batch: int,
 ) -> None:
     """Write the threshold at which the control on pixels accepts as large a share as the rejection classifier does.
 
@@ -158,7 +170,12 @@ def match_threshold(
     pixels = np.array(engine.judged(attempts, Judge.load(pixel_judge, pretrained, device)))
     share = float((ours >= cfg.threshold).mean())
     threshold = matched(pixels, share)
-    content = {"threshold": threshold, "acceptance": share, "pixel_acceptance": float((pixels >= threshold).mean()), "n": len(ours)}
+    content = {
+        "threshold": threshold,
+        "acceptance": share,
+        "pixel_acceptance": float((pixels >= threshold).mean()),
+        "n": len(ours),
+    }
     log.info("%s", content)
     with written_whole(out) as (draft,):
         draft.write_text(json.dumps(content, indent=1))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ddrep.config import Features, Head, PixelHead, Stage
 from ddrep.data.batches import batch_indices, steps_for, to_unit
-from ddrep.data.shards import read_shards
+from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import pick_device
@@ -49,24 +49,30 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
 
 def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:
     """Train the rejection CNN on a features file; write it, and its held-out accuracy, confusion and calibration."""
-    labels = torch.as_tensor(read_shards([train_shard]).labels)
+    data = read_shards([train_shard])
     with safe_open(features, framework="pt") as f:
         views = [f.get_tensor(name) for name in ("features", "mirrored") if name in f.keys()]  # noqa: SIM118
         settings = Features.model_validate_json(f.metadata()["settings"])
-        meta = {"kind": "features", "features": settings.model_dump(mode="json"), "denoiser_sha256": f.metadata()["denoiser_sha256"]}
-    _run(stage, meta, views, labels, out, report)
+        meta = {
+            "kind": "features",
+            "features": settings.model_dump(mode="json"),
+            "denoiser_sha256": f.metadata()["denoiser_sha256"],
+        }
+    _run(stage, meta, views, data, out, report)
 
 
 def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Path) -> None:
     """Train the control on a shard's pixels; write what `run_features` writes."""
     data = read_shards([train_shard])
     x = to_unit(data.images)
-    _run(stage, {"kind": "pixels"}, [x, x.flip(-1)] if stage.config.flip else [x], torch.as_tensor(data.labels), out, report)
+    _run(stage, {"kind": "pixels"}, [x, x.flip(-1)] if stage.config.flip else [x], data, out, report)
 
 
-def _run(stage: Stage[Any], meta: dict[str, Any], views: list[Tensor], labels: Tensor, out: Path, report: Path) -> None:
+def _run(
+    stage: Stage[Any], meta: dict[str, Any], views: list[Tensor], data: LabelledImages, out: Path, report: Path
+) -> None:
     cfg: Head = stage.config
-    classes = int(labels.max()) + 1
+    labels, classes = torch.as_tensor(data.labels), len(data.classes)
     meta |= {"channels": views[0].shape[1], "num_classes": classes, "hidden": cfg.hidden, "dropout": cfg.dropout}
     net, held_out = train_head(meta, views, labels, cfg, seed=stage.seed, device=pick_device())
     with written_whole(report) as (draft,):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,7 +86,9 @@ def train(
     return ema
 
 
-def _update(net: nn.Module, optimizer: torch.optim.Optimizer, loss_at: Callable[[int], Tensor], step: int, clip: float) -> float:
+def _update(
+    net: nn.Module, optimizer: torch.optim.Optimizer, loss_at: Callable[[int], Tensor], step: int, clip: float
+) -> float:
     optimizer.zero_grad(set_to_none=True)
     loss = loss_at(step)
     value = loss.item()

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddrep.config import Pretrain
+from ddrep.config import Pretrain, Sampling, Stage
 from ddrep.data.batches import batch_indices, to_unit
+from ddrep.data.idx import read_idx
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.loss import denoising_loss
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
-from ddrep.device import autocast
+from ddrep.device import autocast, pick_device
+from ddrep.errors import UserError
+from ddrep.files import sha256, state_path
+from ddrep.grids import save_grid
+from ddrep.sampling.sampler import image_seed, sample
 from ddrep.training.loop import LoopConfig, cosine_with_warmup, train
 
-log = logging.getLogger("ddrep")
 
-
-def pretrain(images: np.ndarray, cfg: Pretrain, *, seed: int, device: torch.device, state: Path | None = None,
-             on_step: Callable[[int, nn.Module], None] | None = None) -> Denoiser:
+def pretrain(
+    images: np.ndarray, cfg: Pretrain, *, seed: int, device: torch.device, state: Path | None = None
+) -> Denoiser:
     """uint8 images (N, H, W[, C]) -> an unconditional Denoiser with EMA weights."""
     torch.manual_seed(seed)
     channels = 1 if images.ndim == 3 else images.shape[-1]
@@ -42,8 +43,22 @@ def pretrain(images: np.ndarray, cfg: Pretrain, *, seed: int, device: torch.devi
             return denoising_loss(denoiser, x0, index, torch.randn_like(x0))
 
     loop = LoopConfig(steps=cfg.steps, seed=seed, ema_decay=cfg.ema_decay, clip=cfg.clip)
-    started = time.monotonic()
-    net = train(net, optimizer, loss_at, loop, state=state, on_step=on_step,
-                lr_factor=lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup))
-    log.info("pretrained in %.0f s", time.monotonic() - started)
-    return Denoiser(net.eval().requires_grad_(False), denoiser.schedule)
+    factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
+    trained = train(net, optimizer, loss_at, loop, lr_factor=factor, state=state)
+    return Denoiser(trained.eval().requires_grad_(False), denoiser.schedule)
+
+
+def run(stage: Stage[Pretrain], out: Path, grid: Path | None) -> None:
+    """Train on the IDX file that the section names; write the denoiser and, if asked, a grid of 64 samples."""
+    cfg = stage.config
+    if cfg.images is None:
+        raise UserError("denoiser.pretrain.images: missing; name an IDX file of unlabelled images")
+    digest = sha256(cfg.images) if cfg.images.exists() else ""
+    state = state_path("pretrain", stage.model_dump_json(), digest)
+    denoiser = pretrain(read_idx(cfg.images), cfg, seed=stage.seed, device=pick_device(), state=state)
+    section = cfg.model_dump(mode="json") | {"images": cfg.images.name}
+    denoiser.provenance = {"command": "ddrep pretrain", "seed": stage.seed, "section": section, "images_sha256": digest}
+    if grid:
+        seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(64)]
+        save_grid(sample(denoiser, seeds, Sampling(steps=20)), 8, grid)
+    denoiser.save(out)

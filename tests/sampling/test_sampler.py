@@ -1,0 +1,74 @@
+"""Seeds, labels and batches: what a sampled image may and may not depend on."""
+
+import numpy as np
+import pytest
+import torch
+
+from ddrep.config import Sampling
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.schedule import Schedule
+from ddrep.denoiser.unet import UNet, UNetConfig
+from ddrep.sampling.guidance import classifier_free
+from ddrep.sampling.sampler import ImageNoise, image_seed, sample
+
+
+def tiny(num_classes: int = 0, seed: int = 0) -> Denoiser:
+    torch.manual_seed(seed)
+    net = UNet(
+        UNetConfig(
+            8,
+            1,
+            1,
+            model_channels=32,
+            channel_mult=(1, 1),
+            num_res_blocks=1,
+            attention_sizes=(4,),
+            num_heads=2,
+            num_classes=num_classes,
+        )
+    )
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    return Denoiser(net.eval().requires_grad_(False), Schedule())
+
+
+def test_classifier_free_guidance_is_its_formula_and_leaves_labels_alone():
+    model, y = tiny(4), torch.tensor([0, 2, 1])
+    x, index = torch.randn(3, 1, 8, 8), torch.tensor([10, 500, 900])
+    kept = y.clone()
+    for w in (0.0, 0.01, 2.0):
+        expected = (1 + w) * model.eps(x, index, y) - w * model.eps(x, index, torch.full_like(y, 3))
+        assert torch.allclose(classifier_free(model, y, w)(x, index), expected, atol=1e-5)
+    assert torch.equal(y, kept)
+
+
+def test_the_unconditional_estimate_may_be_the_pretrained_networks():
+    model, base, y = tiny(4), tiny(0, seed=1), torch.tensor([0, 2])
+    x, index = torch.randn(2, 1, 8, 8), torch.tensor([10, 500])
+    expected = 1.5 * model.eps(x, index, y) - 0.5 * base.eps(x, index)
+    assert torch.allclose(classifier_free(model, y, 0.5, base)(x, index), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("cfg", [Sampling(steps=4), Sampling(solver="ddim", steps=4, eta=1.0)], ids=["dpm", "ddpm"])
+def test_an_image_depends_on_its_seed_and_class_alone(cfg):
+    model, labels = tiny(4), [0, 1, 2, 0, 1]
+    seeds = [image_seed(0, label, 0, i) for i, label in enumerate(labels)]
+    together = sample(model, seeds, cfg, labels)
+    backwards = sample(model, seeds[::-1], cfg, labels[::-1])[::-1]
+    alone = np.concatenate([sample(model, [s], cfg, [label]) for s, label in zip(seeds, labels, strict=True)])
+    for other in (backwards, alone):
+        assert np.abs(together.astype(int) - other).max() <= 1
+    assert together.std() > 10, "the pictures differ, or this test shows nothing"
+
+
+def test_noise_of_an_image_is_its_own_generators():
+    noise = ImageNoise([7, 9], (1, 2, 2), torch.device("cpu"))
+    first, second = noise.draw(), noise.draw()
+    g = torch.Generator().manual_seed(9)
+    assert torch.equal(first[1], torch.randn(1, 2, 2, generator=g))
+    assert torch.equal(second[1], torch.randn(1, 2, 2, generator=g))
+
+
+def test_seeds_differ_in_every_part_and_fit_a_parquet_integer():
+    seeds = {image_seed(*parts) for parts in np.ndindex(3, 3, 3, 3)}
+    assert len(seeds) == 81 and all(0 <= s < 2**63 for s in seeds)

@@ -1,0 +1,112 @@
+"""Solvers against diffusers' schedulers and against a Gaussian whose reverse process is known in closed form."""
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+
+from ddrep.config import Sampling
+from ddrep.denoiser.schedule import Schedule
+from ddrep.sampling.sampler import ImageNoise, solve
+from ddrep.sampling.solvers import ddim_step, dpm_step, time_grid
+
+CPU = torch.device("cpu")
+SCALE, MEAN = 0.25, 0.3
+
+
+def _eps(x, index, schedule):
+    """The exact eps of data from N(MEAN, SCALE^2): E[eps | x_t] = sqrt(1 - abar) (x - sqrt(abar) MEAN) / var(x_t)."""
+    abar = schedule.abar_at(index, x)
+    return (1 - abar).sqrt() * (x - abar.sqrt() * MEAN) / (abar * SCALE**2 + 1 - abar)
+
+
+def _abar(schedule, i, x):
+    return schedule.abar_at(torch.full((len(x),), i), x)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+def test_ddim_equals_diffusers_with_the_published_settings(kind):
+    schedule = Schedule(kind, 1000)
+    theirs = DDIMScheduler(
+        trained_betas=schedule.betas.float().numpy(),
+        clip_sample=True,
+        set_alpha_to_one=True,
+        timestep_spacing="leading",
+    )
+    theirs.set_timesteps(100)
+    grid = time_grid(schedule, "ddim", 100)
+    assert grid == theirs.timesteps.tolist()
+    ours = reference = torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    for here, after in zip(grid, [*grid[1:], -1], strict=True):
+        abar, abar_next = _abar(schedule, here, ours), _abar(schedule, after, ours)
+        eps = _eps(ours, torch.full((4,), here), schedule)
+        x0 = ((ours - (1 - abar).sqrt() * eps) / abar.sqrt()).clamp(-1, 1)
+        ours = ddim_step(ours, x0, abar, abar_next)
+        eps = _eps(reference, torch.full((4,), here), schedule)
+        reference = theirs.step(eps, here, reference, use_clipped_model_output=True).prev_sample
+    assert torch.allclose(ours, reference, atol=1e-5)
+
+
+def test_ddim_at_eta_1_is_ddpms_ancestral_step():
+    schedule = Schedule("linear", 1000)
+    theirs = DDPMScheduler(trained_betas=schedule.betas.float().numpy(), variance_type="fixed_small", clip_sample=True)
+    x = torch.randn(2, 1, 4, 4)
+    abar, abar_next = _abar(schedule, 400, x), _abar(schedule, 399, x)
+    eps = _eps(x, torch.full((2,), 400), schedule)
+    x0 = ((x - (1 - abar).sqrt() * eps) / abar.sqrt()).clamp(-1, 1)
+    g = torch.Generator().manual_seed(5)
+    reference = theirs.step(eps, 400, x, generator=g).prev_sample
+    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
+    assert torch.allclose(ddim_step(x, x0, abar, abar_next, eta=1.0, noise=noise), reference, atol=1e-5)
+
+
+def test_dpm_solver_equals_diffusers():
+    schedule = Schedule("cosine", 1000)
+    theirs = DPMSolverMultistepScheduler(
+        trained_betas=schedule.betas.float().numpy(), solver_order=2, final_sigmas_type="zero", lambda_min_clipped=-5.1
+    )
+    theirs.set_timesteps(20)
+    grid = time_grid(schedule, "dpm-solver++", 20)
+    assert grid == theirs.timesteps.tolist()
+    ours = reference = torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    before, x0_before = grid[0], None
+    for here, after in zip(grid, [*grid[1:], -1], strict=True):
+        index = torch.full((4,), here)
+        abar, abar_next, abar_before = (_abar(schedule, i, ours) for i in (here, after, before))
+        x0 = (ours - (1 - abar).sqrt() * _eps(ours, index, schedule)) / abar.sqrt()
+        ours = dpm_step(ours, x0, x0 if x0_before is None else x0_before, abar, abar_next, abar_before)
+        x0_before, before = x0, here
+        reference = theirs.step(_eps(reference, index, schedule), here, reference).prev_sample
+    assert torch.allclose(ours, reference, atol=2e-4)
+
+
+def _error(solver: str, steps: int) -> float:
+    """RMS distance to the exact solution of the sampling ODE: for Gaussian data, an affine map of the noise."""
+    schedule = Schedule("cosine", 1000)
+    cfg = Sampling(solver=solver, steps=steps)
+    noise = ImageNoise(range(64), (1, 2, 2), CPU)
+    x_start = ImageNoise(range(64), (1, 2, 2), CPU).draw()
+    x = solve(lambda x, index: _eps(x, index, schedule), schedule, noise, cfg)
+    abar = schedule.abar[time_grid(schedule, solver, steps)[0]]
+    spread = (abar * SCALE**2 + 1 - abar).sqrt()
+    exact = MEAN + SCALE * (x_start - abar.sqrt() * MEAN) / spread
+    return float((x - exact.clamp(-1, 1)).square().mean().sqrt())
+
+
+def test_both_solvers_converge_to_the_closed_form_at_their_order():
+    ddim, dpm = [_error("ddim", n) for n in (20, 100)], [_error("dpm-solver++", n) for n in (20, 40)]
+    assert ddim[1] < ddim[0] / 3 and ddim[1] < 0.01
+    assert dpm[1] < dpm[0] / 3 and dpm[1] < ddim[1] / 2
+
+
+def test_every_image_may_be_at_a_step_of_its_own():
+    schedule = Schedule("cosine", 1000)
+    x, x0, before = (torch.randn(3, 1, 2, 2, dtype=torch.float64) for _ in range(3))
+    levels = [schedule.abar_at(torch.tensor(i), x) for i in ([900, 500, 60], [840, 440, -1], [960, 500, 120])]
+    together = dpm_step(x, x0, before, *levels)
+    for i in range(3):
+        alone = dpm_step(*(v[i : i + 1] for v in (x, x0, before, *levels)))
+        assert torch.allclose(together[i : i + 1], alone, rtol=1e-12)
+    # The second image is at its first step (no level before): first order; the third ends at the clean image.
+    abar, after = levels[0][1], levels[1][1]
+    assert torch.allclose(together[1], ddim_step(x, x0, *levels[:2])[1]), (abar, after)
+    assert torch.allclose(together[2], x0[2])
