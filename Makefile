@@ -1,0 +1,29 @@
+# make demo: the whole embedded experiment on all cores, then its tables.  make test: the tests.  make lint: style and types.
+# Each starts again at once when repeated; only a changed requirements.lock or pyproject.toml installs anew.
+SHELL := /bin/bash
+OLD := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do $$p -c "$(OLD)" 2>/dev/null && echo $$p && break; done)
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile
+RESULTS := results/fashion-demo/tables
+
+.PHONY: demo test lint
+demo: .venv/.installed
+	.venv/bin/snakemake --workflow-profile workflow/profiles/local
+	@cat $(RESULTS)/table3-summary.md $(RESULTS)/table4-summary.md
+
+test: .venv/.installed
+	.venv/bin/pytest
+
+lint: .venv/.installed
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/snakefmt --check Snakefile workflow
+	.venv/bin/snakemake --lint
+	.venv/bin/mypy
+
+.venv/.installed: requirements.lock pyproject.toml
+	@[ -n "$(PYTHON)" ] || { echo "ddrep needs Python 3.11 or newer: install it, or name it (make demo PYTHON=python3.x)" >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(PIP) --requirement requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
