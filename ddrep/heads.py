@@ -1,4 +1,4 @@
-"""The small networks on top: the rejection CNN on denoiser features, its control on pixels, and the Judge around them."""
+"""The small networks on top: the rejection CNN on denoiser features, its control on pixels, and the Judge."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Judge:
 
     net: nn.Sequential
     meta: dict[str, Any]
-    """kind ("features" or "pixels"), channels, num_classes, hidden, dropout; for features: settings, denoiser digest."""
+    """kind ("features" or "pixels"), channels, num_classes, hidden, dropout; for features their settings."""
     denoiser: Denoiser | None = None
 
     def save(self, path: Path) -> None:

@@ -34,7 +34,7 @@ class Denoiser:
 
     @property
     def device(self) -> torch.device:
-        return self.net.time_embed[0].weight.device
+        return next(self.net.parameters()).device
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -84,13 +84,11 @@ class Denoiser:
                 meta = f.metadata() or {}
                 weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
         except FileNotFoundError:
-            raise UserError(
-                f"{path}: no such denoiser file; make one with `ddrep pretrain` or `ddrep import`"
-            ) from None
+            raise UserError(f"{path}: no such denoiser file; make one with `ddrep pretrain`") from None
         except (SafetensorError, OSError) as e:
             raise UserError(f"{path}: not a readable safetensors file ({e}); expected one written by ddrep") from None
         if meta.get("format") != FORMAT:
-            raise UserError(f"{path}: not a ddrep denoiser; convert a published checkpoint with `ddrep import`")
+            raise UserError(f"{path}: not a ddrep denoiser; expected one made by `ddrep pretrain` or `ddrep finetune`")
         net = UNet(network_config(json.loads(meta["network"])))
         net.load_state_dict(weights, strict=True)
         net.eval().requires_grad_(False).to(device)
@@ -100,4 +98,5 @@ class Denoiser:
 
 def network_config(fields: dict[str, Any]) -> UNetConfig:
     """UNetConfig from JSON, where tuples arrive as lists."""
-    return UNetConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()})
+    settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return UNetConfig(**settings)

@@ -138,7 +138,7 @@ class AttentionBlock(nn.Module):
 class Block(nn.Sequential):
     """What one number of `input_blocks` or `output_blocks` stands for: layers of which some take the embedding."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
         for layer in self:
             x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
         return x
@@ -210,7 +210,7 @@ class UNet(nn.Module):
 
     def embed(self, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Embedding (N, 4*model_channels) of times (N,) in embedded units and labels (N,) of a conditional network."""
-        dtype = self.time_embed[0].weight.dtype
+        dtype = next(self.parameters()).dtype
         emb = self.time_embed(timestep_embedding(t.to(dtype), self.cfg.model_channels))
         if self.cfg.num_classes:
             if y is None:

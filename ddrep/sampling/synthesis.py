@@ -89,15 +89,23 @@ class Engine:
 
 
 def run(
-    stage: Stage[Shard], finetuned: Path, pretrained: Path, judge: Path, threshold_file: Path | None, index: int, pool: Path,
-    out: Path, batch: int,
-) -> None:  # fmt: skip
+    stage: Stage[Shard],
+    finetuned: Path,
+    pretrained: Path,
+    judge: Path,
+    threshold_file: Path | None,
+    index: int,
+    pool: Path,
+    out: Path,
+    batch: int,
+) -> None:
     """Write shard `index`: exactly the same number of accepted images of each class, and its attempts beside it."""
     engine = Engine(stage, finetuned, pretrained, index, pool, batch)
     critic = Judge.load(judge, pretrained, pick_device())
     if critic.meta["num_classes"] != engine.num_classes:
+        known = critic.meta["num_classes"]
         raise UserError(
-            f"{judge}: knows {critic.meta['num_classes']} classes, {finetuned} {engine.num_classes}; train both on the same labels"
+            f"{judge}: knows {known} classes, {finetuned} {engine.num_classes}; train both on the same labels"
         )
     cfg = stage.config.synthesis
     quota = cfg.per_class // cfg.shards_per_scale

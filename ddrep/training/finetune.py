@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddrep.config import FineTune, Sampling, Stage
 from ddrep.data.batches import batch_indices, to_unit
@@ -76,7 +76,7 @@ def finetune(
         with autocast(cfg.precision, device):
             return denoising_loss(model, x0, index, torch.randn_like(x0), y)
 
-    def follow(step: int, net: nn.Module) -> None:
+    def follow(step: int, net: UNet) -> None:
         if on_step:
             on_step(step, dataclasses.replace(model, net=net))
 

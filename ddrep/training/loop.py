@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from ddrep.errors import UserError
 from ddrep.files import written_whole
 
 log = logging.getLogger("ddrep")
+N = TypeVar("N", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,15 @@ def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
 
 
 def train(
-    net: nn.Module,
+    net: N,
     optimizer: torch.optim.Optimizer,
     loss_at: Callable[[int], Tensor],
     cfg: LoopConfig,
     *,
     lr_factor: Callable[[int], float] = lambda step: 1.0,
     state: Path | None = None,
-    on_step: Callable[[int, nn.Module], None] | None = None,
-) -> nn.Module:
+    on_step: Callable[[int, N], None] | None = None,
+) -> N:
     """Minimise `loss_at(step)` for cfg.steps steps and return the EMA of `net` (or `net` itself without EMA).
 
     `state`: file of the unfinished run, read if it is there and removed at the end. Whatever `loss_at` draws from the
@@ -101,9 +104,7 @@ def _update(
     return value
 
 
-def _ema_of(net: nn.Module) -> nn.Module:
-    import copy
-
+def _ema_of(net: N) -> N:
     return copy.deepcopy(net).requires_grad_(False)
 
 

@@ -1,8 +1,8 @@
 """How the stored reference outputs were made, so that anyone can make them again.
 
 Weights: for every name of the state dict, standard normal numbers of `numpy.random.default_rng(crc32(name))`, scaled
-by 1/sqrt(fan-in) for matrices and kernels, by 0.1 for vectors, plus 1 for the weights of norms. So no layer is zero, and
-an independent construction of the same names gives the same network. Input, times and labels: `inputs` below.
+by 1/sqrt(fan-in) for matrices and kernels, by 0.1 for vectors, plus 1 for the weights of norms. So no layer is zero,
+and an independent construction of the same names gives the same network. Input, times and labels: `inputs` below.
 The outputs in `unet_reference.npz` are of `UNetModel` in openai/improved-diffusion (`improved_*`) and
 openai/guided-diffusion (`guided_*`), in float64, with these weights, and of the output blocks named in `TAPS`.
 """
