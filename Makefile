@@ -3,7 +3,7 @@
 SHELL := /bin/bash
 OLD := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do $$p -c "$(OLD)" 2>/dev/null && echo $$p && break; done)
-PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile
+PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 RESULTS := results/fashion-demo/tables
 
 .PHONY: demo test lint

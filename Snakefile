@@ -10,7 +10,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from ddrep import config as settings
-from ddrep.config import denoiser_path, shard_of, stage_json, training_of
+from ddrep.config import data_of, denoiser_path, shard_of, stage_json, training_of
 from ddrep.errors import UserError
 from ddrep.runs import shard_paths, shards_asked, table3_runs, table4_runs
 

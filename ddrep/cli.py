@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from annotated_types import Ge, Le
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
 
 from ddrep import config
@@ -172,8 +172,8 @@ class Synthesize(Verb):
     """The unconditional denoiser, whose features judge."""
     judge: Path
     """The rejection classifier, on features or on pixels."""
-    threshold_file: Path | None = None
-    """JSON made by pixel-threshold; its threshold replaces the section's."""
+    threshold_file: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
+    """JSON made by pixel-threshold; its threshold replaces the section's. Empty: none."""
     index: Count
     """Number of the shard."""
     pool: Path
@@ -262,14 +262,21 @@ class Classify(Verb):
         run(self)
 
 
-class Table(Verb):
+class Report(Verb):
+    """Base of the verbs that do without torch, whose import takes longer than their work."""
+
+    def set_up(self) -> None:
+        pass
+
+
+class Table(Report):
     """Write Table 3 or 4 (one row a run), its summary and its Markdown, and print it."""
 
     stage: Stage[config.Tables]
     rows: CliPositionalArg[list[Path]]
     """Rows (.parquet) of the table's runs, their predictions beside them."""
-    number: Literal[3, 4]
-    """Which table."""
+    number: Annotated[int, Ge(3), Le(4)]
+    """Which table: 3 or 4."""
     out: Path
     """Table (.parquet) to write."""
     summary: Path
@@ -283,7 +290,7 @@ class Table(Verb):
         run(self.stage, self.number, self.rows, self.out, self.summary, self.markdown)
 
 
-class Figure1(Verb):
+class Figure1(Report):
     """Draw Figure 1: one class by three sources from the same starting noise."""
 
     stage: Stage[config.Figures]
@@ -298,7 +305,7 @@ class Figure1(Verb):
         figure1(self.stage, self.shards, self.out)
 
 
-class Figure3(Verb):
+class Figure3(Report):
     """Draw Figure 3: accepted images of several classes."""
 
     stage: Stage[config.Figures]
@@ -313,7 +320,7 @@ class Figure3(Verb):
         figure3(self.stage, self.shard, self.out)
 
 
-class Figure4(Verb):
+class Figure4(Report):
     """Draw Figure 4: top-1 against the scale of the synthetic images."""
 
     stage: Stage[config.Figures]
@@ -328,7 +335,7 @@ class Figure4(Verb):
         figure4(self.stage, self.table, self.out)
 
 
-class Costs(Verb):
+class Costs(Report):
     """Gather what the stages took: time and memory, images tried and kept."""
 
     files: CliPositionalArg[list[Path]]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import yaml
-from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
+from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from ddrep.errors import UserError
@@ -181,7 +181,7 @@ class Sampling(Section):
     """Noise added by DDIM: 0 is deterministic, 1 is DDPM's ancestral sampling."""
     guidance_scale: Annotated[float, Ge(0)] = 0.01
     """w in (1 + w) eps(x, t, y) - w eps(x, t); the source improved-ddpm has none."""
-    null: Literal["row", "pretrained"] = "row"
+    unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
 
 
@@ -218,6 +218,12 @@ class Mix(Section):
     switch_prob: Share = 0.5
     mixup_alpha: Annotated[float, Ge(0)] = 0.8
     cutmix_alpha: Annotated[float, Ge(0)] = 1.0
+
+    @model_validator(mode="after")
+    def _mixes_somehow(self) -> Mix:
+        if not self.mixup_alpha and not self.cutmix_alpha:
+            raise ValueError("mixup_alpha, cutmix_alpha: expected one above 0; to mix nothing set mix: [false]")
+        return self
 
 
 class Classifier(Section):
@@ -272,16 +278,21 @@ class Tables(Section):
 
     resamples: Positive = 2000
     """Bootstrap resamples."""
-    confidence: Share = 0.95
+    confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
+    """Of the intervals of differences."""
 
 
 class Figures(Section):
     """What the figures show. Figures 1 and 3 are of subset 0."""
 
     figure1_class: Annotated[int, Ge(0)] = 0
+    """Number of the class."""
     figure1_images: Positive = 12
+    """Attempts side by side."""
     figure3_classes: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
+    """Numbers of the classes."""
     figure3_images: Positive = 12
+    """Accepted images of each class."""
 
 
 class Experiment(Section):
@@ -339,6 +350,12 @@ def stage_json(stage: str, config: BaseModel, seed: int) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
+def data_of(experiment: Experiment) -> Data:
+    """The data section without the sub-table that does not count: it may change and nothing is planned anew."""
+    unused = {"image_folder": None} if experiment.data.kind == "embedded" else {"embedded": EmbeddedData()}
+    return experiment.data.model_copy(update=unused)
+
+
 def shard_of(source: str, experiment: Experiment) -> Shard:
     """The shard section of a source: improved-ddpm samples without guidance; the unfiltered ones accept everything.
 
@@ -346,14 +363,14 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     """
     sampling, synthesis = experiment.sampling, experiment.synthesis
     if source == "improved-ddpm":
-        sampling = sampling.model_copy(update={"guidance_scale": 0.0, "null": "row"})
+        sampling = sampling.model_copy(update={"guidance_scale": 0.0, "unconditional": "row"})
     if source in ("improved-ddpm", "classifier-free"):
         synthesis = synthesis.model_copy(update={"threshold": 0.0})
     return Shard(sampling=sampling, synthesis=synthesis)
 
 
 def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
-    """The training section of a run: the unmixed hear of no Mixup settings, all but real-equal-steps of no size of 1x."""
+    """The training section of a run: no Mixup settings for the unmixed, the size of 1x for real-equal-steps alone."""
     classifier = experiment.classifier if mixed else experiment.classifier.model_copy(update={"mix": Mix()})
     per_class = experiment.synthesis.per_class if source == "real-equal-steps" else 0
     return Training(classifier=classifier, mixed=mixed, per_class=per_class)
@@ -365,6 +382,16 @@ def parse(raw: dict[str, Any], where: str = "config") -> Experiment:
         return Experiment.model_validate(raw)
     except ValidationError as e:
         raise UserError(f"{where}: {explain(e)}") from None
+
+
+def denoiser_path(experiment: Experiment) -> str:
+    """Where the unconditional denoiser is, or will be. Raises UserError for a file that should be there and is not."""
+    if experiment.denoiser.kind == "pretrain":
+        return f"results/{experiment.experiment}/denoiser.safetensors"
+    path = experiment.denoiser.file.path
+    if not path.is_file():
+        raise UserError(f"denoiser.file.path: no file {path}; give a denoiser's .safetensors, or set denoiser.kind")
+    return str(path)
 
 
 def explain(error: ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""Which classifier runs the tables ask for, and where their results lie."""
+"""Which classifier runs and shards the tables ask for, and where they lie."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class Run:
         """Its row, relative to results/{experiment}; the predictions lie beside it."""
         group = "classifiers" if self.real else "cas"
         mix = "mix" if self.mix else "plain"
-        return Path(f"subset{self.subset}/{group}/{self.architecture}/{mix}/{self.source}/{self.scale}x/{self.seed}.parquet")
+        return Path(
+            f"subset{self.subset}/{group}/{self.architecture}/{mix}/{self.source}/{self.scale}x/{self.seed}.parquet"
+        )
 
     @property
     def predictions(self) -> Path:
@@ -53,3 +55,18 @@ def table3_runs(experiment: Experiment) -> list[Run]:
 def needs_shards(run: Run) -> bool:
     """Whether the run trains on synthetic images."""
     return run.source in SYNTHETIC
+
+
+def shard_paths(subset: int, source: str, scale: int, shards_per_scale: int) -> list[Path]:
+    """The shards of a source up to a scale, relative to results/{experiment}; none for real images."""
+    count = scale * shards_per_scale if source in SYNTHETIC else 0
+    return [Path(f"subset{subset}/synthetic/{source}/{index:05d}.tar") for index in range(count)]
+
+
+def shards_asked(experiment: Experiment) -> dict[tuple[int, str], int]:
+    """(subset, source) -> the largest scale that a run or a figure wants."""
+    asked = {(0, source): 1 for source in ("improved-ddpm", "classifier-free", "ours")}
+    for run in table3_runs(experiment) + table4_runs(experiment):
+        if needs_shards(run):
+            asked[run.subset, run.source] = max(run.scale, asked.get((run.subset, run.source), 0))
+    return asked

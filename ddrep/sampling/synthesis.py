@@ -65,7 +65,7 @@ class Engine:
         if not self.denoiser.net.cfg.num_classes:
             raise UserError(f"{finetuned}: an unconditional denoiser; expected one made by `ddrep finetune`")
         self.num_classes = self.denoiser.null_row
-        mixes = self.sampling.null == "pretrained"
+        mixes = self.sampling.unconditional == "pretrained"
         self.pretrained = Denoiser.load(pretrained, device) if mixes else None
         digests = [sha256(finetuned), *([sha256(pretrained)] if mixes else [])]
         self.pool = Pool(pool, fingerprint(self.sampling.model_dump_json(), str(self.seed), *digests), shard)
