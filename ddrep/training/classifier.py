@@ -1,0 +1,213 @@
+"""Train a downstream classifier from scratch and test it (paper, 5.3.2)."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from timm.data.mixup import Mixup
+from torch import Tensor, nn
+
+from ddrep.config import SYNTHETIC, Classifier, Mix
+from ddrep.data.batches import batch_indices, steps_for
+from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.device import autocast, pick_device
+from ddrep.errors import UserError
+from ddrep.files import sha256, state_path, written_whole
+from ddrep.training.loop import LoopConfig, step_seed, train
+from ddrep.training.networks import build_classifier, fit_to_size
+from ddrep.training.pretrain import to_unit
+
+if TYPE_CHECKING:
+    from ddrep.cli import Classify
+
+log = logging.getLogger("ddrep")
+TEST_BATCH = 500
+
+
+def run(verb: Classify) -> None:
+    """`ddrep classify`: train, test, and write the row and the predictions. Raises UserError."""
+    _check_options(verb)
+    images, n_real = training_images(verb.real, verb.synthetic)
+    test = read_shards([verb.test])
+    _check_alike(verb.test, test, images)
+    cfg = verb.stage.config
+    added = verb.scale * cfg.per_class * len(images.classes) if verb.source == "real-equal-steps" else 0
+    steps = steps_for(cfg.classifier.epochs, len(images) + added, cfg.classifier.batch)
+    log.info("%d real and %d synthetic images, %d steps", n_real, len(images) - n_real, steps)
+    inputs = [sha256(path) for path in _training_shards(verb)]
+    unique = (verb.stage.model_dump_json(), verb.architecture, str(verb.train_seed), str(steps), *inputs)
+    net = fit(
+        images,
+        verb.architecture,
+        cfg.classifier,
+        mixed=cfg.mixed,
+        steps=steps,
+        seed=run_seed(verb.stage.seed, verb.train_seed),
+        device=pick_device(),
+        state=state_path("classifier", *unique),
+    )
+    predictions = predict(net, test, cfg.classifier.precision)
+    row = _row(verb, n_real, len(images) - n_real, steps, predictions)
+    log.info("top-1 %.2f%% of %d test images", row["top1"].item(), len(test))
+    with written_whole(verb.out, verb.predictions) as (row_file, predictions_file):
+        row.to_parquet(row_file, index=False)
+        predictions.to_parquet(predictions_file, index=False)
+
+
+def training_images(real: Path | None, synthetic: list[Path]) -> tuple[LabelledImages, int]:
+    """The images of all shards and the number of real ones, which come first.
+
+    Raises UserError where synthetic images differ from the real ones in size, channels or classes.
+    """
+    if not (real and synthetic):
+        images = read_shards([real] if real else synthetic)
+        return images, len(images) if real else 0
+    first, second = read_shards([real]), read_shards(synthetic)
+    _check_alike(synthetic[0], second, first)
+    both = LabelledImages(
+        np.concatenate([first.images, second.images]),
+        np.concatenate([first.labels, second.labels]),
+        first.keys + second.keys,
+        first.classes,
+    )
+    return both, len(first)
+
+
+def run_seed(*seeds: int) -> int:
+    """One seed for the experiment's and the run's, 0..2^32-1."""
+    return int(np.random.SeedSequence(seeds).generate_state(1)[0])
+
+
+def lr_factor(step: int, steps: int, drops: tuple[float, ...]) -> float:
+    """0.1 to the number of `drops` (shares of `steps`) that lie at or before the 0-based `step`."""
+    return 0.1 ** sum(step >= round(drop * steps, 6) for drop in drops)
+
+
+def fit(
+    data: LabelledImages,
+    architecture: str,
+    cfg: Classifier,
+    *,
+    mixed: bool,
+    steps: int,
+    seed: int,
+    device: torch.device,
+    state: Path | None = None,
+    on_step: Callable[[int, nn.Module], None] | None = None,
+) -> nn.Module:
+    """Train from scratch with Adam for `steps` steps and return the network, fitted to the images' size."""
+    torch.manual_seed(seed)
+    _, height, width, channels = data.images.shape
+    net = build_classifier(architecture, cfg.stem, channels, len(data.classes))
+    net = fit_to_size(net, channels, height, width).to(device).train()
+    optimizer = torch.optim.Adam(net.parameters(), cfg.lr, fused=True)
+    images, labels = torch.as_tensor(data.images), torch.as_tensor(data.labels)
+    mixup = make_mixup(cfg.mix, len(data.classes)) if mixed else None
+
+    def loss_at(step: int) -> Tensor:
+        index = torch.as_tensor(batch_indices(len(images), cfg.batch, step, seed))
+        batch, target = images[index], labels[index]
+        if cfg.flip:
+            batch = torch.where(torch.rand(len(batch), 1, 1, 1) < 0.5, batch.flip(2), batch)
+        x, y = to_unit(batch, device), target.to(device)
+        if mixup:
+            np.random.seed(step_seed(seed, step) % 2**32)  # timm draws from numpy's global generator
+            x, y = mixup(x, y)
+        with autocast(cfg.precision, device):
+            logits = net(x)
+        return F.cross_entropy(logits.float(), y)
+
+    started = time.monotonic()
+    loop = LoopConfig(steps=steps, seed=seed)
+    net = train(
+        net,
+        optimizer,
+        loss_at,
+        loop,
+        lr_factor=lambda step: lr_factor(step, steps, cfg.drops),
+        state=state,
+        on_step=on_step,
+    )
+    log.info("trained %d steps in %.0f s", steps, time.monotonic() - started)
+    return net
+
+
+def make_mixup(mix: Mix, num_classes: int) -> Mixup:
+    """timm's Mixup and CutMix, one of the two and one lambda a batch; no label smoothing (default: 0.1)."""
+    return Mixup(
+        mixup_alpha=mix.mixup_alpha,
+        cutmix_alpha=mix.cutmix_alpha,
+        prob=mix.prob,
+        switch_prob=mix.switch_prob,
+        mode="batch",
+        label_smoothing=0.0,
+        num_classes=num_classes,
+    )
+
+
+@torch.inference_mode()
+def predict(net: nn.Module, test: LabelledImages, precision: str) -> pd.DataFrame:
+    """A row a test image, in order: key, label, prediction, and p_label, the probability given to the label."""
+    net.eval()
+    device = next(net.parameters()).device
+    probabilities = []
+    for start in range(0, len(test), TEST_BATCH):
+        with autocast(precision, device):
+            logits = net(to_unit(test.images[start : start + TEST_BATCH], device))
+        probabilities.append(logits.float().softmax(1).cpu())
+    p = torch.cat(probabilities).numpy()
+    p_label = p[np.arange(len(test)), test.labels]
+    return pd.DataFrame({"key": test.keys, "label": test.labels, "prediction": p.argmax(1), "p_label": p_label})
+
+
+def _row(verb: Classify, n_real: int, n_synthetic: int, steps: int, predictions: pd.DataFrame) -> pd.DataFrame:
+    row = {
+        "subset": verb.subset,
+        "architecture": verb.architecture,
+        "mix": verb.stage.config.mixed,
+        "source": verb.source,
+        "scale": verb.scale,
+        "seed": verb.train_seed,
+        "top1": 100 * float((predictions["label"] == predictions["prediction"]).mean()),
+        "n_real": n_real,
+        "n_synthetic": n_synthetic,
+        "epochs": verb.stage.config.classifier.epochs,
+        "steps": steps,
+    }
+    return pd.DataFrame([row])
+
+
+def _training_shards(verb: Classify) -> list[Path]:
+    return [verb.real, *verb.synthetic] if verb.real else verb.synthetic
+
+
+def _check_options(verb: Classify) -> None:
+    """Raise UserError for options that contradict each other: a wrong row would be believed."""
+    if not _training_shards(verb):
+        raise UserError("classify: no training images; give --real SHARD, synthetic shards, or both")
+    if verb.source not in SYNTHETIC and verb.synthetic:
+        raise UserError(f"--source {verb.source}: is for real images alone; name the source of {verb.synthetic[0]}")
+    if verb.source in SYNTHETIC and not verb.synthetic:
+        raise UserError(f"--source {verb.source}: expected its shards after the options")
+    if (verb.source == "real") != (verb.scale == 0):
+        raise UserError(f"--source {verb.source} --scale {verb.scale}: expected scale 0 for real, 1 or more for others")
+    if verb.source == "real-equal-steps" and not verb.stage.config.per_class:
+        raise UserError("--source real-equal-steps: per_class (images a class in 1x) is missing in the stage")
+
+
+def _check_alike(path: Path, images: LabelledImages, first: LabelledImages) -> None:
+    """Raise UserError unless the images of `path` have the size, channels and class names of the `first`."""
+    if images.images.shape[1:] != first.images.shape[1:]:
+        size, expected = ("x".join(map(str, part.images.shape[1:])) for part in (images, first))
+        raise UserError(f"{path}: images are {size}, expected {expected}; make them with the config of the others")
+    if images.classes != first.classes:
+        names, expected = (f"{len(part.classes)} ({', '.join(part.classes[:3])}, ...)" for part in (images, first))
+        raise UserError(f"{path}: classes are {names}, expected {expected}; make it with the config of the others")

@@ -1,0 +1,296 @@
+"""The downstream classifiers: networks against their plain form, training against hand-computed numbers."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import accuracy_score
+from torch import nn
+
+from ddrep.cli import main
+from ddrep.config import Classifier, Data, Mix
+from ddrep.data.datasets import labelled
+from ddrep.data.shards import LabelledImages, write_shard
+from ddrep.errors import UserError
+from ddrep.training import classifier
+from ddrep.training.loop import LoopConfig
+from ddrep.training.networks import OnePixelConv, build_classifier, fit_to_size
+from ddrep.training.pretrain import to_unit
+
+CPU = torch.device("cpu")
+ARCHITECTURES = ("resnet18", "wide_resnet50_2", "resnext50_32x4d")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@functools.cache
+def embedded(split: str) -> LabelledImages:
+    return labelled(Data(), split, 0, 0)
+
+
+def some(split: str, classes: tuple[int, ...], per_class: int, stride: int = 1) -> LabelledImages:
+    """The first images of some classes, relabelled 0, 1, ..., every `stride`-th pixel, classes taking turns."""
+    whole = embedded(split)
+    index = np.stack([np.flatnonzero(whole.labels == c)[:per_class] for c in classes], axis=1).reshape(-1)
+    labels = np.tile(np.arange(len(classes)), per_class)
+    names = tuple(whole.classes[c] for c in classes)
+    return LabelledImages(whole.images[index, ::stride, ::stride], labels, [whole.keys[i] for i in index], names)
+
+
+# Networks
+
+
+@pytest.mark.parametrize(("stem", "size"), [("stock", 7), ("small", 28)])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_papers_architectures(architecture: str, stem: str, size: int) -> None:
+    net = build_classifier(architecture, stem, 1, 7).eval()  # type: ignore[arg-type]
+    first_stage: list[torch.Size] = []
+    net.layer1.register_forward_hook(lambda module, inputs, output: first_stage.append(output.shape))
+    x = torch.randn(2, 1, 28, 28)
+    with torch.inference_mode():
+        plain = net(x)
+        fitted = fit_to_size(net, 1, 28, 28)(x)
+    assert plain.shape == (2, 7)
+    assert first_stage[0][2:] == (size, size)
+    torch.testing.assert_close(fitted, plain, rtol=1e-4, atol=1e-5)
+    has_one_pixel_maps = any(isinstance(module, OnePixelConv) for module in net.modules())
+    assert has_one_pixel_maps == (stem == "stock")  # small: 28, 14, 7, 4 pixels wide
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "groups", "height", "width"),
+    [
+        (3, 1, 1, 1, 1, 1),
+        (3, 2, 1, 1, 2, 2),
+        (3, 2, 1, 1, 2, 1),
+        (1, 2, 0, 1, 2, 2),
+        (3, 1, 1, 2, 1, 1),
+        (2, 1, 0, 1, 2, 2),
+    ],
+)
+def test_one_pixel_convolution(kernel: int, stride: int, padding: int, groups: int, height: int, width: int) -> None:
+    conv = nn.Conv2d(4, 6, kernel, stride, padding, groups=groups, bias=groups == 2).double()
+    mine = OnePixelConv(conv, height, width)
+    x = torch.randn(5, 4, height, width, dtype=torch.float64, requires_grad=True)
+    target = torch.randn(5, 6, 1, 1, dtype=torch.float64)
+    (expected_x, expected_weight), (got_x, got_weight) = (
+        torch.autograd.grad((net(x) * target).sum(), [x, net.weight]) for net in (conv, mine)
+    )
+    torch.testing.assert_close(mine(x), conv(x))
+    torch.testing.assert_close(got_x, expected_x)
+    kept = expected_weight[:, :, padding : padding + mine.height, padding : padding + mine.width]
+    torch.testing.assert_close(got_weight.flatten(), kept.flatten())
+    assert expected_weight.count_nonzero() == kept.count_nonzero()  # the taps left out have no gradient
+
+
+def test_other_convolutions_stay() -> None:
+    net = nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1),
+        nn.Conv2d(2, 2, 3, stride=4, dilation=2, padding=1),
+        nn.Conv2d(2, 2, 1, padding="same"),
+        nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"),
+    )
+    assert not any(isinstance(module, OnePixelConv) for module in fit_to_size(net, 1, 4, 4))
+
+
+def test_a_network_for_another_size() -> None:
+    with pytest.raises(UserError, match="takes no images of 2x2"):
+        fit_to_size(nn.Conv2d(1, 1, 3), 1, 2, 2)
+
+
+# Training
+
+
+def test_learning_rate_drops() -> None:
+    factors = [classifier.lr_factor(step, 40, (0.5, 0.75)) for step in range(40)]
+    assert factors == pytest.approx([1.0] * 20 + [0.1] * 10 + [0.01] * 10)
+    assert classifier.lr_factor(2, 30, (0.1,)) == 1 and classifier.lr_factor(3, 30, (0.1,)) == pytest.approx(0.1)
+
+
+def test_batches_are_full_and_flipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """65 images and batch 64: textbook epochs would end with a batch of one, which BatchNorm cannot take."""
+    images = some("train", (0, 1, 2, 3, 4), 13, stride=2)
+    batches: list[np.ndarray] = []
+    monkeypatch.setattr(classifier, "to_unit", lambda batch, device: batches.append(batch.numpy()) or to_unit(batch))
+    cfg = Classifier(batch=64, flip=True)
+    classifier.fit(images, "resnet18", cfg, mixed=False, steps=4, seed=0, device=CPU)
+    originals = {image.tobytes() for image in images.images}
+    mirrored = {image[:, ::-1].tobytes() for image in images.images}
+    seen = [image.tobytes() for batch in batches for image in batch]
+    assert [len(batch) for batch in batches] == [64] * 4
+    assert set(seen) <= originals | mirrored
+    assert 85 < sum(image in mirrored for image in seen) < 171  # of 256, at probability 1/2: 5 standard deviations
+
+
+@pytest.mark.parametrize("cutmix", [False, True])
+def test_mixing_weights_labels_as_pixels(cutmix: bool) -> None:
+    """Images of all ones and all zeros take turns: what is in a mixed image is the share of the label."""
+    mix = Mix(prob=1.0, switch_prob=float(cutmix))
+    images = torch.tensor([1.0, 1.0, 0.0, 0.0])[:, None, None, None].expand(4, 1, 28, 28).clone()
+    labels = torch.tensor([1, 1, 0, 0])
+    np.random.seed(3)
+    x, y = classifier.make_mixup(mix, 3)(images, labels)
+    share = x.mean((1, 2, 3))
+    assert 0 < share[0] < 1
+    assert set(x.unique().tolist()) <= {0.0, 1.0} or not cutmix
+    torch.testing.assert_close(y, torch.stack([1 - share, share, torch.zeros(4)], 1))  # no smoothing: class 2 is 0
+
+
+def test_a_run_learns() -> None:
+    """Trousers, sandals and bags, 50 images each: linear classifiers tell them apart nearly always, chance is 33%."""
+    train, test = some("train", (1, 5, 8), 50), some("validation", (1, 5, 8), 60)
+    net = classifier.fit(train, "resnet18", Classifier(batch=32), mixed=False, steps=50, seed=0, device=CPU)
+    predictions = classifier.predict(net, test, "auto")
+    assert accuracy_score(predictions["label"], predictions["prediction"]) > 0.9
+
+
+def test_predictions_are_the_networks() -> None:
+    test = some("test", (0, 1, 2), 5)
+    net = build_classifier("resnet18", "stock", 1, 3)
+    predictions = classifier.predict(net, test, "fp32")
+    with torch.inference_mode():
+        p = torch.softmax(net.eval()(to_unit(test.images)), 1).numpy()
+    assert predictions["key"].tolist() == test.keys
+    assert predictions["prediction"].tolist() == p.argmax(1).tolist()
+    np.testing.assert_allclose(predictions["p_label"], p[range(15), test.labels], rtol=1e-5)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_resumes_bitwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier, "LoopConfig", functools.partial(LoopConfig, save_every=0))
+    images, state = some("train", (0, 1), 10, stride=2), tmp_path / "state.pt"
+
+    def kill(step: int, net: nn.Module) -> None:
+        if step == 4:
+            raise Killed
+
+    fit = functools.partial(
+        classifier.fit,
+        images,
+        "resnet18",
+        Classifier(batch=8, flip=True, drops=(0.5,)),
+        mixed=True,
+        steps=6,
+        seed=1,
+        device=CPU,
+    )
+    unbroken = fit().state_dict()
+    with pytest.raises(Killed):
+        fit(state=state, on_step=kill)
+    assert torch.load(state)["step"] == 3
+    resumed = fit(state=state).state_dict()
+    assert all(torch.equal(unbroken[name], resumed[name]) for name in unbroken)
+    assert not state.exists()
+
+
+# The command
+
+
+@pytest.fixture
+def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """real.tar and synthetic-{0,1}.tar (20 images of 2 classes each), test.tar (30), in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    write_shard(Path("real.tar"), some("train", (0, 1), 10, stride=2))
+    for k in range(2):
+        write_shard(Path(f"synthetic-{k}.tar"), some("validation", (0, 1), 10, stride=2))
+    write_shard(Path("test.tar"), some("test", (0, 1), 15, stride=2))
+    return tmp_path
+
+
+def classify(*options: str, **training: object) -> int:
+    config = {"classifier": {"batch": 8, "epochs": 2}, **training}
+    files = ["--test", "test.tar", "--out", "row.parquet", "--predictions", "row.predictions.parquet"]
+    return main(["classify", "--stage", json.dumps({"config": config}), *files, *options])
+
+
+@pytest.mark.parametrize(
+    ("options", "training", "n_real", "n_synthetic", "steps"),
+    [
+        (["--real", "real.tar"], {}, 20, 0, 5),  # 2 epochs x 20 images / 8
+        (
+            ["--real", "real.tar", "--source", "ours", "--scale", "2", "synthetic-0.tar", "synthetic-1.tar"],
+            {},
+            20,
+            40,
+            15,
+        ),
+        (["--real", "real.tar", "--source", "real-equal-steps", "--scale", "2"], {"per_class": 10}, 20, 0, 15),
+        (["--source", "ours", "--scale", "1", "synthetic-0.tar"], {"mixed": True}, 0, 20, 5),
+    ],
+)
+def test_rows(
+    shards: Path, options: list[str], training: dict[str, object], n_real: int, n_synthetic: int, steps: int
+) -> None:
+    assert classify(*options, "--subset", "1", "--train-seed", "3", **training) == 0
+    row = pd.read_parquet("row.parquet")
+    predictions = pd.read_parquet("row.predictions.parquet")
+    assert list(row.columns) == [
+        "subset",
+        "architecture",
+        "mix",
+        "source",
+        "scale",
+        "seed",
+        "top1",
+        "n_real",
+        "n_synthetic",
+        "epochs",
+        "steps",
+    ]
+    values = row.iloc[0]
+    assert (values["subset"], values["architecture"], values["seed"], values["epochs"]) == (1, "resnet18", 3, 2)
+    assert (values["n_real"], values["n_synthetic"], values["steps"]) == (n_real, n_synthetic, steps)
+    assert values["mix"] == training.get("mixed", False)
+    assert values["top1"] == pytest.approx(100 * accuracy_score(predictions["label"], predictions["prediction"]))
+    assert predictions["label"].tolist() == [0, 1] * 15
+    assert predictions["p_label"].dtype == np.float32
+    assert sorted(path.name for path in shards.rglob("*.pt")) == []  # nothing is left of a finished run
+
+
+@pytest.mark.parametrize(
+    ("options", "training", "complaint"),
+    [
+        (["--real", "real.tar", "--architecture", "resnet81"], {}, "did you mean resnet18"),
+        (["--real", "real.tar", "--architecture", "convnext_atto"], {"classifier": {"stem": "small"}}, "for ResNets"),
+        (["--real", "none.tar"], {}, "none.tar: no such shard"),
+        (
+            ["--real", "wide.tar", "--source", "ours", "--scale", "1", "synthetic-0.tar"],
+            {},
+            "are 14x14x1, expected 14x28x1",
+        ),
+        (["--real", "named.tar"], {}, "test.tar: classes are 2 (T-shirt/top, Trouser, ...), expected 2 (a, b, ...)"),
+        ([], {}, "no training images"),
+        (["--real", "real.tar", "synthetic-0.tar"], {}, "--source real: is for real images alone"),
+        (["--real", "real.tar", "--source", "ours", "--scale", "1"], {}, "--source ours: expected its shards"),
+        (["--real", "real.tar", "--scale", "1"], {}, "expected scale 0 for real"),
+        (["--real", "real.tar", "--source", "real-equal-steps", "--scale", "1"], {}, "per_class"),
+        (["--real", "real.tar"], {"classifier": {"batch": 7}}, "batch: Input should be a multiple of 2"),
+        (["--real", "real.tar"], {"classifier": {"mix": {"mixup_alpha": 0, "cutmix_alpha": 0}}}, "one above 0"),
+    ],
+)
+def test_user_errors(
+    shards: Path, options: list[str], training: dict[str, object], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = some("train", (0, 1), 2, stride=2)
+    write_shard(Path("named.tar"), LabelledImages(real.images, real.labels, real.keys, ("a", "b")))
+    write_shard(Path("wide.tar"), LabelledImages(real.images.repeat(2, axis=2), real.labels, real.keys, real.classes))
+    assert classify(*options, **training) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("ddrep: ") and complaint in last
+    assert not list(shards.glob("*.parquet"))
