@@ -1,0 +1,233 @@
+"""Figures 1, 3 and 4 of the paper, as PNG and PDF of equal bytes for equal inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from ddrep.config import Figures, Stage
+from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.errors import UserError
+from ddrep.files import written_whole
+from ddrep.reporting.tables import ARCHITECTURES, COLUMNS
+
+WIDTH = 10.0
+"""Inches: at 150 dots an inch, about twice the width of a README."""
+
+# Okabe and Ito's colours, which people of all colour visions tell apart; the dashes tell them in grey
+STYLES: dict[str, tuple[str, Any, float, float]] = {
+    "ours": ("#D55E00", "-", 2.4, 0.0),
+    "pixel-rejection": ("#009E73", (0, (5, 1.5)), 1.3, 0.05),
+    "classifier-free": ("#0072B2", (0, (3, 1.5, 1, 1.5)), 1.3, -0.05),
+    "improved-ddpm": ("#56B4E9", (0, (3, 1.5, 1, 1.5, 1, 1.5)), 1.3, -0.1),
+    "real-equal-steps": ("#777777", (0, (1, 1.2)), 1.5, 0.1),
+}
+"""Source -> colour, dashes, width, and a small shift to the side that keeps spreads apart."""
+MARKERS = dict(zip(ARCHITECTURES, "os^", strict=True))
+
+
+def figure1(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
+    """A row for each shard (its folder names the source), a column for each of one class's first attempts.
+
+    The images of a column have one starting noise. Where a source refused its candidate, a hatched tile says p.
+    """
+    cfg = stage.config
+    images = [read_shards([path]) for path in shards]
+    rows = [
+        _attempts(path, cfg.figure1_class, "figures.figure1_class", s) for path, s in zip(shards, images, strict=True)
+    ]
+    rows = [row[row.index < cfg.figure1_images] for row in rows]
+    for path, row in zip(shards, rows, strict=True):
+        both = row.index.intersection(rows[0].index)
+        if (row["seed"][both] != rows[0]["seed"][both]).any():
+            raise UserError(f"{path}: other seeds than {shards[0]}; expected shards of one experiment and number")
+    tiles = [_tiles(path, row, s) for path, row, s in zip(shards, rows, images, strict=True)]
+    heading = (
+        f"{images[0].classes[cfg.figure1_class]}: the first {cfg.figure1_images} attempts, one starting noise a column"
+    )
+    refused = sum(int((~row["accepted"]).sum()) for row in rows)
+    note = (
+        "ours draws classifier-free's candidates; hatched: refused, with the probability p of its class"
+        if refused
+        else ""
+    )
+    _save(_grid([path.parent.name for path in shards], tiles, cfg.figure1_images, heading, note), out)
+
+
+def figure3(stage: Stage[Figures], shard: Path, out: Path) -> None:
+    """A row for each class: its first accepted images."""
+    cfg = stage.config
+    images = read_shards([shard])
+    tiles: list[dict[int, np.ndarray | float]] = []
+    for label in cfg.figure3_classes:
+        row = _attempts(shard, label, "figures.figure3_classes", images)
+        tiles.append(dict(enumerate(_tiles(shard, row[row["accepted"]].head(cfg.figure3_images), images).values())))
+    names = [images.classes[label] for label in cfg.figure3_classes]
+    _save(_grid(names, tiles, cfg.figure3_images, f"Accepted images: {shard.parent.name}", ""), out)
+
+
+def _attempts(path: Path, label: int, key: str, images: LabelledImages) -> pd.DataFrame:
+    """The rows beside shard `path` that are of class `label`, by attempt. Raises UserError naming config key `key`."""
+    if label >= len(images.classes):
+        raise UserError(f"{key}: no class {label}; expected 0..{len(images.classes) - 1}")
+    file = path.with_suffix(".parquet")
+    try:
+        table = pd.read_parquet(file, columns=["key", "class", "attempt", "seed", "p", "accepted"])
+    except (FileNotFoundError, ValueError):
+        raise UserError(f"{file}: expected the attempts of {path}; make the shard anew") from None
+    return table[table["class"] == label].set_index("attempt").sort_index()
+
+
+def _tiles(path: Path, attempts: pd.DataFrame, images: LabelledImages) -> dict[int, np.ndarray | float]:
+    """Attempt -> its image (H, W, C), or p if it was refused."""
+    place = {key: i for i, key in enumerate(images.keys)}
+    missing = [key for key in attempts["key"][attempts["accepted"]] if key not in place]
+    if missing:
+        raise UserError(f"{path}: no image {missing[0]}, accepted by its attempts; make the shard anew")
+    rows = zip(attempts.index, attempts["key"], attempts["p"], attempts["accepted"], strict=True)
+    return {int(n): images.images[place[key]] if accepted else float(p) for n, key, p, accepted in rows}
+
+
+def _grid(
+    names: Sequence[str], rows: Sequence[dict[int, np.ndarray | float]], columns: int, heading: str, note: str
+) -> Figure:
+    """Rows of tiles under a heading, row names at the left; column -> image, or p of what was refused, or nothing."""
+    left = 0.15 + 0.085 * max(map(len, names))
+    tile = min(1.2, (WIDTH - left - 0.1) / columns)  # inches
+    width, head = max(left + tile * columns + 0.1, 6.5), 0.58 if note else 0.36
+    height = head + tile * len(rows) + 0.08
+    figure = Figure(figsize=(width, height))
+    extent = (left / width, 0.08 / height, tile * columns / width, tile * len(rows) / height)
+    axes = figure.add_axes(extent, xlim=(0, columns), ylim=(len(rows), 0))
+    axes.axis("off")
+    size = min(8.0, 12 * tile)
+    for r, (name, row) in enumerate(zip(names, rows, strict=True)):
+        axes.text(-0.06 / tile, r + 0.5, name, ha="right", va="center", fontsize=10)
+        for c, content in row.items():
+            _tile(axes, r, c, content, size)
+    figure.text(extent[0], 1 - 0.08 / height, heading, va="top", fontsize=11, weight="bold")
+    figure.text(extent[0], 1 - 0.32 / height, note, va="top", fontsize=9, color="#444444")
+    return figure
+
+
+def _tile(axes: Axes, r: int, c: int, content: np.ndarray | float, size: float, gap: float = 0.03) -> None:
+    if isinstance(content, float):
+        box = (c + gap, r + gap), 1 - 2 * gap, 1 - 2 * gap
+        axes.add_patch(Rectangle(*box, facecolor="#f7f7f7", edgecolor="#dddddd", hatch="////", linewidth=0))
+        plate = {"facecolor": "#f7f7f7", "edgecolor": "none", "pad": 1.2}
+        axes.text(
+            c + 0.5, r + 0.5, f"p = {content:.2f}", ha="center", va="center", fontsize=size, color="#444444", bbox=plate
+        )
+        return
+    picture = content.repeat(3, -1) if content.shape[-1] == 1 else content
+    extent = (c + gap, c + 1 - gap, r + 1 - gap, r + gap)
+    axes.imshow(picture, extent=extent, interpolation="nearest", aspect="auto")
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
+
+
+def figure4(stage: Stage[Figures], table: Path, out: Path) -> None:
+    """Top-1 against scale: a panel for each mix, a line for each source and architecture, from the real-only runs on.
+
+    Lines: means over runs; the band (ours) and the bars: their standard deviation (ddof 1); points: the runs.
+    """
+    try:
+        runs = pd.read_parquet(table, columns=list(COLUMNS))
+    except (FileNotFoundError, ValueError):
+        raise UserError(f"{table}: expected Table 4 (.parquet); make it with `ddrep table`") from None
+    mixes = [mix for mix in (False, True) if (runs["mix"] == mix).any()]
+    spans = [max(2, int(runs.loc[runs["mix"] == mix, "scale"].max())) + 1 for mix in mixes]
+    figure = Figure(figsize=(WIDTH, 4.9), layout="constrained")
+    panels = figure.subplots(1, len(mixes), sharey=True, squeeze=False, width_ratios=spans)[0]
+    for axes, mix in zip(panels, mixes, strict=True):
+        part = runs[runs["mix"] == mix]
+        _panel(axes, part)
+        axes.set_title(f"{'with' if mix else 'without'} Mixup+CutMix", loc="left", fontsize=11, weight="bold")
+    panels[0].set_ylabel("top-1 accuracy (%)")
+    handles, size = _handles(runs), {"handlelength": 2.8, "fontsize": 9.5}
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, **size)
+    _save(figure, out)
+
+
+def _panel(axes: Axes, runs: pd.DataFrame) -> None:
+    for architecture in dict.fromkeys(runs["architecture"]):
+        of_it = runs[runs["architecture"] == architecture]
+        real = of_it[of_it["source"] == "real"]
+        axes.plot(real["scale"], real["top1"], ".", color="black", alpha=0.5, markersize=4, markeredgewidth=0, zorder=4)
+        for source in reversed(STYLES):  # ours last, on top
+            line = of_it[of_it["source"] == source]
+            if len(line):
+                _line(axes, pd.concat([real, line]), source, MARKERS.get(architecture, "D"))
+        if set(of_it["source"]) == {"real"}:
+            axes.plot(real["scale"], real["top1"], MARKERS.get(architecture, "D"), color="black", markersize=4)
+    axes.set_xlabel("synthetic images (multiples of the real set)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda scale, _: f"{scale:.0f}x" if scale else "real only"))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#eeeeee", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=9)
+    _count_axis(axes, runs)
+
+
+def _line(axes: Axes, runs: pd.DataFrame, source: str, marker: str) -> None:
+    colour, dashes, width, shift = STYLES[source]
+    top1 = runs.groupby("scale")["top1"]
+    mean, std = top1.mean(), top1.std(ddof=1)
+    x = mean.index + np.where(mean.index > 0, shift, 0.0)
+    axes.plot(x, mean, color=colour, linestyle=dashes, linewidth=width, marker=marker, markersize=5)
+    if source == "ours":
+        axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0, zorder=1)
+    else:
+        bars = mean.index > 0  # that of the real images is the band's
+        axes.errorbar(x[bars], mean[bars], std[bars].fillna(0), fmt="none", ecolor=colour, elinewidth=1, alpha=0.55)
+    several = runs[(runs["scale"].map(top1.size()) > 1) & (runs["scale"] > 0)]
+    axes.plot(several["scale"] + shift, several["top1"], ".", color=colour, alpha=0.5, markersize=4, markeredgewidth=0)
+
+
+def _count_axis(axes: Axes, runs: pd.DataFrame) -> None:
+    """The number of images along the top, where all runs agree on how many 1x is."""
+    synthetic = runs[runs["n_synthetic"] > 0]
+    sizes = set(synthetic["n_synthetic"] / synthetic["scale"])
+    if len(sizes) != 1:
+        return
+    (unit,) = sizes
+    top = axes.secondary_xaxis("top", functions=(lambda x: x * unit, lambda n: n / unit))
+    top.set_ticks([unit * scale for scale in sorted(set(synthetic["scale"]))])
+    top.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n / 1000:g}k" if n >= 10_000 else f"{n:,.0f}"))
+    top.tick_params(length=2, labelsize=8, colors="#888888")
+    top.spines["top"].set_visible(False)
+
+
+def _handles(runs: pd.DataFrame) -> list[Artist]:
+    present = [source for source in STYLES if (runs["source"] == source).any()]
+    lines = [
+        Line2D([], [], color=c, linestyle=d, linewidth=w, label=s) for s, (c, d, w, _) in STYLES.items() if s in present
+    ]
+    names = list(dict.fromkeys(runs["architecture"]))
+    marks = [
+        Line2D([], [], color="#444444", linestyle="", marker=MARKERS.get(n, "D"), markersize=5, label=n) for n in names
+    ]
+    spread = Rectangle((0, 0), 1, 1, facecolor="#cccccc", label="band, bars: ± standard deviation")
+    several = runs.groupby(["architecture", "mix", "source", "scale"]).size().max() > 1
+    return [*lines, *marks, *([spread] if several else [])]
+
+
+def _save(figure: Figure, out: Path) -> None:
+    """PNG at `out` and a PDF beside it, without dates and version in their metadata."""
+    with written_whole(out, out.with_suffix(".pdf")) as drafts:
+        for draft, metadata in zip(drafts, _undated(), strict=True):
+            figure.savefig(draft, dpi=150, metadata=metadata)
+
+
+def _undated() -> Iterable[dict[str, None]]:
+    return {"Software": None}, {"CreationDate": None, "Creator": None, "Producer": None}

@@ -1,0 +1,152 @@
+"""Tables 3 and 4 as Markdown that reads well unrendered, in a terminal."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+WIDTH = 100
+AT_ONCE = 4
+"""Scales side by side, as in the paper: real, 1x, 2x, 3x; those beyond follow in a table of their own."""
+
+TITLES = {
+    3: "Table 3: top-1 accuracy (%) of a classifier trained on one source alone",
+    4: "Table 4: top-1 accuracy (%) with synthetic images added to the real ones",
+}
+
+
+def markdown(table: pd.DataFrame, cells: pd.DataFrame, number: int, test_images: int, confidence: float) -> str:
+    """table (a row a run) and cells (a row a cell) as from ddrep.reporting.tables -> the document."""
+    grids = [_sources(cells)] if number == 3 else _scales(cells)
+    parts = [f"# {TITLES[number]}", _caption(table, cells, test_images), *grids]
+    if differences := _differences(cells):
+        parts += ["## Differences in top-1, in points", _explanation(confidence), *differences]
+    return "\n\n".join(parts) + "\n"
+
+
+def _caption(table: pd.DataFrame, cells: pd.DataFrame, test_images: int) -> str:
+    subsets, seeds = table["subset"].nunique(), table["seed"].nunique()
+    design = f"{_counted(subsets, 'labelled subset')} x {_counted(seeds, 'seed')}"
+    several = cells["n"].max() > 1
+    spread = f"Mean ± standard deviation over {_range(cells['n'], 'run')} a cell" if several else "One run a cell"
+    real, synthetic = cells.loc[cells["n_real"] > 0, "n_real"], cells[cells["n_synthetic"] > 0]
+    sizes = [f"{test_images:,} test images"]
+    sizes += [f"{_range(real, 'real image')} to train on"] if len(real) else []
+    sizes += (
+        [f"1x = {_range(synthetic['n_synthetic'] // synthetic['scale'], 'synthetic image')}"] if len(synthetic) else []
+    )
+    paper = " The paper's figures are those of Tiny ImageNet." if cells["paper_top1"].notna().any() else ""
+    return _wrapped(f"{spread} ({design}); {', '.join(sizes)}.{paper}")
+
+
+def _explanation(confidence: float) -> str:
+    return _wrapped(
+        "Between runs of the same labelled subset and seed, about the same test images. In brackets the "
+        f"{100 * confidence:g}% paired bootstrap interval: for other test images and other labelled subsets; where a "
+        "cell has one subset, for that subset and other seeds; where it has one run, for other test images alone. "
+        "Bold: zero is outside."
+    )
+
+
+def _sources(cells: pd.DataFrame) -> str:
+    """Table 3: a row a source."""
+    rows = [[c["source"], _mean(c), _number(c["paper_top1"], 2)] for c in cells.to_dict("records")]
+    return _grid(["Source", "Top-1", "Paper"], rows, 1)
+
+
+def _scales(cells: pd.DataFrame) -> list[str]:
+    """Table 4: a row for each architecture, mix and source, a column a scale; the paper's rows in brackets."""
+    scales = sorted(cells["scale"].unique())
+    return [_some_scales(cells, scales[i : i + AT_ONCE]) for i in range(0, len(scales), AT_ONCE)]
+
+
+def _some_scales(cells: pd.DataFrame, scales: Sequence[int]) -> str:
+    rows: list[list[str]] = []
+    for (architecture, mix), block in cells[cells["scale"].isin(scales)].groupby(["architecture", "mix"], sort=False):
+        names = [name for name in block["source"].unique() if name != "real"] or ["real"]
+        lines = [[name, *_line(block, ["real", name] if name == names[0] else [name], scales)] for name in names]
+        paper = block.dropna(subset="paper_top1").drop_duplicates("scale").set_index("scale")["paper_top1"]
+        if len(paper):
+            lines.append(["(the paper's)", *(f"({paper[scale]:.2f})" if scale in paper else "" for scale in scales)])
+        heads = [[str(architecture), "yes" if mix else "no"]] + [["", ""]] * (len(lines) - 1)
+        rows += [head + line for head, line in zip(heads, lines, strict=True)]
+    titles = ["Real only" if scale == 0 else f"+{scale}x" for scale in scales]
+    return _grid(["Architecture", "Mixup+CutMix", "Source", *titles], rows, 3)
+
+
+def _line(block: pd.DataFrame, sources: Sequence[str], scales: Sequence[int]) -> list[str]:
+    """The means of the sources' cells by scale; only source real has scale 0."""
+    found = {cell["scale"]: _mean(cell) for cell in block[block["source"].isin(sources)].to_dict("records")}
+    return [found.get(scale, "") for scale in scales]
+
+
+def _differences(cells: pd.DataFrame) -> list[str]:
+    """A heading and a grid for each architecture and mix: each source, ours first, against those before it."""
+    order = list(dict.fromkeys(cells["source"]))
+    parts = []
+    for (architecture, mix), block in cells.groupby(["architecture", "mix"], sort=False):
+        rows = {
+            (cell["source"], cell["scale"], cell["n"]): {
+                other: _interval(cell, other) for other in order[: order.index(name)]
+            }
+            for name in reversed(order)
+            for cell in block[block["source"] == name].to_dict("records")
+        }
+        names = [name for name in order if any(row.get(name) for row in rows.values())]
+        lines = [
+            [source, f"{scale}x", str(n), *(row.get(name, "") for name in names)]
+            for (source, scale, n), row in rows.items()
+            if any(row.values())
+        ]
+        if lines:
+            parts.append(f"### {architecture}{', Mixup+CutMix' if mix else ''}")
+            parts.append(_grid(["Source", "Scale", "Runs", *(f"vs {name}" for name in names)], lines, 1))
+    return parts
+
+
+def _interval(cell: Mapping[Any, Any], reference: str) -> str:
+    """`+1.2 [0.3, 2.1]`, the first in bold if zero is outside; with the number of pairs if not all runs have one."""
+    name = f"vs_{reference.replace('-', '_')}"
+    value, low, high, pairs = (cell.get(f"{name}{suffix}", math.nan) for suffix in ("", "_low", "_high", "_pairs"))
+    if math.isnan(value):
+        return ""
+    shown = f"**{value:+z.1f}**" if low > 0 or high < 0 else f"{value:+z.1f}"
+    return f"{shown} [{low:.1f}, {high:.1f}]" + ("" if pairs == cell["n"] else f" ({pairs} runs)")
+
+
+def _mean(cell: Mapping[Any, Any]) -> str:
+    return _number(cell["mean"], 1) + ("" if math.isnan(cell["std"]) else f" ± {cell['std']:.1f}")
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _counted(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _range(values: pd.Series, noun: str) -> str:
+    low, high = int(values.min()), int(values.max())
+    return _counted(high, noun) if low == high else f"{low:,} to {_counted(high, noun)}"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH)
+
+
+def _grid(titles: Sequence[str], rows: Iterable[Sequence[str]], right: int) -> str:
+    """A Markdown table padded to even columns; those from number `right` on are flush right."""
+    lines = [list(titles), *map(list, rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    rule = ["-" * width if i < right else "-" * (width - 1) + ":" for i, width in enumerate(widths)]
+
+    def padded(i: int, text: str) -> str:
+        return text.ljust(widths[i]) if i < right else text.rjust(widths[i])
+
+    body = [[padded(i, text) for i, text in enumerate(line)] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [body[0], rule, *body[1:]])

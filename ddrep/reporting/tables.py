@@ -1,0 +1,158 @@
+"""Tables 3 and 4: rows of runs -> one row a run, and a summary with paired differences, one row a cell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ddrep.config import Stage
+from ddrep.config import Tables as Settings
+from ddrep.errors import UserError
+from ddrep.evaluation.bootstrap import paired_difference
+from ddrep.files import written_whole
+from ddrep.reporting.markdown import markdown
+from ddrep.reporting.paper import TABLE4, paper_top1
+
+COLUMNS = (
+    "subset", "architecture", "mix", "source", "scale", "seed", "top1", "n_real", "n_synthetic", "epochs", "steps"
+)  # fmt: skip
+CELL = ["architecture", "mix", "source", "scale"]
+SOURCES = ("real", "real-equal-steps", "improved-ddpm", "classifier-free", "pixel-rejection", "ours")
+ARCHITECTURES = tuple(dict.fromkeys(architecture for architecture, _ in TABLE4))
+REFERENCES = SOURCES[:-1]
+"""What every cell is compared with, at its own scale (real: at scale 0)."""
+
+
+def run(stage: Stage[Settings], number: int, rows: Sequence[Path], out: Path, summary: Path, text: Path) -> None:
+    """Row files -> table, summary (.parquet) and Markdown, which is printed as well. Raises UserError."""
+    table, correct = read_runs(rows)
+    cells = summarise(table, correct, stage.config, stage.seed, number)
+    document = markdown(table, cells, number, correct.shape[1], stage.config.confidence)
+    with written_whole(out, summary, text) as (table_draft, summary_draft, text_draft):
+        table.to_parquet(table_draft, index=False)
+        cells.to_parquet(summary_draft, index=False)
+        text_draft.write_text(document, encoding="utf-8")
+    print(document)
+
+
+def read_runs(paths: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
+    """Row files, each with its predictions beside it -> one row a run, sorted; bool (runs, images), right or wrong.
+
+    Raises UserError: a file that is missing or not a run's; a run given twice; predictions of other test images than
+    the first run's; predictions that do not give the row's top-1.
+    """
+    if not paths:
+        raise UserError("rows: expected at least one run's .parquet")
+    table = pd.concat([_read_row(path) for path in paths], ignore_index=True)
+    twice = table[table.duplicated([*CELL, "subset", "seed"])]
+    if len(twice):
+        raise UserError(
+            f"{paths[twice.index[0]]}: a run of the same cell, subset and seed was given before; give it once"
+        )
+    table = table.iloc[np.lexsort(_sort_keys(table))]
+    sorted_paths = [paths[i] for i in table.index]
+    return table.reset_index(drop=True), _read_correct(sorted_paths, table["top1"].tolist())
+
+
+def _read_row(path: Path) -> pd.DataFrame:
+    row = _read(path, COLUMNS).to_pandas()
+    if len(row) != 1:
+        raise UserError(f"{path}: expected one row, the run's, got {len(row)}; make it anew")
+    return row
+
+
+def _read(path: Path, columns: Sequence[str]) -> pa.Table:
+    try:
+        content = pq.ParquetFile(path).read(use_threads=False)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run the classifier it belongs to") from None
+    except pa.ArrowInvalid as e:
+        raise UserError(f"{path}: not a Parquet file ({str(e).splitlines()[0]}); make it anew") from None
+    missing = [name for name in columns if name not in content.column_names]
+    if missing:
+        raise UserError(f"{path}: expected columns {', '.join(columns)}; {', '.join(missing)} missing; make it anew")
+    return content.select(list(columns))
+
+
+def _sort_keys(table: pd.DataFrame) -> list[np.ndarray]:
+    """For np.lexsort: the tables' order of cells, then subset and seed."""
+    keys: list[Any] = [table["seed"], table["subset"], table["scale"], _rank(table["source"], SOURCES), table["mix"]]
+    return [np.asarray(key) for key in [*keys, table["architecture"], _rank(table["architecture"], ARCHITECTURES)]]
+
+
+def _rank(names: pd.Series, order: Sequence[str]) -> list[int]:
+    return [order.index(name) if name in order else len(order) for name in names]
+
+
+def _read_correct(paths: Sequence[Path], top1: Sequence[float]) -> np.ndarray:
+    correct: list[np.ndarray] = []
+    images: pa.Table | None = None
+    first = paths[0].with_suffix(".predictions.parquet")
+    for path, percent in zip(paths, top1, strict=True):
+        file = path.with_suffix(".predictions.parquet")
+        predictions = _read(file, ("key", "label", "prediction"))
+        images = predictions.select(["key", "label"]) if images is None else images
+        if not predictions.select(["key", "label"]).equals(images):
+            raise UserError(
+                f"{file}: other test images than {first}; expected the same keys and labels in the same order"
+            )
+        right = predictions["label"].to_numpy() == predictions["prediction"].to_numpy()
+        if not np.isclose(100 * right.mean(), percent, atol=0.01):
+            raise UserError(f"{file}: {100 * right.mean():.2f}% right, but {path} says {percent:.2f}; make both anew")
+        correct.append(right)
+    return np.stack(correct)
+
+
+def summarise(table: pd.DataFrame, correct: np.ndarray, settings: Settings, seed: int, number: int) -> pd.DataFrame:
+    """One row a cell, in the order of `table`; table and correct as from `read_runs`.
+
+    mean, std (over runs, ddof 1; NaN for one run) and all differences are in points of top-1. For each reference R,
+    with - written _: vs_R (difference), vs_R_low, vs_R_high (interval), vs_R_pairs (runs that both have; 0 and NaN
+    where there are none). Differences are of the paired runs alone.
+    """
+    groups = {cell: rows.index.to_numpy() for cell, rows in table.groupby(CELL, sort=False)}
+    cells = [_cell(table.loc[index], cell, number) for cell, index in groups.items()]
+    for cell, row in zip(groups, cells, strict=True):
+        for reference in REFERENCES:
+            other = groups.get(_reference_cell(cell, reference), np.array([], int))
+            pairs = _pairs(table, groups[cell], other) if reference != cell[2] else []
+            row |= _difference(f"vs_{reference.replace('-', '_')}", table, correct, pairs, settings, seed)
+    return pd.DataFrame(cells)
+
+
+def _cell(rows: pd.DataFrame, cell: tuple[Any, ...], number: int) -> dict[str, Any]:
+    architecture, mix, source, scale = cell
+    counts = {name: round(float(rows[name].mean())) for name in ("n_real", "n_synthetic", "steps")}
+    top1 = {"mean": rows["top1"].mean(), "std": rows["top1"].std(ddof=1), "n": len(rows)}
+    paper = {"paper_top1": paper_top1(number, architecture, bool(mix), source, int(scale))}
+    return dict(zip(CELL, cell, strict=True)) | top1 | counts | paper
+
+
+def _reference_cell(cell: tuple[Any, ...], reference: str) -> tuple[Any, ...]:
+    architecture, mix, _, scale = cell
+    return (architecture, mix, reference, 0 if reference == "real" else scale)
+
+
+def _pairs(table: pd.DataFrame, ours: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
+    """Rows of two cells with the same labelled subset and seed."""
+    by_run = {(table["subset"][i], table["seed"][i]): i for i in theirs}
+    keys = [(table["subset"][i], table["seed"][i]) for i in ours]
+    return [(i, by_run[key]) for i, key in zip(ours, keys, strict=True) if key in by_run]
+
+
+def _difference(
+    name: str, table: pd.DataFrame, correct: np.ndarray, pairs: list[tuple[int, int]], settings: Settings, seed: int
+) -> dict[str, float]:
+    value = low = high = np.nan
+    if pairs:
+        a, b = np.transpose(pairs)
+        subsets = table["subset"].to_numpy()[a]
+        found = paired_difference(correct[a], correct[b], subsets, settings.resamples, settings.confidence, seed)
+        value, low, high = (100 * x for x in found)
+    return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_pairs": len(pairs)}

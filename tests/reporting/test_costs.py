@@ -1,0 +1,90 @@
+"""Costs: what is put together from benchmarks and attempts, and sums by hand."""
+
+import pandas as pd
+import pytest
+
+from ddrep.cli import main
+from ddrep.errors import UserError
+from ddrep.reporting.costs import run
+
+HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+
+
+def _benchmark(path, *rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(HEADER + "".join(f"{s}\t0:00:12\t{rss}\t0\t0\t0\t0\t0\t0\t0\n" for s, rss in rows))
+    return path
+
+
+def _attempts(path, accepted):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame({"key": [str(i) for i in range(len(accepted))], "accepted": accepted}).to_parquet(path)
+    return path
+
+
+@pytest.fixture
+def results(tmp_path):
+    root = tmp_path / "benchmarks" / "results" / "x"  # a folder of the same name must not confuse
+    benchmarks = [
+        _benchmark(root / "benchmarks/synthesis/subset1/synthetic/ours/00002.tsv", (30.0, 812.5)),
+        _benchmark(root / "benchmarks/finetune/subset1.tsv", (100.0, 900.0), (120.0, 950.0)),
+        _benchmark(root / "benchmarks/tables/table4.tsv", (0.4, "NA")),
+        _benchmark(root / "benchmarks/figures/figure4.tsv", (0.5, "-")),
+    ]
+    attempts = [
+        _attempts(root / "subset1/synthetic/ours/00002.parquet", [True, False, True, True, False]),
+        _attempts(root / "subset0/synthetic/pixel-rejection/00000.parquet", [False, True]),
+    ]
+    return attempts, benchmarks
+
+
+def test_a_row_a_job(results, tmp_path):
+    out = tmp_path / "costs.parquet"
+    run(*results, out)
+    costs = pd.read_parquet(out)
+    assert list(costs.columns) == [
+        "stage", "subset", "job", "seconds", "max_rss_mb", "source", "attempts", "accepted", "acceptance",
+        "attempts_per_accepted", "seconds_per_accepted",
+    ]  # fmt: skip
+    assert len(costs) == 5
+    by_job = costs.set_index(["stage", "job"])
+    shard = by_job.loc["synthesis", "subset1/ours/00002"]
+    assert (shard["subset"], shard["source"], shard["attempts"], shard["accepted"]) == (1, "ours", 5, 3)
+    assert (shard["seconds"], shard["max_rss_mb"]) == (30.0, 812.5)
+    assert shard["acceptance"] == pytest.approx(0.6)
+    assert shard["attempts_per_accepted"] == pytest.approx(5 / 3)
+    assert shard["seconds_per_accepted"] == pytest.approx(10)
+    unmeasured = by_job.loc["synthesis", "subset0/pixel-rejection/00000"]
+    assert unmeasured["acceptance"] == 0.5 and unmeasured[["seconds", "seconds_per_accepted"]].isna().all()
+    finetune = by_job.loc["finetune", "subset1"]
+    assert (finetune["subset"], finetune["seconds"], finetune["max_rss_mb"]) == (1, 110.0, 950.0)
+    assert finetune[["source", "attempts", "acceptance"]].isna().all()
+    assert pd.isna(by_job.loc["tables", "table4"]["subset"]) and pd.isna(by_job.loc["tables", "table4"]["max_rss_mb"])
+    assert pd.isna(by_job.loc["figures", "figure4"]["max_rss_mb"])
+
+
+def test_command_line_sorts_the_files_by_kind(results, tmp_path):
+    attempts, benchmarks = results
+    mixed = [str(path) for pair in zip(attempts, benchmarks[:2], strict=True) for path in pair]
+    assert main(["costs", "--out", str(tmp_path / "costs.parquet"), *mixed]) == 0
+    assert len(pd.read_parquet(tmp_path / "costs.parquet")) == 3
+
+
+def test_files_that_are_something_else(results, tmp_path):
+    (attempts, _), (benchmark, *_) = results
+    out = tmp_path / "costs.parquet"
+    stray = tmp_path / "00000.parquet"
+    with pytest.raises(UserError, match=r"00000\.parquet: expected .*SOURCE"):
+        run([stray], [], out)
+    with pytest.raises(UserError, match=r"x\.tsv: expected .*STAGE"):
+        run([], [tmp_path / "x.tsv"], out)
+    benchmark.write_text("")
+    with pytest.raises(UserError, match="expected a benchmark"):
+        run([], [benchmark], out)
+    benchmark.write_text("a\tb\n1\t2\n")
+    with pytest.raises(UserError, match="s and max_rss"):
+        run([], [benchmark], out)
+    pd.DataFrame({"p": [0.1]}).to_parquet(attempts)
+    with pytest.raises(UserError, match="column accepted"):
+        run([attempts], [], out)
+    assert not out.exists()

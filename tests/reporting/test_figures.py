@@ -1,0 +1,149 @@
+"""Figures: the pixels and points that must be there, equal bytes, and what is said of files that do not fit."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ddrep.cli import main
+from ddrep.config import Figures, Stage
+from ddrep.errors import UserError
+from ddrep.reporting import figures
+from ddrep.reporting.figures import figure1, figure3, figure4
+from tests.reporting.make_shards import write_synthetic
+
+CLASSES = ("cat", "dog", "ox")
+P = np.array([[0.9, 0.03, 0.6, 0.8], [0.5, 0.7, 0.1, 0.9], [0.9, 0.9, 0.9, 0.9]])
+
+
+def _stage(**settings) -> Stage[Figures]:
+    return Stage[Figures](config=Figures(**settings))
+
+
+def _images(channels: int, offset: int = 0) -> np.ndarray:
+    """Attempt a of class c: a flat square whose level is its own."""
+    levels = 20 * (1 + np.arange(12).reshape(3, 4)) + offset
+    return np.broadcast_to(levels[:, :, None, None, None], (3, 4, 8, 8, channels)).astype(np.uint8)
+
+
+@pytest.fixture(params=[1, 3], ids=["grey", "RGB"])
+def shards(request, tmp_path):
+    images = _images(request.param)
+    thresholds = {"improved-ddpm": 0.0, "classifier-free": 0.0, "ours": 0.4}
+    return [
+        write_synthetic(tmp_path / source / "00000.tar", images - 5 * (source[0] == "i"), P, threshold, CLASSES)
+        for source, threshold in thresholds.items()
+    ]
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[Figure]:
+    """The figures that were saved."""
+    saved: list[Figure] = []
+    real = figures._save
+    monkeypatch.setattr(figures, "_save", lambda figure, out: (saved.append(figure), real(figure, out)))
+    return saved
+
+
+def _tiles(figure: Figure) -> dict[tuple[int, int], int]:
+    """(row, column) -> level of its image."""
+    images = figure.axes[0].get_images()
+    return {(int(i.get_extent()[3]), int(i.get_extent()[0])): int(i.get_array()[0, 0, 0]) for i in images}
+
+
+def test_figure1_has_one_attempt_a_column_and_p_where_it_was_refused(shards, tmp_path, drawn):
+    figure1(_stage(figure1_class=0, figure1_images=3), shards, tmp_path / "figure1.png")
+    expected = {(0, 0): 15, (0, 1): 35, (0, 2): 55, (1, 0): 20, (1, 1): 40, (1, 2): 60, (2, 0): 20, (2, 2): 60}
+    assert _tiles(drawn[0]) == expected
+    texts = {(t.get_position()[1], t.get_text()) for t in drawn[0].axes[0].texts}
+    assert {(0.5, "improved-ddpm"), (1.5, "classifier-free"), (2.5, "ours"), (2.5, "p = 0.03")} == texts
+    (tile,) = drawn[0].axes[0].patches
+    assert int(tile.get_x()) == 1 and int(tile.get_y()) == 2 and tile.get_hatch()
+    assert (tmp_path / "figure1.pdf").read_bytes().startswith(b"%PDF")
+    assert Image.open(tmp_path / "figure1.png").width > 900
+
+
+def test_figure3_has_the_first_accepted_of_each_class(shards, tmp_path, drawn):
+    figure3(_stage(figure3_classes=(2, 0), figure3_images=3), shards[2], tmp_path / "figure3.png")
+    assert _tiles(drawn[0]) == {(0, 0): 180, (0, 1): 200, (0, 2): 220, (1, 0): 20, (1, 1): 60, (1, 2): 80}
+    assert {t.get_text() for t in drawn[0].axes[0].texts} == {"ox", "cat"}
+
+
+def test_equal_inputs_give_equal_bytes(tmp_path, table4):
+    shard = write_synthetic(tmp_path / "ours/00000.tar", _images(3), P, 0.4, CLASSES)
+    for folder in ("a", "b"):
+        figure1(_stage(figure1_images=3), [shard], tmp_path / folder / "figure1.png")
+        figure4(_stage(), table4, tmp_path / folder / "figure4.png")
+    for name in ("figure1.png", "figure1.pdf", "figure4.png", "figure4.pdf"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_a_class_that_is_not_there_names_the_key(shards, tmp_path):
+    with pytest.raises(UserError, match=r"figures\.figure1_class: no class 3; expected 0\.\.2"):
+        figure1(_stage(figure1_class=3), shards, tmp_path / "f.png")
+    with pytest.raises(UserError, match=r"figures\.figure3_classes: no class 7"):
+        figure3(_stage(figure3_classes=(0, 7)), shards[2], tmp_path / "f.png")
+    assert not list(tmp_path.glob("*.p*"))
+
+
+def test_shards_that_do_not_belong_together(shards, tmp_path):
+    other = write_synthetic(tmp_path / "other/ours/00000.tar", _images(1), P, 0.4, CLASSES, seed=5)
+    with pytest.raises(UserError, match="other seeds than"):
+        figure1(_stage(), [*shards[:2], other], tmp_path / "f.png")
+    attempts = other.with_suffix(".parquet")
+    pd.read_parquet(attempts).assign(accepted=True).to_parquet(attempts)
+    with pytest.raises(UserError, match="no image 0000-00000-000001"):
+        figure3(_stage(figure3_classes=(0,)), other, tmp_path / "f.png")
+    attempts.unlink()
+    with pytest.raises(UserError, match=r"00000\.parquet: expected the attempts"):
+        figure3(_stage(figure3_classes=(0,)), other, tmp_path / "f.png")
+
+
+@pytest.fixture
+def table4(tmp_path):
+    rows = [(k, "resnet18", False, "real", 0, 0, 70.0 + k, 0) for k in (0, 1)]
+    rows += [
+        (k, "resnet18", False, "ours", scale, 0, 70.0 + 2 * scale + k, 50 * scale) for scale in (1, 3) for k in (0, 1)
+    ]
+    rows += [(0, "resnet18", False, "real-equal-steps", 3, 0, 71.0, 0)]
+    rows += [(0, "resnext50_32x4d", True, "real", 0, 0, 75.0, 0)]
+    names = ["subset", "architecture", "mix", "source", "scale", "seed", "top1", "n_synthetic"]
+    path = tmp_path / "table4.parquet"
+    pd.DataFrame(rows, columns=names).assign(n_real=50, epochs=1, steps=1).to_parquet(path)
+    return path
+
+
+def test_figure4_draws_means_spread_and_runs(table4, tmp_path, drawn):
+    figure4(_stage(), table4, tmp_path / "figure4.png")
+    plain, mixed = drawn[0].axes
+    lines = {line.get_linestyle(): line.get_xydata() for line in plain.lines if line.get_linestyle() != "None"}
+    np.testing.assert_allclose(lines["-"], [(0, 70.5), (1, 72.5), (3, 76.5)])
+    np.testing.assert_allclose(lines["--"][:, 1], [70.5, 71.0])  # matplotlib calls any dashes --
+    points = np.concatenate([line.get_xydata() for line in plain.lines if line.get_marker() == "."])
+    wanted = [(0, 70), (0, 71), (1, 72), (1, 73), (3, 76), (3, 77)]
+    assert sorted(map(tuple, points)) == wanted
+    (band,) = (c.get_paths()[0].vertices for c in plain.collections if isinstance(c, PolyCollection))
+    at_1 = band[np.isclose(band[:, 0], 1), 1]
+    np.testing.assert_allclose([at_1.min(), at_1.max()], 72.5 + np.std([72, 73], ddof=1) * np.array([-1, 1]))
+    assert [(0, 75)] in [list(map(tuple, line.get_xydata())) for line in mixed.lines]
+    (counts,) = plain.child_axes
+    assert [tick.get_text() for tick in counts.get_xticklabels()] == ["50", "150"]
+
+
+def test_command_lines(shards, table4, tmp_path, capsys):
+    stage = json.dumps({"config": {"figure1_images": 3, "figure3_classes": [0], "figure3_images": 2}})
+    commands = [
+        ["figure1", *map(str, shards)],
+        ["figure3", "--shard", str(shards[2])],
+        ["figure4", "--table", str(table4)],
+    ]
+    for command in commands:
+        out = tmp_path / f"{command[0]}.png"
+        assert main([*command, "--stage", stage, "--out", str(out)]) == 0
+        assert out.exists() and out.with_suffix(".pdf").exists()
+    assert main(["figure4", "--table", str(tmp_path / "no.parquet"), "--out", str(tmp_path / "no.png")]) == 2
+    assert "no.parquet: expected Table 4" in capsys.readouterr().err

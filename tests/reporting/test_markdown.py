@@ -1,0 +1,108 @@
+"""The Markdown as a text, of a case small enough to read."""
+
+import math
+
+import pandas as pd
+
+from ddrep.reporting.markdown import markdown
+
+NAN = math.nan
+
+
+def _cell(mix, source, scale, mean, std, n, paper=NAN, **differences):
+    cell = {"architecture": "resnet18", "mix": mix, "source": source, "scale": scale, "mean": mean, "std": std, "n": n}
+    sizes = {
+        "n_real": 500,
+        "n_synthetic": 0 if source.startswith("real") else 500 * scale,
+        "steps": 80,
+        "paper_top1": paper,
+    }
+    references = ("real", "real_equal_steps", "improved_ddpm", "classifier_free", "pixel_rejection")
+    ends = {f"vs_{r}{e}": NAN for r in references for e in ("", "_low", "_high")} | {
+        f"vs_{r}_pairs": 0 for r in references
+    }
+    for reference, values in differences.items():
+        names = [f"vs_{reference}{end}" for end in ("", "_low", "_high", "_pairs")]
+        ends |= dict(zip(names, values, strict=True))
+    return cell | sizes | ends
+
+
+TABLE = pd.DataFrame({"subset": [0, 0, 1, 1], "seed": [0, 1, 0, 1]})
+
+TABLE4 = """\
+# Table 4: top-1 accuracy (%) with synthetic images added to the real ones
+
+Mean ± standard deviation over 1 to 4 runs a cell (2 labelled subsets x 2 seeds); 5,000 test images,
+500 real images to train on, 1x = 500 synthetic images. The paper's figures are those of Tiny
+ImageNet.
+
+| Architecture | Mixup+CutMix | Source           |  Real only |        +1x |        +2x |        +7x |
+| ------------ | ------------ | ---------------- | ---------: | ---------: | ---------: | ---------: |
+| resnet18     | no           | real-equal-steps | 79.0 ± 0.4 | 79.3 ± 0.2 |            |            |
+|              |              | ours             |            | 80.1 ± 0.4 | 80.5 ± 0.3 | 81.0 ± 0.1 |
+|              |              | (the paper's)    |    (52.24) |    (56.13) |    (58.13) |            |
+| resnet18     | yes          | real             |       80.2 |            |            |            |
+|              |              | (the paper's)    |    (52.90) |            |            |            |
+
+## Differences in top-1, in points
+
+Between runs of the same labelled subset and seed, about the same test images. In brackets the 90%
+paired bootstrap interval: for other test images and other labelled subsets; where a cell has one
+subset, for that subset and other seeds; where it has one run, for other test images alone. Bold:
+zero is outside.
+
+### resnet18
+
+| Source           | Scale | Runs |                      vs real | vs real-equal-steps |
+| ---------------- | ----: | ---: | ---------------------------: | ------------------: |
+| ours             |    1x |    4 |          **+1.1** [0.4, 1.9] |    +0.8 [-0.0, 1.6] |
+| ours             |    2x |    4 | **+1.5** [0.5, 2.4] (3 runs) |                     |
+| ours             |    7x |    2 |        **-2.0** [-3.0, -0.0] |                     |
+| real-equal-steps |    1x |    4 |             +0.3 [-0.3, 0.9] |                     |
+"""
+
+
+def test_table_4():
+    cells = pd.DataFrame(
+        [
+            _cell(False, "real", 0, 79.01, 0.42, 4, 52.24),
+            _cell(False, "real-equal-steps", 1, 79.3, 0.2, 4, real=(0.29, -0.31, 0.9, 4)),
+            _cell(
+                False, "ours", 1, 80.1, 0.4, 4, 56.13, real=(1.1, 0.4, 1.9, 4), real_equal_steps=(0.8, -0.04, 1.6, 4)
+            ),
+            _cell(False, "ours", 2, 80.5, 0.3, 4, 58.13, real=(1.49, 0.5, 2.4, 3)),
+            _cell(False, "ours", 7, 81.0, 0.1, 2, real=(-2.0, -3.0, -0.04, 2)),
+            _cell(True, "real", 0, 80.2, NAN, 1, 52.9),
+        ]
+    )
+    assert markdown(TABLE, cells, 4, 5000, 0.9) == TABLE4
+
+
+TABLE3 = """\
+# Table 3: top-1 accuracy (%) of a classifier trained on one source alone
+
+One run a cell (1 labelled subset x 1 seed); 5,000 test images, 500 real images to train on, 1x =
+500 synthetic images. The paper's figures are those of Tiny ImageNet.
+
+| Source | Top-1 | Paper |
+| ------ | ----: | ----: |
+| real   |  79.0 | 52.24 |
+| ours   |  76.0 | 45.09 |
+"""
+
+
+def test_table_3_without_anything_to_compare():
+    cells = pd.DataFrame([_cell(False, "real", 0, 79.0, NAN, 1, 52.24), _cell(False, "ours", 1, 76.04, NAN, 1, 45.09)])
+    text = markdown(TABLE.head(1), cells.assign(n_real=[500, 0]), 3, 5000, 0.95)
+    assert text == TABLE3
+
+
+def test_scales_beyond_the_papers_follow_below():
+    cells = [_cell(False, "real", 0, 79.0, NAN, 1)] + [_cell(False, "ours", k, 80.0 + k, NAN, 1) for k in range(1, 8)]
+    lines = markdown(TABLE.head(1), pd.DataFrame(cells), 4, 5000, 0.95).splitlines()
+    heads = [line.split("|")[4:-1] for line in lines if line.startswith("| Architecture")]
+    assert [[title.strip() for title in head] for head in heads] == [
+        ["Real only", "+1x", "+2x", "+3x"],
+        ["+4x", "+5x", "+6x", "+7x"],
+    ]
+    assert max(map(len, lines)) <= 100
