@@ -22,24 +22,25 @@ def denoising_loss(denoiser: Denoiser, x0: Tensor, index: Tensor, noise: Tensor,
     abar = denoiser.schedule.abar_at(index, x0)
     x = add_noise(x0, noise, abar)
     eps, variance = denoiser.output(x, index, y)
-    eps = eps.float()
+    eps = eps.to(x0)  # autocast's output may be bf16
     loss = (eps - noise).square().mean(dim=(1, 2, 3))
     if variance is not None:
         # The mean is detached: the variational term may only train the variance (Nichol & Dhariwal, section 3.1).
-        bound = variational_bound(denoiser.schedule, x0, x, index, eps.detach(), variance.float())
+        bound = variational_bound(denoiser.schedule, x0, x, index, eps.detach(), variance.to(x0))
         loss = loss + denoiser.schedule.num_steps / 1000 * bound
     return loss.mean()
 
 
 def posterior(schedule: Schedule, x0: Tensor, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and log variance of q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eq. 6-7); the variance at t=0 is that at t=1."""
-    abar, before = schedule.abar_at(index, x), schedule.abar_at(index - 1, x)
+    # In float64 up to the coefficients: with 4000 steps beta is 1e-5, of which 1 - abar in float32 loses a per cent.
+    abar, before = schedule.abar_at(index, x.double()), schedule.abar_at(index - 1, x.double())
     beta = 1 - abar / before
-    mean = (before.sqrt() * beta * x0 + (1 - beta).sqrt() * (1 - before) * x) / (1 - abar)
+    of_x0, of_x = before.sqrt() * beta / (1 - abar), (1 - beta).sqrt() * (1 - before) / (1 - abar)
     one = index.clamp(min=1)
     after, here = schedule.abar_at(one - 1, x.double()), schedule.abar_at(one, x.double())
     log_variance = ((1 - after) / (1 - here) * (1 - here / after)).log().to(x)
-    return mean, log_variance
+    return of_x0.to(x) * x0 + of_x.to(x) * x, log_variance
 
 
 def log_variance_of(schedule: Schedule, raw: Tensor, x: Tensor, index: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
@@ -61,6 +62,6 @@ def _candidates(path: Path) -> dict[Attempt, np.ndarray]:
         with np.load(path, allow_pickle=False) as content:
             pairs = [(int(label), int(attempt)) for label, attempt in content["attempts"]]
             return dict(zip(pairs, content["images"], strict=True))
-    except (BadZipFile, ValueError, KeyError, EOFError):
+    except (BadZipFile, zlib.error, ValueError, KeyError, EOFError):
         path.unlink()
         return {}

@@ -70,5 +70,6 @@ def sample(
     eps: EpsFunction = denoiser.eps
     if labels is not None:
         y = torch.tensor(list(labels), device=denoiser.device)
-        eps = classifier_free(denoiser, y, cfg.guidance_scale, pretrained if cfg.unconditional == "pretrained" else None)
+        other = pretrained if cfg.unconditional == "pretrained" else None
+        eps = classifier_free(denoiser, y, cfg.guidance_scale, other)
     return to_uint8(solve(eps, denoiser.schedule, noise, cfg))

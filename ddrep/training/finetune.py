@@ -7,6 +7,7 @@ the null row, so that the network keeps an unconditional estimate for classifier
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -102,8 +103,28 @@ def label_margin(denoiser: Denoiser, x0: Tensor, y: Tensor, timesteps: tuple[flo
         index = torch.full_like(y, denoiser.schedule.index(t))
         x = add_noise(x0, noise, denoiser.schedule.abar_at(index, x0))
         own, wrong = ((denoiser.eps(x, index, label) - noise).square().mean(dim=(1, 2, 3)) for label in (y, other))
-        wins.append((own < wrong).double().mean().item())
+        wins.append(((own < wrong).double() + (own == wrong).double() / 2).mean().item())
     return float(np.mean(wins))
+
+
+class _Margins:
+    """The label margin by step, kept beside the training state so that a resumed job reports those of all its parts."""
+
+    def __init__(self, file: Path, x0: Tensor, y: Tensor):
+        self.file, self.x0, self.y = file, x0, y
+        self.rows: list[tuple[int, float]] = []
+        if file.exists():
+            self.rows = [(int(step), float(margin)) for step, margin in json.loads(file.read_text())]
+
+    def measure(self, step: int, model: Denoiser) -> None:
+        training = model.net.training  # without EMA it is the very network being trained, with its dropout
+        model.net.eval()
+        margin = label_margin(model, self.x0, self.y)
+        model.net.train(training)
+        self.rows = [row for row in self.rows if row[0] < step] + [(step, margin)]
+        with written_whole(self.file) as (draft,):
+            draft.write_text(json.dumps(self.rows))
+        log.info("step %d: the own label helps on %.1f%% of unseen images", step, 100 * margin)
 
 
 def run(
@@ -116,16 +137,14 @@ def run(
         raise UserError(f"{train_shard}: images are {data.images.shape[1:]}; {denoiser} expects {(h, w, c)}")
     unseen = read_shards([validation])
     x0, y = to_unit(unseen.images[:256], base.device), torch.as_tensor(unseen.labels[:256]).to(base.device)
-    rows: list[dict[str, float]] = []
+    inputs = {"denoiser_sha256": sha256(denoiser), "train_sha256": sha256(train_shard)}
+    state = state_path("finetune", stage.model_dump_json(), *inputs.values())
+    margins = _Margins(state.with_suffix(".json"), x0, y)
 
     def watch(step: int, model: Denoiser) -> None:
         if step % MARGIN_EVERY == 0 or step == stage.config.steps:
-            model.net.eval()
-            rows.append({"step": step, "label_margin": label_margin(model, x0, y)})
-            log.info("step %d: the own label helps on %.1f%% of unseen images", step, 100 * rows[-1]["label_margin"])
+            margins.measure(step, model)
 
-    inputs = {"denoiser_sha256": sha256(denoiser), "train_sha256": sha256(train_shard)}
-    state = state_path("finetune", stage.model_dump_json(), *inputs.values())
     model = finetune(base, data, stage.config, seed=stage.seed, state=state, on_step=watch)
     model.provenance = {
         "command": "ddrep finetune",
@@ -134,8 +153,9 @@ def run(
         **inputs,
     }
     with written_whole(history) as (draft,):
-        pd.DataFrame(rows, columns=["step", "label_margin"]).to_parquet(draft, index=False)
+        pd.DataFrame(margins.rows, columns=["step", "label_margin"]).to_parquet(draft, index=False)
     attempts = [(label, attempt) for label in range(min(20, model.null_row)) for attempt in range(GRID_ATTEMPTS)]
     seeds = [image_seed(stage.seed, label, 0, attempt) for label, attempt in attempts]
     save_grid(sample(model, seeds, Sampling(guidance_scale=0), [label for label, _ in attempts]), GRID_ATTEMPTS, grid)
     model.save(out)
+    margins.file.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import pick_device
+from ddrep.errors import UserError
 from ddrep.files import sha256, written_whole
 from ddrep.heads import Judge, build
 from ddrep.training.loop import LoopConfig, train
@@ -50,15 +51,22 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
 def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:
     """Train the rejection CNN on a features file; write it, and its held-out accuracy, confusion and calibration."""
     data = read_shards([train_shard])
-    with safe_open(features, framework="pt") as f:
-        views = [f.get_tensor(name) for name in ("features", "mirrored") if name in f.keys()]  # noqa: SIM118
-        settings = Features.model_validate_json(f.metadata()["settings"])
-        meta = {
-            "kind": "features",
-            "features": settings.model_dump(mode="json"),
-            "denoiser_sha256": f.metadata()["denoiser_sha256"],
-        }
+    views, meta = _read_features(features)
+    if len(views[0]) != len(data):
+        raise UserError(f"{features}: of {len(views[0])} images, {train_shard} has {len(data)}; make it of that shard")
     _run(stage, meta, views, data, out, report)
+
+
+def _read_features(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
+    """What `extract` wrote: the views (as they are, mirrored) and the metadata of a judge that listens to them."""
+    try:
+        with safe_open(path, framework="pt") as f:
+            views = [f.get_tensor(name) for name in ("features", "mirrored") if name in f.keys()]  # noqa: SIM118
+            written = f.metadata() or {}
+        settings = Features.model_validate_json(written["settings"]).model_dump(mode="json")
+        return views, {"kind": "features", "features": settings, "denoiser_sha256": written["denoiser_sha256"]}
+    except (SafetensorError, OSError, KeyError) as e:
+        raise UserError(f"{path}: not a readable features file ({e}); make one with `ddrep features`") from None
 
 
 def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Path) -> None:

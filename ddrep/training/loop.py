@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TypeVar
 
 import torch
@@ -124,10 +125,13 @@ def _save(state: Path, step: int, net: nn.Module, ema: nn.Module, optimizer: tor
 def _resume(state: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     if not state.exists():
         return 0
-    content = torch.load(state, weights_only=True)
-    net.load_state_dict(content["net"])
-    optimizer.load_state_dict(content["optimizer"])
-    if ema is not net:
-        ema.load_state_dict(content["ema"])
+    try:
+        content = torch.load(state, weights_only=True)
+        net.load_state_dict(content["net"])
+        optimizer.load_state_dict(content["optimizer"])
+        if ema is not net:
+            ema.load_state_dict(content["ema"])
+    except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError):
+        raise UserError(f"{state}: not the state of this training, or broken; remove it to start again") from None
     log.info("resuming at step %d from %s", content["step"], state)
     return content["step"]

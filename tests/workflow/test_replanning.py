@@ -1,0 +1,259 @@
+"""What is planned again after a change: the stage whose setting it is, what follows from it, and nothing else.
+
+The tree is made by the real rules with a `ddrep` that writes empty files, for planning looks at names, times and params
+alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tests.workflow.tree import REPO, Job, Tree, copy_workflow
+
+from ddrep.config import Experiment, Section, load, merge, parse
+from ddrep.errors import UserError
+
+TABLE4 = [
+    {"architectures": ["resnet18"], "mix": [False, True], "sources": ["real", "real-equal-steps", "ours"],
+     "scales": [0, 1], "subsets": [0], "seeds": [0]},
+    {"architectures": ["resnet18"], "mix": [False], "sources": ["ours"], "scales": [2, 3], "subsets": [0], "seeds": [0]},
+]  # fmt: skip
+FOLLOWS = {
+    "labelled_images": {"finetune", "features", "rejection", "pixel_rejection", "classifier"},
+    "held_out_images": {"finetune", "classifier", "classifier_on_synthetic_alone"},
+    "pretrain": {"finetune", "features", "pixel_threshold", "synthesis"},
+    "finetune": {"pixel_threshold", "synthesis", "costs"},
+    "features": {"rejection", "costs"},
+    "rejection": {"pixel_threshold", "synthesis", "costs"},
+    "pixel_rejection": {"pixel_threshold", "synthesis"},
+    "pixel_threshold": {"synthesis"},
+    "synthesis": {"shard_info", "classifier", "classifier_on_synthetic_alone", "figure1", "figure3", "costs"},
+    "classifier": {"table", "costs"},
+    "classifier_on_synthetic_alone": {"table", "costs"},
+    "table": {"figure4"},
+}
+SAMPLED = {"pixel_threshold", "synthesis", "shard_info"}
+TRAINED = {"classifier", "classifier_on_synthetic_alone"}
+OWN = {
+    "data": {"labelled_images", "held_out_images"},
+    "denoiser.pretrain": {"pretrain"},
+    "denoiser.file": {"finetune", "features", "pixel_threshold", "synthesis"},
+    "finetune": {"finetune"},
+    "features": {"features"},
+    "rejection": {"rejection"},
+    "pixel_rejection": {"pixel_rejection"},
+    "sampling": SAMPLED,
+    "synthesis": SAMPLED,
+    "synthesis.per_class": SAMPLED | {"classifier"},
+    "classifier": TRAINED,
+    "classifier.mix": {"classifier"},
+    "table3": {"classifier_on_synthetic_alone", "table", "costs"},
+    "table4": {"classifier", "table", "costs"},
+    "tables": {"table"},
+    "figures": {"figure1", "figure3", "figure4"},
+}
+"""Rules with work of their own when a key that starts so is changed; the longest such start counts."""
+SHARED = {"table3.subsets", "table4.0.subsets", "table4.1.subsets", "data.kind", "denoiser.kind", "experiment", "seed"}
+"""Keys on which almost everything hangs: tested by themselves."""
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of each key of a configuration."""
+    if isinstance(value, Section):
+        for name in type(value).model_fields:
+            yield from leaves(getattr(value, name), (*path, name))
+    elif isinstance(value, tuple) and value and isinstance(value[0], Section):
+        for index, item in enumerate(value):
+            yield from leaves(item, (*path, index))
+    else:
+        yield path
+
+
+def other_values(value: Any) -> list[Any]:
+    """Values to try in the place of `value`; the first that the configuration accepts is taken."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int | float):
+        return [value + 1, value * 2, value / 2, value - 1, 0.5]
+    if isinstance(value, list):
+        more = [item for first in value[:1] for item in other_values(first)]
+        return [[*value, item] for item in more] + [value[:-1], [*value, 5]]
+    names = ["image-folder", "pretrain", "linear", "fixed", "ddim", "pretrained", "small", "fp32", "resnet34", "other"]
+    return [*names, 4, "other.file"]
+
+
+def changed(raw: dict[str, Any], path: tuple[str | int, ...]) -> dict[str, Any]:
+    """An overlay that changes the key at `path` alone."""
+    before = parse(raw)
+    found: Any = before.model_dump(mode="json")
+    for key in path:
+        found = found[key]
+    for value in other_values(found):
+        overlay = _overlay(before.model_dump(mode="json"), path, value)
+        try:
+            after = parse(merge(raw, overlay))
+        except UserError:
+            continue
+        if after != before:
+            return overlay
+    raise AssertionError(f"{path}: no other value found for {found!r}; add one to other_values")
+
+
+def _overlay(content: dict[str, Any], path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
+    if path[0] == "table4":
+        blocks = copy.deepcopy(content["table4"])
+        blocks[path[1]][path[2]] = value
+        return {"table4": blocks}
+    overlay: Any = value
+    for key in reversed(path):
+        overlay = {key: overlay}
+    return dict(overlay)
+
+
+def base(kind: str) -> dict[str, Any]:
+    """The demo with a smaller Table 4, on the kinds of data and denoiser whose sub-tables count."""
+    raw: dict[str, Any] = yaml.safe_load((REPO / "config.yaml").read_text())
+    raw |= {"table4": TABLE4}
+    if kind == "made here":
+        return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},
+                           "denoiser": {"kind": "pretrain"}})  # fmt: skip
+    return raw
+
+
+def keys(kind: str) -> list[tuple[str | int, ...]]:
+    here = ("image_folder", "pretrain")
+    paths = [path for path in leaves(parse(base(kind))) if path[0] in ("data", "denoiser") or kind == "as it is"]
+    counts = [path for path in paths if len(path) < 3 or (path[1] in here) == (kind == "made here")]
+    return [path for path in counts if dotted(path) not in SHARED]
+
+
+def dotted(path: tuple[str | int, ...]) -> str:
+    return ".".join(map(str, path))
+
+
+def rules(jobs: list[Job]) -> set[str]:
+    return {job.rule for job in jobs}
+
+
+def downstream(started: set[str]) -> set[str]:
+    reached = set(started)
+    while more := {rule for each in reached for rule in FOLLOWS.get(each, set())} - reached:
+        reached |= more
+    return reached
+
+
+@pytest.fixture(scope="module", params=["as it is", "made here"])
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Tree]:
+    """A tree in which everything has been made."""
+    return request.param, finish(tmp_path_factory.mktemp("tree"), base(request.param))
+
+
+def finish(path: Path, config: dict[str, Any]) -> Tree:
+    denoiser = path / "ddrep/data/embedded/denoiser.safetensors"
+    denoiser.parent.mkdir(parents=True)
+    denoiser.touch()
+    (path / "other.file").touch()
+    tree = copy_workflow(path)
+    tree.configure(**config)
+    done = tree.snakemake("--cores", "4", "--quiet", "all", path=str(Path(__file__).parent / "bin"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tree
+
+
+def test_every_key_replans_its_own_stage_and_what_follows(finished: tuple[str, Tree]) -> None:
+    kind, tree = finished
+    paths = keys(kind)
+    assert len(paths) > (5 if kind == "made here" else 60)
+    plans = tree.plans([{}, *(changed(base(kind), path) for path in paths)])
+    assert not [job for job in plans[0] if job.pending], "nothing changed, yet something is planned"
+    wrong = []
+    for path, jobs in zip(paths, plans[1:], strict=True):
+        own = OWN[max((start for start in OWN if dotted(path).startswith(start)), key=len)]
+        started = rules([job for job in jobs if job.pending and not job.status.startswith("ok")])
+        pending = rules([job for job in jobs if job.pending])
+        if not (started and started <= own and own <= pending <= downstream(own)):
+            wrong.append(
+                f"{dotted(path)}: started {sorted(started)}, planned {sorted(pending)}, expected {sorted(own)}"
+            )
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    return finish(tmp_path_factory.mktemp("demo"), base("as it is"))
+
+
+def test_a_finished_experiment_plans_no_job(demo: Tree) -> None:
+    done = demo.snakemake("--dry-run")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_learning_rate_of_the_fine_tune(demo: Tree) -> None:
+    jobs = demo.plans([{"finetune": {"lr": 2e-3}}])[0]
+    kept = {job.output.split("/", 2)[2] for job in jobs if not job.pending}
+    assert {"subset0/rejection/classifier.safetensors", "subset0/pixel-rejection/classifier.safetensors"} <= kept
+    assert "subset0/classifiers/resnet18/plain/real/0x/0.parquet" in kept
+    assert "subset0/classifiers/resnet18/plain/real-equal-steps/1x/0.parquet" in kept
+    assert rules([job for job in jobs if job.pending]) == downstream({"finetune"})
+
+
+def test_scale_3_to_7_plans_only_what_is_new(demo: Tree) -> None:
+    blocks = [TABLE4[0], {**TABLE4[1], "scales": [2, 3, 4, 5, 6, 7]}]
+    jobs = demo.plans([{"table4": blocks}])[0]
+    pending = [job for job in jobs if job.pending]
+    shards = {job.output[-9:] for job in pending if job.rule == "synthesis" and job.output.endswith(".tar")}
+    rows = {job.output.split("/")[-2] for job in pending if job.rule == "classifier"}
+    assert shards == {f"{index:05d}.tar" for index in range(3, 7)}
+    assert rows == {"4x", "5x", "6x", "7x"}
+    others = {job.output.split("/", 2)[2] for job in pending if job.rule not in ("synthesis", "classifier")}
+    assert {name for name in others if "table3" in name} == set()
+    assert rules(pending) == {"synthesis", "classifier", "shard_info", "table", "figure4", "costs"}
+    assert [job.output for job in pending if job.rule == "shard_info"] == [
+        "results/fashion-demo/subset0/synthetic/ours/_info.json"
+    ]
+
+
+def test_threshold_and_guidance_leave_the_sources_without_them(demo: Tree) -> None:
+    plans = demo.plans([{"synthesis": {"threshold": 0.6}}, {"sampling": {"guidance_scale": 0.3}}])
+    sources = [{job.output.split("/")[4] for job in jobs if job.pending and job.rule == "synthesis"} for jobs in plans]
+    assert sources[0] == {"ours", "pixel-rejection"}
+    assert sources[1] == {"ours", "pixel-rejection", "classifier-free"}
+
+
+def test_mix_settings_leave_unmixed_runs(demo: Tree) -> None:
+    jobs = demo.plans([{"classifier": {"mix": {"prob": 0.9}}}])[0]
+    assert {job.output.split("/")[5] for job in jobs if job.pending and job.rule == "classifier"} == {"mix"}
+
+
+def test_seed_name_and_labelled_subset(demo: Tree) -> None:
+    again, renamed, subset = demo.plans([{"seed": 1}, {"experiment": "other"}, {"table3": {"subsets": [0, 1]}}])
+    assert all(job.pending for job in again)
+    assert all(job.pending and "results/other/" in job.output for job in renamed)
+    assert {job.output.split("/")[2] for job in subset if job.rule in ("finetune", "synthesis") and job.pending} == {
+        "subset1"
+    }
+
+
+def test_settings_that_do_not_count_plan_nothing(demo: Tree) -> None:
+    """Sub-tables of other kinds; and every key of config.yaml has been met above."""
+    plans = demo.plans([{"denoiser": {"pretrain": {"lr": 3e-3}}}, {"data": {"image_folder": {"root": "elsewhere"}}}])
+    assert not [job for jobs in plans for job in jobs if job.pending]
+
+
+def test_config_yaml_names_every_key() -> None:
+    """config.yaml is complete: leaving it to a default would hide a key from the reader."""
+    raw = yaml.safe_load((REPO / "config.yaml").read_text())
+    for path in leaves(load(REPO / "config.yaml")):
+        if path[:2] == ("data", "image_folder"):
+            continue
+        found: Any = raw
+        for key in path:
+            assert isinstance(found, list) or key in found, dotted(path)
+            found = found[key]
+    assert set(raw) == set(Experiment.model_fields)

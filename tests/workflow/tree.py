@@ -1,0 +1,77 @@
+"""A copy of the workflow in a temporary folder, Snakemake run in it, and its plans."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True)
+class Job:
+    """One output in Snakemake's summary."""
+
+    output: str
+    rule: str
+    status: str
+    pending: bool
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A folder with Snakefile, workflow and config.yaml."""
+
+    path: Path
+
+    def snakemake(self, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
+        """Run Snakemake here; `path` goes in front of PATH."""
+        env = {**os.environ, "PATH": os.pathsep.join(filter(None, [path, str(BIN), os.environ["PATH"]]))}
+        command = [str(BIN / "snakemake"), *arguments]
+        return subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=1500)
+
+    def configure(self, **settings: Any) -> None:
+        """Change top-level keys of config.yaml."""
+        file = self.path / "config.yaml"
+        file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **settings}))
+
+    def plans(self, overlays: list[dict[str, Any]]) -> list[list[Job]]:
+        """The summary under each overlay, a --configfile over config.yaml."""
+        questions = []
+        for number, overlay in enumerate(overlays):
+            file = self.path / f"overlay{number}.yaml"
+            file.write_text(yaml.safe_dump(overlay))
+            questions.append(["--configfile", file.name])
+        command = [sys.executable, str(Path(__file__).parent / "plans.py")]
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            input=json.dumps(questions),
+            capture_output=True,
+            text=True,
+            timeout=1500,
+            check=True,
+        )
+        return [_jobs(*answer) for answer in json.loads(done.stdout)]
+
+
+def _jobs(status: int, summary: str) -> list[Job]:
+    assert status == 0, summary
+    lines = [line.split("\t") for line in summary.splitlines() if line.count("\t") == 5]
+    return [Job(line[0], line[2], line[4], line[5] != "no update") for line in lines[1:]]
+
+
+def copy_workflow(path: Path) -> Tree:
+    for name in ("Snakefile", "config.yaml", "environment.yml"):
+        shutil.copy(REPO / name, path / name)
+    shutil.copytree(REPO / "workflow", path / "workflow")
+    return Tree(path)
