@@ -178,7 +178,7 @@ class Sampling(Section):
     solver: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
     steps: Annotated[int, Ge(2)] = 16
     eta: Share = 0.0
-    """Noise added by DDIM: 0 is deterministic, 1 is DDPM's ancestral sampling."""
+    """Fresh noise in every step: 0 is deterministic; 1 is DDPM's ancestral sampling, or SDE-DPM-Solver++."""
     guidance_scale: Annotated[float, Ge(0)] = 0.01
     """w in (1 + w) eps(x, t, y) - w eps(x, t); the source improved-ddpm has none."""
     unconditional: Literal["row", "pretrained"] = "row"

@@ -43,11 +43,12 @@ def solve(eps: EpsFunction, schedule: Schedule, noise: ImageNoise, cfg: Sampling
         index = torch.full((len(x),), here, device=x.device)
         abar, abar_next = schedule.abar_at(index, x), schedule.abar_at(torch.full_like(index, after), x)
         x0 = x0_from_eps(x, eps(x, index), abar).clamp(-1, 1)
+        z = noise.draw() if cfg.eta and after >= 0 else None
         if cfg.solver == "ddim":
-            x = ddim_step(x, x0, abar, abar_next, cfg.eta, noise.draw() if cfg.eta and after >= 0 else None)
+            x = ddim_step(x, x0, abar, abar_next, cfg.eta, z)
         else:
             abar_before = schedule.abar_at(torch.full_like(index, before), x)
-            x = dpm_step(x, x0, x0_before, abar, abar_next, abar_before)
+            x = dpm_step(x, x0, x0_before, abar, abar_next, abar_before, cfg.eta, z)
         x0_before, before = x0, here
     return x
 

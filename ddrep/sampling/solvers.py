@@ -30,9 +30,19 @@ def ddim_step(
     return abar_next.sqrt() * x0 + direction * eps + variance.sqrt() * noise
 
 
-def dpm_step(x: Tensor, x0: Tensor, x0_before: Tensor, abar: Tensor, abar_next: Tensor, abar_before: Tensor) -> Tensor:
+def dpm_step(
+    x: Tensor,
+    x0: Tensor,
+    x0_before: Tensor,
+    abar: Tensor,
+    abar_next: Tensor,
+    abar_before: Tensor,
+    eta: float = 0.0,
+    noise: Tensor | None = None,
+) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order from this step's and the last step's x0.
 
+    eta = 1 is SDE-DPM-Solver++(2M) (the same, appendix A), whose noise mends what a denoiser gets wrong early.
     An image at its first step passes x0_before = x0, which makes the step first-order; so is the step to abar = 1.
     """
     h = _half_log_snr(abar_next) - _half_log_snr(abar)
@@ -40,7 +50,11 @@ def dpm_step(x: Tensor, x0: Tensor, x0_before: Tensor, abar: Tensor, abar_next: 
     second = torch.isfinite(h) & (h_before > 0)
     c = torch.where(second, h / (2 * h_before), torch.zeros_like(h))
     d = (1 + c) * x0 - c * x0_before
-    return ((1 - abar_next) / (1 - abar)).sqrt() * x - abar_next.sqrt() * torch.expm1(-h) * d
+    kept = ((1 - abar_next) / (1 - abar)).sqrt() * (torch.exp(-eta * h) if eta else 1.0)
+    mean = kept * x - abar_next.sqrt() * torch.expm1(-(1 + eta) * h) * d
+    if eta == 0 or noise is None:
+        return mean
+    return mean + (-(1 - abar_next) * torch.expm1(-2 * eta * h)).sqrt() * noise
 
 
 def _half_log_snr(abar: Tensor) -> Tensor:

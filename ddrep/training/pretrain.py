@@ -60,5 +60,5 @@ def run(stage: Stage[Pretrain], out: Path, grid: Path | None) -> None:
     denoiser.provenance = {"command": "ddrep pretrain", "seed": stage.seed, "section": section, "images_sha256": digest}
     if grid:
         seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(64)]
-        save_grid(sample(denoiser, seeds, Sampling(steps=20)), 8, grid)
+        save_grid(sample(denoiser, seeds, Sampling(steps=20, eta=1)), 8, grid)
     denoiser.save(out)

@@ -59,10 +59,15 @@ def test_ddim_at_eta_1_is_ddpms_ancestral_step():
     assert torch.allclose(ddim_step(x, x0, abar, abar_next, eta=1.0, noise=noise), reference, atol=1e-5)
 
 
-def test_dpm_solver_equals_diffusers():
+@pytest.mark.parametrize(("algorithm", "eta"), [("dpmsolver++", 0.0), ("sde-dpmsolver++", 1.0)])
+def test_dpm_solver_equals_diffusers(algorithm, eta):
     schedule = Schedule("cosine", 1000)
     theirs = DPMSolverMultistepScheduler(
-        trained_betas=schedule.betas.float().numpy(), solver_order=2, final_sigmas_type="zero", lambda_min_clipped=-5.1
+        trained_betas=schedule.betas.float().numpy(),
+        algorithm_type=algorithm,
+        solver_order=2,
+        final_sigmas_type="zero",
+        lambda_min_clipped=-5.1,
     )
     theirs.set_timesteps(20)
     grid = time_grid(schedule, "dpm-solver++", 20)
@@ -73,9 +78,11 @@ def test_dpm_solver_equals_diffusers():
         index = torch.full((4,), here)
         abar, abar_next, abar_before = (_abar(schedule, i, ours) for i in (here, after, before))
         x0 = (ours - (1 - abar).sqrt() * _eps(ours, index, schedule)) / abar.sqrt()
-        ours = dpm_step(ours, x0, x0 if x0_before is None else x0_before, abar, abar_next, abar_before)
+        z = torch.randn(ours.shape, generator=torch.Generator().manual_seed(here)) if after >= 0 else None
+        ours = dpm_step(ours, x0, x0 if x0_before is None else x0_before, abar, abar_next, abar_before, eta, z)
         x0_before, before = x0, here
-        reference = theirs.step(_eps(reference, index, schedule), here, reference).prev_sample
+        noise = torch.zeros_like(ours) if z is None else z
+        reference = theirs.step(_eps(reference, index, schedule), here, reference, variance_noise=noise).prev_sample
     assert torch.allclose(ours, reference, atol=2e-4)
 
 
