@@ -399,6 +399,9 @@ def main(args: list[str] | None = None) -> int:
         message = explain(e)
     except (UserError, SettingsError) as e:
         message = " ".join(str(e).split()).split(" usage: ")[0]
+    except Exception:
+        log.exception("ddrep: a defect, or a machine at its limits; please report it with these lines")
+        raise
     else:
         return 0
     if log.handlers and isinstance(log.handlers[0], logging.FileHandler):

@@ -38,7 +38,7 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
 
     def read(pixels: np.ndarray) -> Tensor:
         batches = (to_unit(pixels[i : i + 250], device) for i in range(0, len(pixels), 250))
-        return torch.cat([bottleneck_features(model, x, stage.config).cpu() for x in batches])
+        return torch.cat([bottleneck_features(model, x, stage.config).cpu() for x in batches]).contiguous()
 
     tensors = {"features": read(data.images)}
     if stage.config.flip:
