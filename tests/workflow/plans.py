@@ -1,7 +1,7 @@
 """What Snakemake plans, asked many times: a process that forks for each question, so that imports are paid once.
 
 Usage: python plans.py < questions.json > answers.json, in the folder of the workflow. A question is the list of
-arguments beside --summary; its answer is Snakemake's summary, a table with tabs, and the exit status.
+arguments beside --summary; its answer is the exit status, and Snakemake's summary (a table with tabs) or its complaint.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def ask(arguments: list[str]) -> tuple[int, str]:
 
 
 if __name__ == "__main__":
-    import snakemake.cli  # before the forks, once
+    import snakemake.cli  # noqa: F401 - before the forks, once
 
     sys.argv = ["snakemake"]
     json.dump([ask(question) for question in json.load(sys.stdin)], sys.stdout)

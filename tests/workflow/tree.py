@@ -44,24 +44,20 @@ class Tree:
         file = self.path / "config.yaml"
         file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), **settings}))
 
-    def plans(self, overlays: list[dict[str, Any]]) -> list[list[Job]]:
-        """The summary under each overlay, a --configfile over config.yaml."""
+    def ask(self, overlays: list[dict[str, Any]]) -> list[tuple[int, str]]:
+        """Exit status, and summary or complaint, under each overlay (a --configfile over config.yaml)."""
         questions = []
         for number, overlay in enumerate(overlays):
             file = self.path / f"overlay{number}.yaml"
             file.write_text(yaml.safe_dump(overlay))
             questions.append(["--configfile", file.name])
-        command = [sys.executable, str(Path(__file__).parent / "plans.py")]
-        done = subprocess.run(
-            command,
-            cwd=self.path,
-            input=json.dumps(questions),
-            capture_output=True,
-            text=True,
-            timeout=1500,
-            check=True,
-        )
-        return [_jobs(*answer) for answer in json.loads(done.stdout)]
+        command, text = [sys.executable, str(Path(__file__).parent / "plans.py")], json.dumps(questions)
+        done = subprocess.run(command, cwd=self.path, input=text, stdout=subprocess.PIPE, text=True, check=True)
+        return [(status, answer) for status, answer in json.loads(done.stdout)]
+
+    def plans(self, overlays: list[dict[str, Any]]) -> list[list[Job]]:
+        """The summary under each overlay."""
+        return [_jobs(*answer) for answer in self.ask(overlays)]
 
 
 def _jobs(status: int, summary: str) -> list[Job]:

@@ -1,0 +1,94 @@
+"""The whole experiment for real: every rule, all sources, the paper's three architectures, at the smallest sizes."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+import pytest
+
+from ddrep.config import Data, load
+from ddrep.data.datasets import labelled
+from ddrep.data.idx import write_idx
+from ddrep.runs import table3_runs, table4_runs
+from tests.workflow.tree import Tree, copy_workflow
+
+BOTH = {"subsets": [0], "seeds": [0]}
+SMALLEST = {
+    "experiment": "smallest",
+    "data": {"kind": "embedded", "embedded": {"per_class": 5, "test_images": 40}},
+    "denoiser": {
+        "kind": "pretrain",
+        "pretrain": {
+            "images": "unlabelled-idx3-ubyte.gz",
+            "network": {"model_channels": 32, "channel_mult": [1, 1], "attention_sizes": [], "num_res_blocks": 1},
+            "steps": 2, "batch": 4, "warmup": 1,
+        },
+    },
+    "finetune": {"steps": 2, "batch": 4, "warmup": 1},
+    "rejection": {"epochs": 1, "hidden": 8},
+    "pixel_rejection": {"epochs": 1, "hidden": 8},
+    "sampling": {"steps": 2},
+    "synthesis": {"per_class": 2, "shards_per_scale": 2, "threshold": 0.05, "max_attempts": 20},
+    "classifier": {"epochs": 1, "batch": 16},
+    "table4": [
+        {"architectures": ["resnet18"], "mix": [False, True], "sources": ["real", "real-equal-steps", "ours"],
+         "scales": [0, 1], **BOTH},
+        {"architectures": ["wide_resnet50_2", "resnext50_32x4d"], "mix": [False], "sources": ["real", "ours"],
+         "scales": [0, 1], **BOTH},
+    ],
+    "tables": {"resamples": 20},
+    "figures": {"figure1_images": 1, "figure3_classes": [0, 1], "figure3_images": 1},
+}  # fmt: skip
+KEYS = ["subset", "architecture", "mix", "source", "scale", "seed"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """A tree in which the smallest experiment has run."""
+    tree = copy_workflow(tmp_path_factory.mktemp("smallest"))
+    write_idx(tree.path / "unlabelled-idx3-ubyte.gz", labelled(Data(), "validation", 0, 0).images[:16, :, :, 0])
+    tree.configure(**SMALLEST)
+    done = tree.snakemake("--cores", str(os.cpu_count()), "--show-failed-logs", "--quiet", "progress")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tree
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_tables_have_every_row_asked_for(finished: Tree, number: int) -> None:
+    tables = finished.path / "results/smallest/tables"
+    experiment = load(finished.path / "config.yaml")
+    runs = table3_runs(experiment) if number == 3 else table4_runs(experiment)
+    table = pd.read_parquet(tables / f"table{number}.parquet")
+    rows = [tuple(row) for row in table[KEYS].itertuples(index=False)]
+    assert sorted(rows) == sorted(tuple(getattr(run, key) for key in KEYS) for run in runs)
+    assert table["top1"].between(0, 100).all()
+    assert table["n_real"].tolist() == [50 if number == 4 or source == "real" else 0 for source in table["source"]]
+    synthetic = [20 if source not in ("real", "real-equal-steps") else 0 for source in table["source"]]
+    assert table["n_synthetic"].tolist() == synthetic
+    assert len(pd.read_parquet(tables / f"table{number}-summary.parquet")) == len(runs)
+    assert (tables / f"table{number}-summary.md").read_text().count("|") > len(runs)
+
+
+def test_figures_costs_and_sources_are_there(finished: Tree) -> None:
+    results = finished.path / "results/smallest"
+    for number in (1, 3, 4):
+        assert (results / f"figures/figure{number}.png").read_bytes().startswith(b"\x89PNG")
+        assert (results / f"figures/figure{number}.pdf").read_bytes().startswith(b"%PDF")
+    costs = pd.read_parquet(results / "tables/costs.parquet")
+    assert (costs["seconds"].dropna() > 0).all()
+    assert costs.loc[costs["stage"] == "synthesis", "accepted"].tolist() == [10] * 8
+    for source in ("improved-ddpm", "classifier-free", "pixel-rejection", "ours"):
+        assert (results / f"subset0/synthetic/{source}/_info.json").is_file()
+
+
+def test_no_draft_is_left(finished: Tree) -> None:
+    files = [path for path in (finished.path / "results").rglob("*") if path.is_file()]
+    assert len(files) > 100
+    assert not [path for path in files if path.name.startswith(".")]
+
+
+def test_nothing_is_planned_again(finished: Tree) -> None:
+    done = finished.snakemake("--dry-run")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
