@@ -45,11 +45,12 @@ def table4_runs(experiment: Experiment) -> list[Run]:
 
 
 def table3_runs(experiment: Experiment) -> list[Run]:
-    """Real images alone (shared with Table 4), then each synthetic source alone."""
+    """Real images alone (shared with Table 4), then each synthetic source alone; each run once."""
     t = experiment.table3
     pairs = list(itertools.product(t.subsets, t.seeds))
     real = [Run(k, t.architecture, False, "real", 0, s) for k, s in pairs]
-    return real + [Run(k, t.architecture, False, source, 1, s, real=False) for source in t.sources for k, s in pairs]
+    alone = [Run(k, t.architecture, False, source, 1, s, real=False) for source in t.sources for k, s in pairs]
+    return list(dict.fromkeys(real + alone))
 
 
 def needs_shards(run: Run) -> bool:

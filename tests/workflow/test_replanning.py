@@ -88,7 +88,7 @@ def other_values(value: Any) -> list[Any]:
     if isinstance(value, int | float):
         return [value + 1, value * 2, value / 2, value - 1, 0.5, 1]
     if isinstance(value, list):
-        more = [item for first in value[:1] for item in other_values(first)]
+        more = [item for first in value[:1] for item in other_values(first) if item not in value]
         return [[*value, item] for item in more] + [value[:-1], [*value, 5]]
     names = ["image-folder", "pretrain", "linear", "fixed", "ddim", "pretrained", "small", "fp32", "classifier-free"]
     return ["other.file", *names, 4]
