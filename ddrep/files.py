@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextlib.contextmanager
@@ -26,6 +31,24 @@ def written_whole(*paths: Path) -> Iterator[tuple[Path, ...]]:
     finally:
         for draft in drafts:
             shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file; equal content gives equal bytes.
+
+    The library writes metadata in a random order, and digests of these files name what was made with them.
+    """
+    from safetensors.torch import save_file  # with torch, which takes longer to import than many commands to run
+
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path, metadata)
+    with path.open("r+b") as f:
+        size = int.from_bytes(f.read(8), "little")
+        header = json.loads(f.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(ordered) <= size
+        f.seek(8)
+        f.write(ordered.ljust(size))
 
 
 def sha256(path: Path) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ddrep.config import Features
@@ -19,7 +18,7 @@ from ddrep.data.batches import to_unit
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.errors import UserError
-from ddrep.files import sha256, written_whole
+from ddrep.files import save_tensors, sha256, written_whole
 
 FORMAT = "ddrep.judge/1"
 
@@ -64,9 +63,9 @@ class Judge:
 
     def save(self, path: Path) -> None:
         """Write weights and metadata to a safetensors file."""
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
+        meta = {"format": FORMAT, "judge": json.dumps(self.meta, sort_keys=True)}
         with written_whole(path) as (draft,):
-            save_file(weights, draft, metadata={"format": FORMAT, "judge": json.dumps(self.meta, sort_keys=True)})
+            save_tensors(self.net.state_dict(), draft, meta)
 
     @classmethod
     def load(cls, path: Path, denoiser: Path, device: torch.device) -> Judge:

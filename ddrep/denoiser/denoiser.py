@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.errors import UserError
-from ddrep.files import written_whole
+from ddrep.files import save_tensors, written_whole
 
 FORMAT = "ddrep.denoiser/1"
 
@@ -72,9 +71,8 @@ class Denoiser:
             "provenance": json.dumps(self.provenance, sort_keys=True),
             "classes": json.dumps(self.classes),
         }
-        weights = {k: v.detach().cpu().contiguous() for k, v in self.net.state_dict().items()}
         with written_whole(path) as (draft,):
-            save_file(weights, draft, metadata=meta)
+            save_tensors(self.net.state_dict(), draft, meta)
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Denoiser:

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ddrep.config import Features, Head, PixelHead, Stage
@@ -23,7 +22,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.files import sha256, written_whole
+from ddrep.files import save_tensors, sha256, written_whole
 from ddrep.heads import Judge, build
 from ddrep.training.loop import LoopConfig, train
 
@@ -45,7 +44,7 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
         tensors["mirrored"] = read(data.images[:, :, ::-1].copy())
     meta = {"settings": stage.config.model_dump_json(), "denoiser_sha256": sha256(denoiser)}
     with written_whole(out) as (draft,):
-        save_file(tensors, draft, metadata=meta)
+        save_tensors(tensors, draft, meta)
 
 
 def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:

@@ -131,7 +131,7 @@ def _resume(state: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.
         optimizer.load_state_dict(content["optimizer"])
         if ema is not net:
             ema.load_state_dict(content["ema"])
-    except (RuntimeError, UnpicklingError, EOFError, KeyError, TypeError, ValueError):
+    except (RuntimeError, UnpicklingError, OSError, EOFError, KeyError, TypeError, ValueError):
         raise UserError(f"{state}: not the state of this training, or broken; remove it to start again") from None
     log.info("resuming at step %d from %s", content["step"], state)
     return content["step"]

@@ -1,0 +1,204 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ddrep.errors import UserError
+from ddrep.training.loop import LoopConfig, cosine_with_warmup, step_seed, train
+
+STEPS = 12
+
+
+class Killed(Exception):
+    pass
+
+
+def _network() -> nn.Sequential:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+
+
+def _train(state=None, kill_at=None, kill_in="loss", net=None, **settings):
+    """Train the network by AdamW with noise, dropout and batch statistics; `kill_at`: the step to die at."""
+    net = net or _network()
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-2, weight_decay=0.1, fused=True)
+
+    def loss_at(step: int) -> torch.Tensor:
+        if step == kill_at and kill_in == "loss":
+            raise Killed
+        x = torch.randn(8, 4)
+        return (net(x) - x[:, :2]).square().mean()
+
+    def on_step(step: int, ema: nn.Module) -> None:
+        if step == kill_at and kill_in == "on_step":
+            raise Killed
+
+    cfg = LoopConfig(STEPS, seed=5, save_every=0.0, **({"ema_decay": 0.9, "clip": 0.5} | settings))
+    factor = lambda step: cosine_with_warmup(step, STEPS, 3)  # noqa: E731
+    ema = train(net, optimizer, loss_at, cfg, lr_factor=factor, state=state, on_step=on_step)
+    return {**{f"net.{k}": v for k, v in net.state_dict().items()}, **ema.state_dict()}
+
+
+def _equal(one, other) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.mark.parametrize("ema_decay", [0.9, 0.0])
+@pytest.mark.parametrize("kill_in", ["loss", "on_step"])
+@pytest.mark.parametrize("kill_at", [1, 6, STEPS - 1])
+def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(kill_at, kill_in, ema_decay, tmp_path):
+    unbroken = _train(ema_decay=ema_decay)
+    state = tmp_path / "state" / "run.pt"
+    with pytest.raises(Killed):
+        _train(state, kill_at, kill_in, ema_decay=ema_decay)
+    assert state.exists() == (kill_at > 1 or kill_in == "loss")
+    torch.manual_seed(99)  # what came before the resumption must not matter
+    assert _equal(_train(state, ema_decay=ema_decay), unbroken)
+    assert list(state.parent.iterdir()) == [], "the state is removed at the end, and no draft is left"
+
+
+def test_two_kills_are_as_good_as_one(tmp_path):
+    for kill_at in (4, 9):
+        with pytest.raises(Killed):
+            _train(tmp_path / "run.pt", kill_at)
+    assert _equal(_train(tmp_path / "run.pt"), _train())
+
+
+def test_a_resumed_run_does_only_what_is_left(tmp_path):
+    with pytest.raises(Killed):
+        _train(tmp_path / "run.pt", kill_at=7)
+    net, seen = _network(), []
+
+    def loss_at(step: int) -> torch.Tensor:
+        seen.append(step)
+        return net(torch.randn(8, 4)).square().mean()
+
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-2, fused=True)
+    train(net, optimizer, loss_at, LoopConfig(STEPS, seed=5, ema_decay=0.9), state=tmp_path / "run.pt")
+    assert seen == list(range(7, STEPS))
+
+
+@pytest.mark.parametrize("kind", ["truncated", "garbage", "another network", "no state"])
+def test_a_state_that_does_not_fit_is_named_in_one_line(kind, tmp_path):
+    state = tmp_path / "run.pt"
+    with pytest.raises(Killed):
+        _train(state, kill_at=7)
+    content = state.read_bytes()
+    if kind == "truncated":
+        state.write_bytes(content[: len(content) // 2])
+    elif kind == "garbage":
+        state.write_bytes(b"garbage" * 100)
+    elif kind == "no state":
+        torch.save({"weights": torch.zeros(3)}, state)
+    net = nn.Sequential(nn.Linear(4, 2)) if kind == "another network" else None
+    with pytest.raises(UserError) as caught:
+        _train(state, net=net)
+    assert str(caught.value).startswith(f"{state}: ") and "\n" not in str(caught.value)
+    assert state.exists(), "it is the user's to remove"
+
+
+def test_the_ema_is_its_weighted_sum():
+    net = nn.Linear(3, 1, bias=False)
+    trail = [net.weight.detach().double().clone()]
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+
+    def keep(step: int, ema: nn.Linear) -> None:
+        trail.append(net.weight.detach().double().clone())
+
+    cfg = LoopConfig(20, seed=0, ema_decay=0.6)
+    ema = train(net, optimizer, lambda step: net(torch.randn(4, 3)).square().mean(), cfg, on_step=keep)
+    decays = [min(0.6, (1 + k) / (10 + k)) for k in range(20)]
+    shares = [1.0, *(1 - d for d in decays)]
+    expected = sum(share * math.prod(decays[k:]) * w for k, (share, w) in enumerate(zip(shares, trail, strict=True)))
+    assert len(trail) == 21 and 0.6 in decays and decays[0] == 0.1
+    torch.testing.assert_close(ema.weight.double(), expected, rtol=1e-5, atol=1e-7)
+    assert not torch.allclose(ema.weight, net.weight)
+    assert not ema.weight.requires_grad
+
+
+def test_the_ema_takes_buffers_as_they_are():
+    out = _train()
+    assert torch.equal(out["1.running_mean"], out["net.1.running_mean"]) and out["1.num_batches_tracked"] == STEPS
+
+
+def test_without_ema_the_network_itself_comes_back():
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    assert train(net, optimizer, lambda step: net(torch.ones(1, 2)).sum(), LoopConfig(1, seed=0)) is net
+
+
+def test_each_step_draws_from_its_own_seed():
+    net, drawn = nn.Linear(1, 1), []
+
+    def loss_at(step: int) -> torch.Tensor:
+        drawn.append(torch.rand(2))
+        return net(torch.rand(1, 1)).sum()
+
+    train(net, torch.optim.SGD(net.parameters(), 0.0), loss_at, LoopConfig(3, seed=11))
+    for step, value in enumerate(drawn):
+        assert torch.equal(value, torch.rand(2, generator=torch.Generator().manual_seed(step_seed(11, step))))
+    seeds = {step_seed(seed, step) for seed in range(20) for step in range(1000)}
+    assert len(seeds) == 20_000 and step_seed(2**62, 10**6) < 2**63
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.3, 1e6])
+def test_the_gradient_is_clipped_to_its_norm(clip):
+    net, factor = nn.Linear(3, 2), torch.tensor([1.0, -2.0, 3.0])
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    train(net, torch.optim.SGD(net.parameters(), 1.0), lambda step: net(factor).sum(), LoopConfig(1, seed=0, clip=clip))
+    gradient = {"weight": factor.expand(2, 3), "bias": torch.ones(2)}
+    norm = math.sqrt(sum(g.square().sum() for g in gradient.values()))
+    scale = min(1.0, clip / norm) if clip else 1.0
+    for name, g in gradient.items():
+        torch.testing.assert_close(before[name] - net.state_dict()[name], g * scale, rtol=1e-4, atol=1e-6)
+
+
+def test_each_step_takes_the_learning_rate_times_its_factor(tmp_path):
+    trail, factors = [], [1.0, 0.5, 0.0, 2.0, 0.25, 1.0]
+
+    def go(kill_at: int | None) -> None:
+        net = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(net.weight)
+
+        def loss_at(step: int) -> torch.Tensor:
+            if step == kill_at:
+                raise Killed
+            return net(torch.ones(1, 1)).sum()
+
+        optimizer = torch.optim.SGD([{"params": [net.weight], "lr": 0.1}])
+        cfg = LoopConfig(6, seed=0, save_every=0.0)
+        keep = lambda step, ema: trail.append(net.weight.item())  # noqa: E731
+        train(net, optimizer, loss_at, cfg, lr_factor=factors.__getitem__, state=tmp_path / "s.pt", on_step=keep)
+
+    with pytest.raises(Killed):
+        go(kill_at=4)
+    go(kill_at=None)
+    moved = [a - b for a, b in zip([0.0, *trail], trail, strict=False)]
+    assert moved == pytest.approx([0.1 * f for f in factors], abs=1e-6)
+
+
+def test_the_cosine_is_torchs_behind_the_warm_up():
+    steps, warmup = 50, 10
+    factors = [cosine_with_warmup(step, steps, warmup) for step in range(steps)]
+    assert factors[:warmup] == pytest.approx([(i + 1) / warmup for i in range(warmup)])
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - warmup)
+    for factor in factors[warmup:]:
+        assert factor == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
+        optimizer.step()
+        scheduler.step()
+    assert cosine_with_warmup(0, steps, 0) == 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_ends_the_run_before_it_spoils_the_weights(value):
+    net = nn.Linear(2, 1)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+
+    def loss_at(step: int) -> torch.Tensor:
+        return net(torch.ones(1, 2)).sum() * (value if step == 2 else 1.0)
+
+    with pytest.raises(UserError, match="at step 2; lower the learning rate"):
+        train(net, optimizer, loss_at, LoopConfig(5, seed=0))
+    assert all(torch.isfinite(p).all() for p in net.parameters())

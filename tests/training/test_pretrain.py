@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddrep.config import Network, Pretrain, Stage
+from ddrep.data.batches import to_unit
+from ddrep.data.idx import write_idx
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.loss import denoising_loss
+from ddrep.errors import UserError
+from ddrep.files import sha256
+from ddrep.training import loop
+from ddrep.training.pretrain import pretrain, run
+from tests import tiny
+
+NETWORK = Network(model_channels=32, channel_mult=(1, 1), num_res_blocks=1, attention_sizes=(4,))
+
+
+def _section(**settings) -> Pretrain:
+    base = {
+        "network": NETWORK,
+        "steps": 40,
+        "batch": 16,
+        "lr": 3e-3,
+        "warmup": 5,
+        "ema_decay": 0.9,
+        "precision": "fp32",
+    }
+    return Pretrain(**(base | settings))
+
+
+def _loss(denoiser: Denoiser, images: np.ndarray) -> float:
+    g = torch.Generator().manual_seed(0)
+    x0 = to_unit(images)
+    index, noise = torch.randint(1000, (len(x0),), generator=g), torch.randn(x0.shape, generator=g)
+    with torch.no_grad():
+        return denoising_loss(denoiser, x0, index, noise).item()
+
+
+def test_it_learns_to_denoise_images_it_has_not_seen():
+    trained = pretrain(tiny.images().images, _section(), seed=0, device=torch.device("cpu"))
+    unseen = tiny.images("validation", per_class=60).images
+    # a network that says eps = 0 has a loss of 1, and so has the untrained one
+    assert _loss(trained, unseen) < 0.6
+    assert not trained.net.training and not trained.net.cfg.num_classes and trained.schedule.num_steps == 1000
+
+
+def test_the_seed_decides_the_weights():
+    images, cfg = tiny.images().images[..., 0], _section(steps=2)
+    one, again, other = (pretrain(images, cfg, seed=s, device=torch.device("cpu")) for s in (1, 1, 2))
+    for name, value in one.net.state_dict().items():
+        assert torch.equal(value, again.net.state_dict()[name])
+    assert not torch.equal(one.net.out[-1].weight, other.net.out[-1].weight)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_command_goes_on_to_the_same_file(tmp_path, monkeypatch):
+    write_idx(tmp_path / "images.gz", tiny.images().images[..., 0])
+    stage = Stage[Pretrain](seed=3, config=_section(images=tmp_path / "images.gz", steps=8))
+    real, steps, died = loop._update, [], []
+
+    def dying(net, optimizer, loss_at, step, clip):
+        if step == 5 and not died:
+            died.append(step)
+            raise Killed
+        steps.append(step)
+        return real(net, optimizer, loss_at, step, clip)
+
+    clock = iter(range(0, 10**6, 100))  # so that every step is past the time for a checkpoint
+    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
+    monkeypatch.chdir(tmp_path)
+    run(stage, tmp_path / "whole.safetensors", None)
+    monkeypatch.setattr(loop, "_update", dying)
+    with pytest.raises(Killed):
+        run(stage, tmp_path / "broken.safetensors", None)
+    assert not (tmp_path / "broken.safetensors").exists()
+    run(stage, tmp_path / "broken.safetensors", None)
+    assert steps == list(range(8)), "five steps before the kill and three after"
+    assert sha256(tmp_path / "broken.safetensors") == sha256(tmp_path / "whole.safetensors")
+
+
+def test_the_command_writes_a_denoiser_with_its_provenance_and_a_grid(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_idx(tmp_path / "images.gz", tiny.images().images[..., 0])
+    stage = Stage[Pretrain](seed=3, config=_section(images=tmp_path / "images.gz", steps=2, schedule="linear"))
+    run(stage, tmp_path / "d.safetensors", tmp_path / "grid.png")
+    made = Denoiser.load(tmp_path / "d.safetensors")
+    assert made.schedule.kind == "linear" and made.image_shape == (1, 8, 8)
+    assert made.provenance["images_sha256"] == sha256(tmp_path / "images.gz")
+    assert made.provenance["section"]["steps"] == 2 and made.provenance["seed"] == 3
+    assert str(tmp_path) not in str(made.provenance), "a file that travels names no folder of this machine"
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (2 * (8 * 10 + 2), 2 * (8 * 10 + 2))
+
+
+def test_missing_images_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"denoiser\.pretrain\.images: missing"):
+        run(Stage[Pretrain](config=_section()), tmp_path / "d.safetensors", None)
+    with pytest.raises(UserError, match=r"none\.gz: no such file"):
+        run(Stage[Pretrain](config=_section(images=tmp_path / "none.gz")), tmp_path / "d.safetensors", None)
+    assert list(tmp_path.iterdir()) == []
