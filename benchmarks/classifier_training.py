@@ -49,7 +49,7 @@ def textbook(images: LabelledImages, architecture: str, batch: int, steps: int) 
 
 
 def ours(precision: str, fitted: bool) -> Callable[..., list[float]]:
-    """ddrep's own training, with or without OnePixelConv, as `textbook`."""
+    """ddrep's own training, with or without SmallMapConv, as `textbook`."""
 
     def contestant(images: LabelledImages, architecture: str, batch: int, steps: int) -> list[float]:
         times: list[float] = []
@@ -73,9 +73,9 @@ def ours(precision: str, fitted: bool) -> Callable[..., list[float]]:
 
 CONTESTANTS = {
     "textbook": textbook,
-    "ours, fp32, all taps": ours("fp32", fitted=False),
+    "ours, fp32, plain convolutions": ours("fp32", fitted=False),
     "ours, fp32": ours("fp32", fitted=True),
-    "ours, bf16, all taps": ours("bf16", fitted=False),
+    "ours, bf16, plain convolutions": ours("bf16", fitted=False),
     "ours, bf16": ours("bf16", fitted=True),
 }
 
@@ -90,7 +90,7 @@ def compare(images: LabelledImages, architecture: str, batch: int, rounds: int, 
     print(f"{architecture}, batch {batch}, {rounds} rounds of {steps} steps")
     for name, mine in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(mine, seconds["textbook"], strict=True))
-        print(f"{name:24} {1e3 * statistics.median(mine):8.1f} ms a step   {ratio:.2f} of the textbook loop")
+        print(f"{name:32} {1e3 * statistics.median(mine):8.1f} ms a step   {ratio:.2f} of the textbook loop")
 
 
 def start_up(rounds: int) -> None:

@@ -21,7 +21,7 @@ from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.errors import UserError
 from ddrep.training import classifier
 from ddrep.training.loop import LoopConfig
-from ddrep.training.networks import OnePixelConv, build_classifier, fit_to_size
+from ddrep.training.networks import SmallMapConv, build_classifier, fit_to_size, sees_all
 from ddrep.training.pretrain import to_unit
 
 CPU = torch.device("cpu")
@@ -66,44 +66,55 @@ def test_the_papers_architectures(architecture: str, stem: str, size: int) -> No
     assert plain.shape == (2, 7)
     assert first_stage[0][2:] == (size, size)
     torch.testing.assert_close(fitted, plain, rtol=1e-4, atol=1e-5)
-    has_one_pixel_maps = any(isinstance(module, OnePixelConv) for module in net.modules())
-    assert has_one_pixel_maps == (stem == "stock")  # small: 28, 14, 7, 4 pixels wide
+    has_small_maps = any(isinstance(module, SmallMapConv) for module in net.modules())
+    assert has_small_maps == (stem == "stock")  # small: 28, 14, 7, 4 pixels wide
 
 
 @pytest.mark.parametrize(
-    ("kernel", "stride", "padding", "groups", "height", "width"),
+    ("kernel", "stride", "padding", "size"),
     [
-        (3, 1, 1, 1, 1, 1),
-        (3, 2, 1, 1, 2, 2),
-        (3, 2, 1, 1, 2, 1),
-        (1, 2, 0, 1, 2, 2),
-        (3, 1, 1, 2, 1, 1),
-        (2, 1, 0, 1, 2, 2),
+        (3, 1, 1, (1, 1)),
+        (3, 2, 1, (1, 1)),
+        (3, 2, 1, (2, 2)),
+        (3, 1, 1, (2, 2)),
+        (3, 1, 1, (2, 1)),
+        (1, 1, 0, (1, 1)),
+        (1, 2, 0, (2, 2)),
+        (2, 1, 0, (2, 2)),
+        (5, 1, 2, (3, 2)),
     ],
 )
-def test_one_pixel_convolution(kernel: int, stride: int, padding: int, groups: int, height: int, width: int) -> None:
-    conv = nn.Conv2d(4, 6, kernel, stride, padding, groups=groups, bias=groups == 2).double()
-    mine = OnePixelConv(conv, height, width)
-    x = torch.randn(5, 4, height, width, dtype=torch.float64, requires_grad=True)
-    target = torch.randn(5, 6, 1, 1, dtype=torch.float64)
-    (expected_x, expected_weight), (got_x, got_weight) = (
-        torch.autograd.grad((net(x) * target).sum(), [x, net.weight]) for net in (conv, mine)
-    )
-    torch.testing.assert_close(mine(x), conv(x))
+def test_small_maps(kernel: int, stride: int, padding: int, size: tuple[int, int]) -> None:
+    conv = nn.Conv2d(4, 6, kernel, stride, padding, bias=stride == 2).double()
+    x = torch.randn(5, 4, *size, dtype=torch.float64, requires_grad=True)
+    y = conv(x)
+    out_size = (y.shape[2], y.shape[3])
+    assert sees_all(conv, size, out_size)
+    mine = SmallMapConv(conv, size, out_size)
+    torch.testing.assert_close(mine(x), y)
+    target = torch.randn_like(y)
+    expected_x, expected_weight = torch.autograd.grad((y * target).sum(), [x, conv.weight])
+    got_x, got_weight = torch.autograd.grad((mine(x) * target).sum(), [x, mine.weight])
     torch.testing.assert_close(got_x, expected_x)
-    kept = expected_weight[:, :, padding : padding + mine.height, padding : padding + mine.width]
-    torch.testing.assert_close(got_weight.flatten(), kept.flatten())
-    assert expected_weight.count_nonzero() == kept.count_nonzero()  # the taps left out have no gradient
+    rows, columns = zip(*mine.taps, strict=True)
+    kept = expected_weight[:, :, rows, columns]
+    torch.testing.assert_close(got_weight, kept.permute(2, 1, 0))
+    assert expected_weight.count_nonzero() == kept.numel()  # the taps left out have no gradient, the others have
 
 
 def test_other_convolutions_stay() -> None:
-    net = nn.Sequential(
-        nn.Conv2d(1, 2, 3, padding=1),
-        nn.Conv2d(2, 2, 3, stride=4, dilation=2, padding=1),
-        nn.Conv2d(2, 2, 1, padding="same"),
-        nn.Conv2d(2, 2, 3, padding=1, padding_mode="circular"),
-    )
-    assert not any(isinstance(module, OnePixelConv) for module in fit_to_size(net, 1, 4, 4))
+    others = [
+        nn.Conv2d(2, 2, 3, padding=1),  # of 4x4 pixels: corners do not see each other
+        nn.Conv2d(2, 2, 3, stride=2, padding=1),
+        nn.Conv2d(2, 2, 3, padding=2, dilation=2),
+        nn.Conv2d(2, 2, 7, padding="same"),
+        nn.Conv2d(2, 2, 7, padding=3, padding_mode="circular"),
+        nn.Conv2d(2, 2, 7, padding=3, groups=2),
+    ]
+    for conv in others:
+        net = fit_to_size(nn.Sequential(conv), 2, 4, 4)
+        assert net[0] is conv  # type: ignore[index]
+    assert isinstance(fit_to_size(nn.Sequential(nn.Conv2d(2, 2, 7, padding=3)), 2, 4, 4)[0], SmallMapConv)  # type: ignore[index]
 
 
 def test_a_network_for_another_size() -> None:
@@ -150,9 +161,9 @@ def test_mixing_weights_labels_as_pixels(cutmix: bool) -> None:
 
 
 def test_a_run_learns() -> None:
-    """Trousers, sandals and bags, 50 images each: linear classifiers tell them apart nearly always, chance is 33%."""
-    train, test = some("train", (1, 5, 8), 50), some("validation", (1, 5, 8), 60)
-    net = classifier.fit(train, "resnet18", Classifier(batch=32), mixed=False, steps=50, seed=0, device=CPU)
+    """Trousers, sandals and bags, 50 images each: over 98% with any of 4 seeds, chance is 33%."""
+    train, test = some("train", (1, 5, 8), 50, stride=2), some("validation", (1, 5, 8), 60, stride=2)
+    net = classifier.fit(train, "resnet18", Classifier(batch=32), mixed=False, steps=80, seed=0, device=CPU)
     predictions = classifier.predict(net, test, "auto")
     assert accuracy_score(predictions["label"], predictions["prediction"]) > 0.9
 
