@@ -1,0 +1,140 @@
+"""The command line: what a wrong call says, running by hand, and its agreement with the workflow's calls."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from ddrep import cli
+from ddrep.config import VERSIONS
+from ddrep.data.shards import read_shards
+
+REPO = Path(__file__).resolve().parents[1]
+VERBS = {name.replace("_", "-"): get_args(field.annotation)[0] for name, field in cli.Ddrep.model_fields.items()}
+
+WRONG = {
+    "no such verb": (["nonsense"], "invalid choice: 'nonsense'"),
+    "no such option": (["data", "--outt", "x"], "unrecognized arguments: --outt"),
+    "an option is missing": (["data"], "data.out: missing"),
+    "no files": (["table"], "required: ROWS"),
+    "not a number": (["data", "--out", "x.tar", "--threads", "many"], "data.threads: Input should be a valid integer"),
+    "out of range": (
+        ["data", "--out", "x.tar", "--stage.config.embedded.per-class", "51"],
+        "embedded.per_class: Input",
+    ),
+    "a stage's unknown key": (
+        ["data", "--out", "x.tar", "--stage", '{"config": {"knd": 1}}'],
+        "config.knd: unknown key",
+    ),
+    "a stage that is not JSON": (["data", "--out", "x.tar", "--stage", "kind"], '"data"'),
+    "no such split": (["data", "--out", "x.tar", "--split", "dev"], "split dev: expected one of train"),
+    "no such denoiser": (["features", "--denoiser", "gone", "--images", "gone", "--out", "x"], "gone: no such"),
+}
+
+
+@pytest.mark.parametrize("arguments, complaint", WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_call_is_one_line_and_status_2(
+    arguments: list[str],
+    complaint: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*arguments, "--log", "log"] if arguments[0] in VERBS else arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("ddrep: ") and said.err.count("\n") == 1
+    assert complaint in said.err
+    assert {path.name for path in tmp_path.iterdir()} <= {"log"}
+
+
+def test_results_of_an_older_version_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    stage = {"stage": "data", "version": VERSIONS["data"] + 1, "seed": 0, "config": {}}
+    assert cli.main(["data", "--out", "x.tar", "--stage", json.dumps(stage)]) == 2
+    assert f"data is at version {VERSIONS['data']}, not {VERSIONS['data'] + 1}; plan again" in capsys.readouterr().err
+
+
+def test_by_hand_without_a_stage(tmp_path: Path) -> None:
+    out, log = tmp_path / "test.tar", tmp_path / "logs" / "test.log"
+    options = ["--split", "test", "--out", str(out), "--log", str(log), "--stage.config.embedded.test-images", "20"]
+    assert cli.main(["data", *options]) == 0
+    assert len(read_shards([out])) == 20
+    assert log.is_file()
+
+
+def test_the_line_in_the_log_runs_again(tmp_path: Path) -> None:
+    """Quoted JSON and all: the log's first line is a command for a shell."""
+    stage = '{"config": {"embedded": {"test_images": 10}}}'
+    command = [
+        sys.executable,
+        "-m",
+        "ddrep",
+        "data",
+        "--stage",
+        stage,
+        "--split",
+        "test",
+        "--out",
+        "a.tar",
+        "--log",
+        "a.log",
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    first = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").unlink()
+    line = (tmp_path / "a.log").read_text().splitlines()[0].partition(" ddrep ")[2]
+    subprocess.run(f"{sys.executable} -m ddrep {line}", shell=True, cwd=tmp_path, check=True)
+    assert (tmp_path / "a.tar").read_bytes() == first
+
+
+def test_a_failure_is_in_the_log_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    assert cli.main(["data", "--out", str(tmp_path / "x.tar"), "--split", "dev", "--log", str(log)]) == 2
+    assert capsys.readouterr().err.strip() in log.read_text()
+
+
+def workflow_calls() -> list[tuple[str, str, list[str]]]:
+    """(file, verb, options) of each shell command in workflow/rules."""
+    calls = []
+    for file in sorted((REPO / "workflow/rules").glob("*.smk")):
+        for shell in re.findall(r'shell:\n((?:\s+".*"\n?)+)', file.read_text()):
+            command = "".join(re.findall(r'"(.*)"', shell))
+            verb = command.split()[1]
+            calls.append((file.stem, verb, re.findall(r"--([a-z-]+)", command)))
+    return calls
+
+
+def test_the_workflow_calls_every_verb() -> None:
+    assert {verb for _, verb, _ in workflow_calls()} == set(VERBS)
+
+
+@pytest.mark.parametrize("file, verb, options", workflow_calls())
+def test_the_workflow_names_options_that_exist(file: str, verb: str, options: list[str]) -> None:
+    fields = {name.replace("_", "-"): field for name, field in VERBS[verb].model_fields.items()}
+    assert set(options) <= set(fields)
+    assert {"threads", "log"} <= set(options)
+    required = {name for name, field in fields.items() if field.is_required()}
+    positional = {name for name, field in fields.items() if "CliPositional" in repr(field.metadata)}
+    assert required - positional <= set(options)
+
+
+@pytest.mark.parametrize("verb", sorted(VERBS))
+def test_every_option_has_its_help(verb: str) -> None:
+    assert VERBS[verb].__doc__
+    for name, field in VERBS[verb].model_fields.items():
+        assert field.description or name == "stage", f"{verb} --{name}"
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        cli.main(["--help"])
+    assert done.value.code == 0
+    said = capsys.readouterr().out
+    assert [verb for verb in VERBS if f"    {verb} " not in said and f"    {verb}\n" not in said] == []
