@@ -1,0 +1,73 @@
+import fcntl
+
+import numpy as np
+import pytest
+
+from ddrep.sampling.pool import Pool
+
+
+def _batch(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, 8, 8, 3), np.uint8)
+
+
+def test_another_command_finds_what_was_added(tmp_path):
+    first, other = Pool(tmp_path, "key", 3), Pool(tmp_path, "key", 3)
+    images = _batch(5)
+    first.add([(0, 0), (0, 1), (2, 0)], images[:3])
+    first.add([(1, 7), (2, 1)], images[3:])
+    with other.locked():
+        assert other.images.keys() == first.images.keys() == {(0, 0), (0, 1), (2, 0), (1, 7), (2, 1)}
+    for attempt, image in zip([(0, 0), (0, 1), (2, 0), (1, 7), (2, 1)], images, strict=True):
+        np.testing.assert_array_equal(other.images[attempt], image)
+
+
+@pytest.mark.parametrize(("key", "shard"), [("another", 3), ("key", 4)])
+def test_candidates_of_other_settings_or_shards_are_not_seen(key, shard, tmp_path):
+    Pool(tmp_path, "key", 3).add([(0, 0)], _batch(1))
+    pool = Pool(tmp_path, key, shard)
+    pool.refresh()
+    assert pool.images == {}
+
+
+def test_one_command_draws_at_a_time(tmp_path):
+    pool = Pool(tmp_path, "key", 0)
+    with (pool.folder / "lock").open("a") as f:
+        with pool.locked(), pytest.raises(BlockingIOError):
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)  # and the lock is given back
+
+
+def _spoil(content: bytes, how: str) -> bytes:
+    if how == "another array file":
+        return b"\x93NUMPY garbage"
+    middle = len(content) // 2
+    return {
+        "empty": b"",
+        "truncated": content[:middle],
+        "garbage": b"garbage" * 100,
+        "flipped": content[: middle - 50] + bytes(255 - b for b in content[middle - 50 : middle]) + content[middle:],
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["empty", "truncated", "garbage", "flipped", "another array file"])
+def test_a_broken_file_is_dropped_and_the_others_stay(how, tmp_path):
+    pool = Pool(tmp_path, "key", 0)
+    pool.add([(0, 0), (0, 1)], _batch(2))
+    (broken,) = pool.folder.glob("*.npz")
+    pool.add([(1, 0)], _batch(1, seed=1))
+    broken.write_bytes(_spoil(broken.read_bytes(), how))
+    again = Pool(tmp_path, "key", 0)
+    again.refresh()
+    assert again.images.keys() == {(1, 0)} and not broken.exists()
+    again.add([(0, 0), (0, 1)], _batch(2))
+    assert broken.exists(), "the same candidates have the same file"
+
+
+def test_the_draft_of_a_killed_command_is_not_read(tmp_path):
+    pool = Pool(tmp_path, "key", 0)
+    pool.add([(0, 0)], _batch(1))
+    (file,) = pool.folder.glob("*.npz")
+    draft = file.rename(file.with_name(f".{file.stem}.123.npz"))
+    again = Pool(tmp_path, "key", 0)
+    again.refresh()
+    assert again.images == {} and draft.exists()

@@ -1,0 +1,382 @@
+"""The engine against an oracle that draws every attempt in one batch and reads the quota off by hand."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ddrep.config import Experiment, Sampling, Shard, Stage, Synthesis, shard_of
+from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.errors import UserError
+from ddrep.files import sha256
+from ddrep.heads import Judge, build
+from ddrep.sampling import synthesis
+from ddrep.sampling.sampler import image_seed, sample
+from ddrep.sampling.synthesis import Engine, Tally, fill, match_threshold, matched, run
+from tests import tiny
+
+CLASSES, ATTEMPTS, SEED, INDEX, QUOTA = 3, 60, 7, 2, 6
+SAMPLING = Sampling(steps=4, eta=1.0, guidance_scale=0.5)
+COLUMNS = {"key", "class", "attempt", "seed", "p", "accepted"}
+
+
+@dataclass
+class World:
+    """Files of a small experiment, and what the oracle drew: p (CLASSES, ATTEMPTS) and images by class and attempt."""
+
+    finetuned: Path
+    pretrained: Path
+    judge: Path
+    pixel_judge: Path
+    p: np.ndarray
+    pixel_p: np.ndarray
+    images: np.ndarray
+
+    def threshold(self, share: float) -> float:
+        """Accepts about `share` of all attempts; lies in the widest gap thereabouts, so that rounding is no matter."""
+        p = np.sort(self.p.ravel())
+        near = round((1 - share) * len(p)) + np.arange(-8, 8)
+        at = near[np.argmax(p[near + 1] - p[near])]
+        return float((p[at] + p[at + 1]) / 2)
+
+    def needed(self, threshold: float, quota: int = QUOTA) -> list[tuple[int, int]]:
+        """(class, attempt) of every attempt up to the one that fills the quota."""
+        ends = [np.flatnonzero(p >= threshold)[quota - 1] for p in self.p]
+        return [(c, a) for c, end in enumerate(ends) for a in range(end + 1)]
+
+
+def _attempts() -> list[tuple[int, int]]:
+    return [(c, a) for c in range(CLASSES) for a in range(ATTEMPTS)]
+
+
+def _judge(path: Path, denoiser: Path, kind: str, images: np.ndarray) -> np.ndarray:
+    """Save an untrained judge whose p spreads over `images`; return their p (N, CLASSES)."""
+    meta = {"kind": kind, "channels": 64 if kind == "features" else 1, "num_classes": CLASSES, "hidden": 16}
+    meta |= {"dropout": 0.2, "denoiser_sha256": sha256(denoiser)}
+    meta |= {"features": {"timesteps": [300, 800], "noise": "none", "pool": None, "flip": False}}
+    torch.manual_seed(5)
+    net = build(meta).eval().requires_grad_(False)
+    judge = Judge(net, meta, Denoiser.load(denoiser) if kind == "features" else None)
+    logits = torch.from_numpy(np.log(judge.probabilities(images))).float()
+    last = net[-1]
+    last.weight.sub_(last.weight.mean(dim=0))  # which softmax cannot see
+    last.bias.zero_()
+    logits = torch.from_numpy(np.log(judge.probabilities(images)))
+    logits = (logits - logits.mean(dim=1, keepdim=True)).float()
+    scale = 2 / logits.std(dim=0)
+    last.weight.mul_(scale[:, None])
+    last.bias.copy_(-logits.mean(dim=0) * scale)
+    judge.save(path)
+    return judge.probabilities(images)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory) -> World:
+    folder = tmp_path_factory.mktemp("world")
+    finetuned, pretrained = tiny.denoiser(CLASSES + 1, seed=1), tiny.denoiser()
+    finetuned.save(folder / "finetuned.safetensors")
+    pretrained.save(folder / "pretrained.safetensors")
+    seeds = [image_seed(SEED, c, INDEX, a) for c, a in _attempts()]
+    images = sample(finetuned, seeds, SAMPLING, [c for c, _ in _attempts()])
+    own = np.arange(len(images)), [c for c, _ in _attempts()]
+    p, pixel_p = (
+        _judge(folder / f"{kind}.safetensors", folder / "pretrained.safetensors", kind, images)[own].reshape(
+            CLASSES, -1
+        )
+        for kind in ("features", "pixels")
+    )
+    assert images.std(axis=0).mean() > 10 and 0.05 < p.mean() < 0.9 and p.std() > 0.1, "nothing here is degenerate"
+    names = ("finetuned", "pretrained", "features", "pixels")
+    paths = [folder / f"{name}.safetensors" for name in names]
+    return World(*paths, p, pixel_p, images.reshape(CLASSES, ATTEMPTS, 8, 8, 1))
+
+
+@pytest.fixture
+def drawn(monkeypatch) -> list[int]:
+    """Seeds of the images drawn, in order."""
+    seeds: list[int] = []
+
+    def counting(denoiser, batch, *args):
+        seeds.extend(batch)
+        return sample(denoiser, batch, *args)
+
+    monkeypatch.setattr(synthesis, "sample", counting)
+    return seeds
+
+
+def _stage(threshold: float, sampling: Sampling = SAMPLING, **settings) -> Stage[Shard]:
+    section = Synthesis(**({"per_class": QUOTA, "threshold": threshold, "max_attempts": 10} | settings))
+    return Stage[Shard](seed=SEED, config=Shard(sampling=sampling, synthesis=section))
+
+
+def _make(world: World, stage: Stage[Shard], out: Path, pool: Path | None = None, batch: int = 64, **changed):
+    """Run the command; return its shard, by key, and its table."""
+    args = {"finetuned": world.finetuned, "pretrained": world.pretrained, "judge": world.judge}
+    args |= {"threshold_file": None, "index": INDEX, "pool": pool or out.parent / "pool"} | changed
+    run(stage, **args, out=out, batch=batch)
+    return read_shards([out]), pd.read_parquet(out.with_suffix(".parquet"))
+
+
+def _by_attempt(shard: LabelledImages) -> dict[tuple[int, int], np.ndarray]:
+    parts = [key.split("-") for key in shard.keys]
+    assert [int(c) for c, _, _ in parts] == shard.labels.tolist()
+    return {(int(c), int(a)): image for (c, _, a), image in zip(parts, shard.images, strict=True)}
+
+
+def _assert_is_the_oracles(world: World, shard: LabelledImages, rows: pd.DataFrame, threshold: float) -> None:
+    needed = world.needed(threshold)
+    assert list(zip(rows["class"], rows["attempt"], strict=True)) == needed
+    assert rows["seed"].tolist() == [image_seed(SEED, c, INDEX, a) for c, a in needed]
+    p = np.array([world.p[attempt] for attempt in needed])
+    np.testing.assert_allclose(rows["p"], p, atol=1e-4)
+    assert rows["accepted"].tolist() == (p >= threshold).tolist()
+    images = _by_attempt(shard)
+    assert images.keys() == {attempt for attempt in needed if world.p[attempt] >= threshold}
+    assert len(images) == CLASSES * QUOTA and np.bincount(shard.labels).tolist() == [QUOTA] * CLASSES
+    for attempt, image in images.items():
+        assert np.abs(image.astype(int) - world.images[attempt]).max() <= 1
+
+
+def test_a_shard_holds_the_quota_of_every_class_whatever_the_batch(world, tmp_path):
+    threshold = world.threshold(0.4)
+    made = {n: _make(world, _stage(threshold), tmp_path / f"{n}" / "00002.tar", batch=n) for n in (8, 64)}
+    for shard, rows in made.values():
+        assert set(rows.columns) == COLUMNS and rows["key"].is_unique
+        _assert_is_the_oracles(world, shard, rows, threshold)
+        assert shard.classes == tuple(f"class {i}" for i in range(CLASSES))
+        assert (np.diff(shard.labels) < 0).any(), "classes are shuffled"
+    (small, small_rows), (large, large_rows) = made[8], made[64]
+    exact = ["key", "class", "attempt", "seed", "accepted"]
+    pd.testing.assert_frame_equal(small_rows[exact], large_rows[exact])
+    assert small.keys == large.keys and np.abs(small.images.astype(int) - large.images).max() <= 1
+    np.testing.assert_allclose(small_rows["p"], large_rows["p"], atol=1e-4)
+
+
+def test_p_is_that_of_the_stored_image(world, tmp_path):
+    shard, rows = _make(world, _stage(world.threshold(0.4)), tmp_path / "00002.tar")
+    judge = Judge.load(world.judge, world.pretrained, torch.device("cpu"))
+    p = judge.probabilities(shard.images)[np.arange(len(shard)), shard.labels]
+    of_key = rows.set_index("key")["p"]
+    np.testing.assert_allclose([of_key[key] for key in shard.keys], p, atol=1e-5)
+
+
+def test_the_same_command_again_gives_the_same_bytes_and_draws_nothing(world, tmp_path, drawn):
+    out = tmp_path / "00002.tar"
+    _make(world, _stage(world.threshold(0.4)), out)
+    before, count = [sha256(out), sha256(out.with_suffix(".parquet"))], len(drawn)
+    _make(world, _stage(world.threshold(0.4)), out)
+    assert [sha256(out), sha256(out.with_suffix(".parquet"))] == before and len(drawn) == count > 0
+
+
+def test_a_raised_threshold_draws_the_shortfall_and_a_lowered_one_nothing(world, tmp_path, drawn):
+    low, high = world.threshold(0.5), world.threshold(0.25)
+
+    def make(threshold: float, folder: str, pool: str) -> list[int]:
+        """Attempts of each class drawn for it."""
+        drawn.clear()
+        shard, rows = _make(world, _stage(threshold), tmp_path / folder / "00002.tar", tmp_path / pool)
+        _assert_is_the_oracles(world, shard, rows, threshold)
+        seeds = [{image_seed(SEED, c, INDEX, a) for a in range(ATTEMPTS)} for c in range(CLASSES)]
+        assert len(set(drawn)) == len(drawn)
+        return [sum(seed in of_class for seed in drawn) for of_class in seeds]
+
+    fresh = {t: make(t, f"fresh {t}", f"pool {t}") for t in (low, high)}
+    assert make(low, "low", "pool") == fresh[low]
+    assert make(high, "high", "pool") == [max(0, b - a) for a, b in zip(fresh[low], fresh[high], strict=True)]
+    assert sum(fresh[high]) > sum(fresh[low])
+    assert make(low, "low again", "pool") == [0] * CLASSES
+    assert sha256(tmp_path / "low" / "00002.tar") == sha256(tmp_path / "low again" / "00002.tar")
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_commands_candidates_are_found_again(world, tmp_path, monkeypatch):
+    threshold, out, seeds = world.threshold(0.4), tmp_path / "00002.tar", []
+
+    def dying(denoiser, batch, *args):
+        if len(seeds) == 12 and batch[0] not in seeds and not died:
+            died.append(True)
+            raise Killed
+        seeds.extend(batch)
+        return sample(denoiser, batch, *args)
+
+    died: list[bool] = []
+    monkeypatch.setattr(synthesis, "sample", dying)
+    with pytest.raises(Killed):
+        _make(world, _stage(threshold), out, batch=4)
+    assert [p.name for p in tmp_path.iterdir()] == ["pool"]
+    shard, rows = _make(world, _stage(threshold), out, batch=4)
+    assert len(set(seeds)) == len(seeds) > 12, "no image is drawn twice"
+    _assert_is_the_oracles(world, shard, rows, threshold)
+
+
+def test_a_broken_pool_file_is_drawn_again(world, tmp_path, drawn):
+    threshold, out = world.threshold(0.4), tmp_path / "00002.tar"
+    _make(world, _stage(threshold), out, batch=8)
+    before, file = sha256(out), next(iter(sorted(tmp_path.glob("pool/*/*/*.npz"))))
+    with np.load(file) as content:
+        lost = {image_seed(SEED, int(c), INDEX, int(a)) for c, a in content["attempts"]}
+    file.write_bytes(file.read_bytes()[:-40])
+    drawn.clear()
+    _make(world, _stage(threshold), out, batch=8)
+    assert set(drawn) == lost and len(drawn) == len(lost) and sha256(out) == before
+
+
+def test_too_small_a_budget_names_the_classes_and_leaves_no_output(world, tmp_path, drawn):
+    threshold = world.threshold(0.15)
+    accepted = (world.p[:, : 2 * QUOTA] >= threshold).sum(axis=1)
+    assert (accepted < QUOTA).all()
+    with pytest.raises(UserError) as caught:
+        _make(world, _stage(threshold, max_attempts=2), tmp_path / "00002.tar")
+    rates = ", ".join(f"{c} ({n}/{2 * QUOTA} = {n / (2 * QUOTA):.1%})" for c, n in enumerate(accepted))
+    assert f"synthesis.max_attempts: classes {rates} accepted fewer than the {QUOTA}" in str(caught.value)
+    assert "\n" not in str(caught.value) and [p.name for p in tmp_path.iterdir()] == ["pool"]
+    assert len(drawn) == CLASSES * 2 * QUOTA
+
+
+def test_only_the_classes_that_fall_short_are_named():
+    p = {0: [0.9] * 8, 1: [0.9, 0.1, 0.1, 0.1] * 2, 2: [0.1] * 4 + [0.9] * 4}
+    asked: list[tuple[int, int]] = []
+
+    def judge(attempts):
+        asked.extend(attempts)
+        return [p[label][attempt] for label, attempt in attempts]
+
+    tallies = [Tally(label, 0.5) for label in p]
+    with pytest.raises(UserError, match=r"classes 1 \(2/8 = 25\.0%\) accepted"):
+        fill(tallies, 4, 8, judge)
+    assert len(set(asked)) == len(asked) and max(attempt for _, attempt in asked) == 7
+    assert sum(label == 0 for label, _ in asked) == 4, "a class that accepts everything is asked for its quota alone"
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3, 1.0])
+def test_a_tally_asks_on_from_where_it_is_within_its_budget(rate):
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        quota, budget = int(rng.integers(1, 20)), int(rng.integers(20, 200))
+        tally, stream = Tally(0, 0.5), (rng.random(budget) < rate).astype(float)
+        while len(wanted := tally.wanted(quota, budget)):
+            assert wanted.start == len(tally.p) and wanted.stop <= budget
+            tally.p.extend(stream[wanted.start : wanted.stop])
+        hits = np.flatnonzero(stream[: len(tally.p)])
+        assert tally.accepted == len(hits)
+        assert len(hits) >= quota or len(tally.p) == budget
+        assert tally.needed(quota) == (hits[quota - 1] + 1 if len(hits) >= quota else budget)
+
+
+def test_sources_share_their_starting_noise(world, tmp_path):
+    experiment = Experiment(
+        experiment="e", sampling=Sampling(steps=8, guidance_scale=0.01), synthesis=Synthesis(per_class=8)
+    )
+    made = {}
+    for source in ("improved-ddpm", "classifier-free"):
+        stage = Stage[Shard](seed=SEED, config=shard_of(source, experiment))
+        made[source] = _make(world, stage, tmp_path / source / "00002.tar", tmp_path / "pool")
+    plain, guided = (made[s][0] for s in ("improved-ddpm", "classifier-free"))
+    assert plain.keys == guided.keys and (made["improved-ddpm"][1]["seed"] == made["classifier-free"][1]["seed"]).all()
+    one, other = (s.images.reshape(24, -1).astype(float) for s in (plain, guided))
+    correlation = np.corrcoef(one, other)[:24, 24:]
+    assert np.diag(correlation).min() > 0.98 and not np.array_equal(one, other)
+    assert np.abs(correlation[~np.eye(24, dtype=bool)]).mean() < 0.9, "pictures of other noise differ"
+    assert len(list((tmp_path / "pool").iterdir())) == 2, "guidance makes other candidates of the same noise"
+
+
+def test_ours_and_classifier_free_share_their_candidates(world, tmp_path, drawn):
+    everything = _stage(0.0)
+    _make(world, everything, tmp_path / "classifier-free" / "00002.tar", tmp_path / "pool")
+    assert len(drawn) == CLASSES * QUOTA
+    _make(world, _stage(world.threshold(0.4)), tmp_path / "ours" / "00002.tar", tmp_path / "pool")
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_a_pool_is_of_all_that_determines_an_image_and_of_nothing_else(world, tmp_path):
+    def folder(stage: Stage[Shard], finetuned: Path = world.finetuned, pretrained: Path = world.pretrained) -> str:
+        return Engine(stage, finetuned, pretrained, INDEX, tmp_path / "pool", 8).pool.folder.parent.name
+
+    other = tmp_path / "other.safetensors"
+    tiny.denoiser(CLASSES + 1, seed=9).save(other)
+    base = tmp_path / "base.safetensors"
+    tiny.denoiser(seed=9).save(base)
+    mixing = SAMPLING.model_copy(update={"unconditional": "pretrained"})
+    kept = folder(_stage(0.2))
+    assert folder(_stage(0.9, per_class=50, max_attempts=3)) == kept == folder(_stage(0.2), pretrained=base)
+    changed = [
+        folder(_stage(0.2, SAMPLING.model_copy(update={"steps": 5}))),
+        folder(_stage(0.2).model_copy(update={"seed": SEED + 1})),
+        folder(_stage(0.2), finetuned=other),
+        folder(_stage(0.2, mixing)),
+        folder(_stage(0.2, mixing), pretrained=base),
+    ]
+    assert len({kept, *changed}) == 6
+
+
+def test_another_shard_has_other_images_and_does_not_depend_on_the_first(world, tmp_path):
+    stage = _stage(0.0)
+    first, _ = _make(world, stage, tmp_path / "00000.tar", index=0)
+    second, rows = _make(world, stage, tmp_path / "00001.tar", index=1)
+    _make(world, stage, tmp_path / "alone" / "00001.tar", tmp_path / "another pool", index=1)
+    assert sha256(tmp_path / "alone" / "00001.tar") == sha256(tmp_path / "00001.tar")
+    assert not {image.tobytes() for image in first.images} & {image.tobytes() for image in second.images}
+    assert set(first.keys).isdisjoint(second.keys) and rows["seed"].is_unique
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_matched_is_the_largest_threshold_that_accepts_the_share(seed):
+    rng = np.random.default_rng(seed)
+    p = rng.random(40).round(1 if seed % 2 else 6)  # with ties and without
+    for k in range(1, 41):
+        expected = max(t for t in p if (p >= t).mean() >= k / 40)
+        assert matched(p, k / 40) == expected
+        assert matched(p, k / 40) == np.quantile(p, 1 - k / 40, method="higher") or seed % 2 == 0
+    assert matched(p, 0.0) == p.max()
+
+
+def test_the_control_accepts_as_many_as_the_rejection_classifier(world, tmp_path):
+    threshold = world.threshold(0.4)
+    stage, out = _stage(threshold, per_class=20), tmp_path / "threshold.json"
+    match_threshold(
+        stage, world.finetuned, world.pretrained, world.judge, world.pixel_judge, tmp_path / "pool", out, 16
+    )
+    content = json.loads(out.read_text())
+    # of shard 0, so drawn here by hand
+    attempts = [(c, a) for c in range(CLASSES) for a in range(20)]
+    seeds = [image_seed(SEED, c, 0, a) for c, a in attempts]
+    images = sample(Denoiser.load(world.finetuned), seeds, SAMPLING, [c for c, _ in attempts])
+    own = np.arange(60), [c for c, _ in attempts]
+    ours, pixels = (
+        Judge.load(path, world.pretrained, torch.device("cpu")).probabilities(images)[own]
+        for path in (world.judge, world.pixel_judge)
+    )
+    count = int((ours >= threshold).sum())
+    assert 0 < count < 60 and content["n"] == 60
+    assert content["acceptance"] == content["pixel_acceptance"] == pytest.approx(count / 60)
+    assert content["threshold"] == pytest.approx(np.sort(pixels)[::-1][count - 1], abs=1e-4)
+
+
+def test_the_control_takes_its_own_judge_and_threshold_file(world, tmp_path):
+    p = np.sort(world.pixel_p.ravel())
+    threshold = float((p[100] + p[101]) / 2)
+    file = tmp_path / "threshold.json"
+    file.write_text(json.dumps({"threshold": threshold}))
+    _, rows = _make(world, _stage(1.0), tmp_path / "00002.tar", judge=world.pixel_judge, threshold_file=file)
+    expected = np.array([world.pixel_p[c, a] for c, a in zip(rows["class"], rows["attempt"], strict=True)])
+    np.testing.assert_allclose(rows["p"], expected, atol=1e-4)
+    assert (rows["accepted"] == (rows["p"] >= threshold)).all() and not rows["accepted"].all()
+
+
+def test_a_judge_of_other_classes_and_an_unconditional_denoiser_are_refused(world, tmp_path):
+    tiny.denoiser(6).save(tmp_path / "five.safetensors")
+    with pytest.raises(UserError, match=r"features\.safetensors: knows 3 classes, .*five\.safetensors 5"):
+        _make(world, _stage(0.2), tmp_path / "00002.tar", finetuned=tmp_path / "five.safetensors")
+    with pytest.raises(UserError, match=r"pretrained\.safetensors: an unconditional denoiser; .*ddrep finetune"):
+        _make(world, _stage(0.2), tmp_path / "00002.tar", finetuned=world.pretrained)
+    with pytest.raises(UserError, match="another denoiser"):
+        _make(world, _stage(0.2), tmp_path / "00002.tar", pretrained=world.finetuned)
+    assert not list(tmp_path.glob("00002*"))
