@@ -22,9 +22,16 @@ def test_format() -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("targets", [[], ["all"]], ids=["default", "all"])
-def test_documented_calls_plan_everything(tree: Tree, targets: list[str]) -> None:
-    done = tree.snakemake(*targets, "--cores", "8", "--resources", "gpu=4", "--dry-run", "--quiet", "rules")
+CALLS = {
+    "default": "--cores 8 --resources gpu=4",
+    "target first": "all --cores 8 --resources gpu=4",
+    "profile": "--workflow-profile workflow/profiles/local",
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
+def test_documented_calls_plan_everything(tree: Tree, call: str) -> None:
+    done = tree.snakemake(*call.split(), "--dry-run", "--quiet", "rules")
     assert done.returncode == 0, done.stderr
     counts = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if line.strip()}
     assert counts["all"] == "1"
