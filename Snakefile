@@ -29,8 +29,8 @@ except UserError as e:
 
 NAME, SEED = EXPERIMENT.experiment, EXPERIMENT.seed
 SHARDS_PER_SCALE = EXPERIMENT.synthesis.shards_per_scale
-# Jobs that everything waits for take half of the cores, and leave the rest to jobs that need not wait for them.
-HALF = max(1, (workflow.cores or 1) // 2)
+# Threads of the jobs that others wait for; beyond 4 a small denoiser gains nothing.
+WAITED_FOR = min(4, workflow.cores or 1)
 # `ddrep` is found beside the Python that runs Snakemake, activated or not.
 shell.prefix(f'PATH="$PATH:{Path(sys.executable).parent}"; ')
 

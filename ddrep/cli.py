@@ -53,7 +53,14 @@ class Verb(BaseModel):
         raise NotImplementedError
 
 
-class Data(Verb):
+class Light(Verb):
+    """Base of the verbs that do without torch, whose import takes longer than their work."""
+
+    def set_up(self) -> None:
+        pass
+
+
+class Data(Light):
     """Write one split of the labelled images as a shard."""
 
     stage: Stage[config.Data]
@@ -216,7 +223,7 @@ class PixelThreshold(Verb):
         match_threshold(self.stage, self.finetuned, self.pretrained, *judges, self.pool, self.out, self.batch)
 
 
-class Info(Verb):
+class Info(Light):
     """Write _info.json, with which timm and webdataset read a folder of shards as splits 1x, 2x, ..."""
 
     stage: Stage[config.Shard]
@@ -262,14 +269,7 @@ class Classify(Verb):
         run(self)
 
 
-class Report(Verb):
-    """Base of the verbs that do without torch, whose import takes longer than their work."""
-
-    def set_up(self) -> None:
-        pass
-
-
-class Table(Report):
+class Table(Light):
     """Write Table 3 or 4 (one row a run), its summary and its Markdown, and print it."""
 
     stage: Stage[config.Tables]
@@ -290,7 +290,7 @@ class Table(Report):
         run(self.stage, self.number, self.rows, self.out, self.summary, self.markdown)
 
 
-class Figure1(Report):
+class Figure1(Light):
     """Draw Figure 1: one class by three sources from the same starting noise."""
 
     stage: Stage[config.Figures]
@@ -305,7 +305,7 @@ class Figure1(Report):
         figure1(self.stage, self.shards, self.out)
 
 
-class Figure3(Report):
+class Figure3(Light):
     """Draw Figure 3: accepted images of several classes."""
 
     stage: Stage[config.Figures]
@@ -320,7 +320,7 @@ class Figure3(Report):
         figure3(self.stage, self.shard, self.out)
 
 
-class Figure4(Report):
+class Figure4(Light):
     """Draw Figure 4: top-1 against the scale of the synthetic images."""
 
     stage: Stage[config.Figures]
@@ -335,7 +335,7 @@ class Figure4(Report):
         figure4(self.stage, self.table, self.out)
 
 
-class Costs(Report):
+class Costs(Light):
     """Gather what the stages took: time and memory, images tried and kept."""
 
     files: CliPositionalArg[list[Path]]

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,21 @@ class Tree:
             file = self.path / f"overlay{number}.yaml"
             file.write_text(yaml.safe_dump(overlay))
             questions.append(["--configfile", file.name])
-        command, text = [sys.executable, str(Path(__file__).parent / "plans.py")], json.dumps(questions)
-        done = subprocess.run(command, cwd=self.path, input=text, stdout=subprocess.PIPE, text=True, check=True)
-        return [(status, answer) for status, answer in json.loads(done.stdout)]
+        cores = os.cpu_count() or 1
+        shares = [self._start_asking(questions[first::cores]) for first in range(min(cores, len(questions)))]
+        answers: dict[int, tuple[int, str]] = {}
+        for first, process in enumerate(shares):
+            told, _ = process.communicate()
+            assert process.returncode == 0
+            answers |= {first + cores * i: tuple(answer) for i, answer in enumerate(json.loads(told))}
+        return [answers[number] for number in range(len(overlays))]
+
+    def _start_asking(self, questions: list[list[str]]) -> subprocess.Popen[str]:
+        with tempfile.TemporaryFile("w+") as asked:
+            json.dump(questions, asked)
+            asked.seek(0)
+            command = [sys.executable, str(Path(__file__).parent / "plans.py")]
+            return subprocess.Popen(command, cwd=self.path, stdin=asked, stdout=subprocess.PIPE, text=True)
 
     def plans(self, overlays: list[dict[str, Any]]) -> list[list[Job]]:
         """The summary under each overlay."""

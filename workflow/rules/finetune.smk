@@ -14,7 +14,7 @@ rule finetune:
     priority: 100
     conda:
         "../../environment.yml"
-    threads: HALF
+    threads: WAITED_FOR
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,

@@ -91,7 +91,7 @@ rule pixel_threshold:
         "results/{experiment}/benchmarks/pixel-threshold/subset{subset}.tsv"
     conda:
         "../../environment.yml"
-    threads: HALF
+    threads: WAITED_FOR
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,

@@ -1,0 +1,281 @@
+"""Published checkpoints -> Denoiser: the ADM U-Nets of OpenAI's improved-diffusion and guided-diffusion.
+
+The architecture is read from the names and shapes of the state dict. What they cannot say (the image size, the heads,
+the schedule) is known for the published files, from the flags in the two repositories' READMEs, and given by options
+for any other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.schedule import Schedule
+from ddrep.denoiser.unet import UNet, UNetConfig
+from ddrep.errors import UserError
+from ddrep.files import sha256
+
+log = logging.getLogger("ddrep")
+
+FORMAT = "openai-adm"
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What names and shapes tell; see `UNetConfig`."""
+
+    model_channels: int
+    channel_mult: tuple[int, ...]
+    num_res_blocks: int
+    attention_levels: tuple[int, ...]
+    """Levels of the U-Net with attention, 0 the one at full resolution."""
+    out_channels: int
+    num_classes: int = 0
+    resblock_updown: bool = False
+    use_scale_shift_norm: bool = True
+    in_channels: int = 3
+
+    def level_sizes(self, image_size: int) -> list[int]:
+        """Width of each level's feature maps in pixels."""
+        return [math.ceil(image_size / 2**level) for level in range(len(self.channel_mult))]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What names and shapes do not tell; None where it is not known either. Of the two head settings one is wanted."""
+
+    image_size: int | None = None
+    num_heads: int | None = None
+    num_head_channels: int | None = None
+    new_attention_order: bool | None = None
+    schedule: Literal["cosine", "linear"] | None = None
+    num_steps: int | None = None
+    rescale_timesteps: bool | None = None
+
+    def overridden(self, given: Settings) -> Settings:
+        """These, except where `given` says otherwise; heads given in one way replace heads known in the other."""
+        changes = {k: v for k, v in dataclasses.asdict(given).items() if v is not None}
+        if {"num_heads", "num_head_channels"} & set(changes):
+            changes = {"num_heads": None, "num_head_channels": None, **changes}
+        return dataclasses.replace(self, **changes)
+
+    def missing(self) -> list[str]:
+        """The options that are still wanted."""
+        lacks = [k for k, v in dataclasses.asdict(self).items() if v is None and "head" not in k]
+        if self.num_heads is None and self.num_head_channels is None:
+            lacks.append("num_heads (or --num-head-channels)")
+        toggles = {"new_attention_order", "rescale_timesteps"}
+        return [f"--{'[no-]' if name in toggles else ''}{name.replace('_', '-')}" for name in lacks]
+
+
+# Flags of the READMEs; where they say nothing, the defaults of script_util.py (improved-diffusion rescales timesteps,
+# guided-diffusion does not). Files trained alike with other data or another loss share a line.
+PUBLISHED: dict[Architecture, tuple[str, Settings]] = {
+    Architecture(128, (1, 2, 3, 4), 3, (2, 3), 6): (
+        "imagenet64_uncond_100M_1500K.pt",
+        Settings(64, 4, None, False, "cosine", 4000, True),
+    ),
+    Architecture(192, (1, 2, 3, 4), 3, (2, 3), 6, 1000): (
+        "imagenet64_cond_270M_250K.pt",
+        Settings(64, 4, None, False, "cosine", 4000, False),
+    ),
+    Architecture(128, (1, 2, 2, 2), 3, (1, 2), 6): (
+        "cifar10_uncond_50M_500K.pt",
+        Settings(32, 4, None, False, "cosine", 4000, True),
+    ),
+    Architecture(128, (1, 1, 2, 2, 4, 4), 2, (4,), 6, use_scale_shift_norm=False): (
+        "lsun_uncond_100M_1200K_bs128.pt",
+        Settings(256, 1, None, False, "linear", 1000, False),
+    ),
+    Architecture(192, (1, 2, 3, 4), 3, (1, 2, 3), 6, 1000, resblock_updown=True): (
+        "64x64_diffusion.pt",
+        Settings(64, None, 64, True, "cosine", 1000, False),
+    ),
+    Architecture(256, (1, 1, 2, 3, 4), 2, (2, 3, 4), 6, 1000, resblock_updown=True): (
+        "128x128_diffusion.pt",
+        Settings(128, 4, None, False, "linear", 1000, False),
+    ),
+    Architecture(256, (1, 1, 2, 2, 4, 4), 2, (3, 4, 5), 6, 1000, resblock_updown=True): (
+        "256x256_diffusion.pt",
+        Settings(256, None, 64, False, "linear", 1000, False),
+    ),
+    Architecture(256, (1, 1, 2, 2, 4, 4), 2, (3, 4, 5), 6, resblock_updown=True): (
+        "256x256_diffusion_uncond.pt, lsun_*.pt or ffhq.pt",
+        Settings(256, None, 64, False, "linear", 1000, False),
+    ),
+}
+
+
+def run(file: Path, out: Path, given: Settings) -> None:
+    """Write the Denoiser of a published checkpoint to `out`, or raise UserError and write nothing."""
+    import_checkpoint(file, given).save(out)
+
+
+def import_checkpoint(file: Path, given: Settings | None = None) -> Denoiser:
+    """The Denoiser of a published checkpoint in float32, in evaluation mode. Raises UserError for any other file.
+
+    The weights stay in the mapped file until they are used, so this takes little memory.
+    """
+    given = given or Settings()
+    weights = read_tensors(file)
+    cfg, schedule, known = describe(file, shapes(weights), given)
+    with torch.device("meta"):
+        net = UNet(cfg)
+    net.load_state_dict({name: t.float() for name, t in weights.items()}, strict=True, assign=True)
+    provenance = {
+        "kind": "import",
+        "file": file.name,
+        "sha256": sha256(file),
+        "format": FORMAT,
+        "settings_of": known,
+        "given": {k: v for k, v in dataclasses.asdict(given).items() if v is not None},
+    }
+    # The file names no classes. As many names as rows also says that there is no null row: see Denoiser.null_row.
+    classes = tuple(str(label) for label in range(cfg.num_classes))
+    return Denoiser(net.eval().requires_grad_(False), schedule, provenance, classes)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """A pickled state dict, on the CPU, without running what a pickle may run on loading; mapped if its layout allows."""
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; give a published checkpoint (.pt)")
+    with file.open("rb") as f:
+        begins_as_zip = f.read(4) == b"PK\x03\x04"
+    mappable = zipfile.is_zipfile(file)
+    if begins_as_zip and not mappable:
+        raise UserError(f"{file}: truncated: its end is missing; fetch it again")
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
+    except pickle.UnpicklingError as e:
+        if "nsupported" in str(e) and "GLOBAL" in str(e):
+            raise UserError(f"{file}: refused: it holds Python objects, which can run code when loaded; expected a state "
+                            "dict of tensors alone") from None  # fmt: skip
+        raise UserError(f"{file}: not a readable PyTorch checkpoint; fetch it again") from None
+    except Exception as e:  # of arbitrary bytes the reader makes errors of many types
+        raise UserError(f"{file}: not a readable PyTorch checkpoint ({type(e).__name__}); fetch it again") from None
+    if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
+        raise UserError(f"{file}: holds a {type(state).__name__}; expected a state dict of tensors by name")
+    odd = [k for k, v in state.items() if not (isinstance(v, Tensor) and v.is_floating_point())]
+    if odd:
+        raise UserError(f"{file}: {_some(odd)}: not floating-point tensors; expected a U-Net's state dict")
+    return dict(state)
+
+
+def shapes(weights: Mapping[str, Tensor]) -> Shapes:
+    return {name: tuple(t.shape) for name, t in weights.items()}
+
+
+def describe(file: Path, found: Shapes, given: Settings) -> tuple[UNetConfig, Schedule, str | None]:
+    """Network, schedule and the published file whose settings were taken, of a state dict's names and shapes."""
+    architecture = _architecture(file, found)
+    known, settings = PUBLISHED.get(architecture, (None, Settings()))
+    settings = settings.overridden(given)
+    if missing := settings.missing():
+        raise UserError(f"{file}: not the architecture of a published file known here; give {', '.join(missing)}")
+    cfg = _config(file, architecture, settings)
+    _compare(file, found, cfg)
+    assert settings.schedule and settings.num_steps and settings.rescale_timesteps is not None
+    log.info("%s: the architecture of %s; %s", file, known or "no published file", settings)
+    return cfg, Schedule(settings.schedule, settings.num_steps, settings.rescale_timesteps), known
+
+
+def _architecture(file: Path, found: Shapes) -> Architecture:
+    """Read off the architecture; whether every other tensor agrees is for `_compare` to say."""
+
+    def shape(name: str, ndim: int = 4) -> tuple[int, ...]:
+        if len(found.get(name, ())) != ndim:
+            got = f"is {found[name]}" if name in found else "is not there"
+            raise UserError(f"{file}: {name} {got}; expected an ADM U-Net of improved-diffusion or guided-diffusion")
+        return found[name]
+
+    blocks = _numbers(found, "output_blocks")
+    # The last block of each decoder level but one resamples: by a second residual block, or by a convolution.
+    by_block = [i for i in blocks if _layer(found, i, "in_layers.2.weight")]
+    ends = by_block or [i for i in blocks if _layer(found, i, "conv.weight")]
+    num_res_blocks = ends[0] if ends else len(blocks) - 1
+    levels = range(len(ends) + 1)
+    base = shape("time_embed.0.weight", 2)[1]
+    widths = [shape(f"input_blocks.{1 + level * (num_res_blocks + 1)}.0.out_layers.3.weight")[0] for level in levels]
+    if odd := [width for width in widths if width % base or width % 32]:
+        raise UserError(f"{file}: {odd[0]} channels; expected a multiple of {base} (time_embed's) and of 32")
+    in_channels, out_channels = shape("input_blocks.0.0.weight")[1], shape("out.2.weight")[0]
+    if in_channels not in (1, 3) or out_channels not in (in_channels, 2 * in_channels):
+        raise UserError(f"{file}: {in_channels} channels in, {out_channels} out; expected 1 or 3 in (up-samplers are "
+                        "not imported), and as many or twice as many out")  # fmt: skip
+    return Architecture(
+        model_channels=base,
+        channel_mult=tuple(width // base for width in widths),
+        num_res_blocks=num_res_blocks,
+        attention_levels=tuple(i for i in levels if f"input_blocks.{1 + i * (num_res_blocks + 1)}.1.qkv.weight" in found),
+        out_channels=out_channels,
+        num_classes=shape("label_emb.weight", 2)[0] if "label_emb.weight" in found else 0,
+        resblock_updown=bool(by_block),
+        use_scale_shift_norm=shape("middle_block.0.emb_layers.1.weight", 2)[0] == 2 * widths[-1],
+        in_channels=in_channels,
+    )  # fmt: skip
+
+
+def _numbers(found: Shapes, prefix: str) -> list[int]:
+    """The numbers N of PREFIX.N.*, in order."""
+    parts = (name.split(".") for name in found)
+    return sorted({int(p[1]) for p in parts if p[0] == prefix and len(p) > 1 and p[1].isdecimal()})
+
+
+def _layer(found: Shapes, block: int, name: str) -> bool:
+    """Whether an output block has this layer behind its first, be there attention between or not."""
+    return any(f"output_blocks.{block}.{i}.{name}" in found for i in (1, 2))
+
+
+def _config(file: Path, architecture: Architecture, settings: Settings) -> UNetConfig:
+    """The network's configuration; UserError if image size or heads do not go with the widths."""
+    assert settings.image_size is not None and settings.new_attention_order is not None
+    sizes = architecture.level_sizes(settings.image_size)
+    if len(set(sizes)) < len(sizes):
+        raise UserError(f"{file}: --image-size {settings.image_size}: too small for {len(sizes)} levels")
+    heads, head_channels = settings.num_heads, settings.num_head_channels
+    if heads is not None and head_channels is not None:
+        raise UserError(f"{file}: --num-heads and --num-head-channels: give one of them")
+    levels = {*architecture.attention_levels, len(sizes) - 1}
+    for width in sorted(architecture.model_channels * architecture.channel_mult[i] for i in levels):
+        if width % (heads or head_channels or 1):
+            option = f"--num-heads {heads}" if heads else f"--num-head-channels {head_channels}"
+            raise UserError(f"{file}: {option} does not divide an attention layer's {width} channels")
+    fields: dict[str, Any] = dataclasses.asdict(architecture)
+    attention = tuple(sizes[i] for i in fields.pop("attention_levels"))
+    return UNetConfig(
+        **fields, image_size=settings.image_size, attention_sizes=attention, num_heads=heads or UNetConfig.num_heads,
+        num_head_channels=head_channels, new_attention_order=settings.new_attention_order,
+    )  # fmt: skip
+
+
+def _compare(file: Path, found: Shapes, cfg: UNetConfig) -> None:
+    """Raise UserError, with what differs, unless names and shapes are those of the network."""
+    with torch.device("meta"):
+        expected = shapes(UNet(cfg).state_dict())
+    reshaped = [f"{k} {found[k]} instead of {v}" for k, v in expected.items() if k in found and found[k] != v]
+    differences = {
+        "missing": [k for k in expected if k not in found],
+        "unexpected": [k for k in found if k not in expected],
+        "of another shape": reshaped,
+    }
+    if any(differences.values()):
+        text = "; ".join(f"{kind}: {_some(names)}" for kind, names in differences.items() if names)
+        raise UserError(f"{file}: not quite an ADM U-Net: {text}")
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first three, and how many there are."""
+    listed = list(names)
+    return ", ".join(listed[:3]) + (f", ... ({len(listed)} in all)" if len(listed) > 3 else "")
