@@ -29,7 +29,10 @@ class Denoiser:
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it came from: file, digest, the training section, images seen."""
     classes: tuple[str, ...] = ()
-    """Names of the classes of a class-conditional denoiser, by label; the null row is not among them."""
+    """Names of the classes of a class-conditional denoiser, by label; the null row is not among them.
+
+    As many names as the label table has rows: there is no null row, as in published class-conditional files.
+    """
 
     @property
     def device(self) -> torch.device:
@@ -43,7 +46,12 @@ class Denoiser:
 
     @property
     def null_row(self) -> int:
-        """The label that stands for no class: always the last row of the table."""
+        """The label that stands for no class: the last row of the table. UserError if every row is a class."""
+        if self.classes and len(self.classes) == self.net.cfg.num_classes:
+            raise UserError(
+                f"denoiser {self.provenance.get('file', '')}: all {len(self.classes)} rows of its label table are classes, "
+                "but a row that stands for none is wanted; start from an unconditional denoiser"
+            )
         return self.net.cfg.num_classes - 1
 
     @property

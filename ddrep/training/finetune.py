@@ -156,6 +156,7 @@ def run(
         pd.DataFrame(margins.rows, columns=["step", "label_margin"]).to_parquet(draft, index=False)
     attempts = [(label, attempt) for label in range(min(20, model.null_row)) for attempt in range(GRID_ATTEMPTS)]
     seeds = [image_seed(stage.seed, label, 0, attempt) for label, attempt in attempts]
-    save_grid(sample(model, seeds, Sampling(guidance_scale=0, eta=1), [label for label, _ in attempts]), GRID_ATTEMPTS, grid)
+    samples = sample(model, seeds, Sampling(guidance_scale=0, eta=1), [label for label, _ in attempts])
+    save_grid(samples, GRID_ATTEMPTS, grid)
     model.save(out)
     margins.file.unlink(missing_ok=True)
