@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import math
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -148,7 +149,7 @@ def import_checkpoint(file: Path, given: Settings | None = None) -> Denoiser:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """A pickled state dict, on the CPU, without running what a pickle may run on loading; mapped if its layout allows."""
+    """A pickled state dict, on the CPU, without running what is in it; mapped if the file's layout allows."""
     if not file.is_file():
         raise UserError(f"{file}: no such file; give a published checkpoint (.pt)")
     with file.open("rb") as f:
@@ -157,14 +158,16 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     if begins_as_zip and not mappable:
         raise UserError(f"{file}: truncated: its end is missing; fetch it again")
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
-    except pickle.UnpicklingError as e:
-        if "nsupported" in str(e) and "GLOBAL" in str(e):
-            raise UserError(f"{file}: refused: it holds Python objects, which can run code when loaded; expected a state "
-                            "dict of tensors alone") from None  # fmt: skip
-        raise UserError(f"{file}: not a readable PyTorch checkpoint; fetch it again") from None
+        with warnings.catch_warnings(action="ignore"):  # torch's remarks on odd pickles: one line says all
+            state = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
     except Exception as e:  # of arbitrary bytes the reader makes errors of many types
-        raise UserError(f"{file}: not a readable PyTorch checkpoint ({type(e).__name__}); fetch it again") from None
+        if isinstance(e, pickle.UnpicklingError) and "GLOBAL" in str(e):
+            reason = (
+                "refused: it holds Python objects, which can run code when loaded; expected a state dict of tensors"
+            )
+        else:
+            reason = f"not a readable PyTorch checkpoint ({type(e).__name__}); fetch it again"
+        raise UserError(f"{file}: {reason}") from None
     if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
         raise UserError(f"{file}: holds a {type(state).__name__}; expected a state dict of tensors by name")
     odd = [k for k, v in state.items() if not (isinstance(v, Tensor) and v.is_floating_point())]
@@ -207,7 +210,8 @@ def _architecture(file: Path, found: Shapes) -> Architecture:
     num_res_blocks = ends[0] if ends else len(blocks) - 1
     levels = range(len(ends) + 1)
     base = shape("time_embed.0.weight", 2)[1]
-    widths = [shape(f"input_blocks.{1 + level * (num_res_blocks + 1)}.0.out_layers.3.weight")[0] for level in levels]
+    first = [1 + level * (num_res_blocks + 1) for level in levels]  # the first input block of each level
+    widths = [shape(f"input_blocks.{i}.0.out_layers.3.weight")[0] for i in first]
     if odd := [width for width in widths if width % base or width % 32]:
         raise UserError(f"{file}: {odd[0]} channels; expected a multiple of {base} (time_embed's) and of 32")
     in_channels, out_channels = shape("input_blocks.0.0.weight")[1], shape("out.2.weight")[0]
@@ -218,13 +222,13 @@ def _architecture(file: Path, found: Shapes) -> Architecture:
         model_channels=base,
         channel_mult=tuple(width // base for width in widths),
         num_res_blocks=num_res_blocks,
-        attention_levels=tuple(i for i in levels if f"input_blocks.{1 + i * (num_res_blocks + 1)}.1.qkv.weight" in found),
+        attention_levels=tuple(i for i in levels if f"input_blocks.{first[i]}.1.qkv.weight" in found),
         out_channels=out_channels,
         num_classes=shape("label_emb.weight", 2)[0] if "label_emb.weight" in found else 0,
         resblock_updown=bool(by_block),
         use_scale_shift_norm=shape("middle_block.0.emb_layers.1.weight", 2)[0] == 2 * widths[-1],
         in_channels=in_channels,
-    )  # fmt: skip
+    )
 
 
 def _numbers(found: Shapes, prefix: str) -> list[int]:
