@@ -90,9 +90,13 @@ class Denoiser:
                 meta = f.metadata() or {}
                 weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
         except FileNotFoundError:
-            raise UserError(f"{path}: no such denoiser file; make one with `ddrep pretrain`") from None
+            raise UserError(
+                f"{path}: no such denoiser file; make one with `ddrep pretrain` or `ddrep import`"
+            ) from None
         except (SafetensorError, OSError) as e:
-            raise UserError(f"{path}: not a readable safetensors file ({e}); expected one written by ddrep") from None
+            raise UserError(
+                f"{path}: not a readable safetensors file ({e}); expected one written by ddrep; see `ddrep import`"
+            ) from None
         if meta.get("format") != FORMAT:
             raise UserError(f"{path}: not a ddrep denoiser; expected one made by `ddrep pretrain` or `ddrep finetune`")
         net = UNet(network_config(json.loads(meta["network"])))
