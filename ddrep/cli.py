@@ -296,9 +296,12 @@ class Classify(Verb):
     """Predictions (.parquet) to write."""
 
     def run(self) -> None:
+        from ddrep.runs import Run
         from ddrep.training.classifier import run
 
-        run(self)
+        kind = self.architecture, self.stage.config.mixed, self.source, self.scale, self.train_seed
+        job = Run(self.subset, *kind, real=self.real is not None)
+        run(self.stage, job, self.real, self.synthetic, self.test, self.out, self.predictions)
 
 
 class Table(Light):

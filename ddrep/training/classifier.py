@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,51 +14,60 @@ import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
-from ddrep.config import SYNTHETIC, Classifier, Mix
-from ddrep.data.batches import batch_indices, steps_for
+from ddrep.config import SYNTHETIC, Classifier, Mix, Stage, Training
+from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.device import autocast, pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
+from ddrep.runs import Run
 from ddrep.training.loop import LoopConfig, step_seed, train
 from ddrep.training.networks import build_classifier, fit_to_size
-from ddrep.training.pretrain import to_unit
-
-if TYPE_CHECKING:
-    from ddrep.cli import Classify
 
 log = logging.getLogger("ddrep")
 TEST_BATCH = 500
 
 
-def run(verb: Classify) -> None:
-    """`ddrep classify`: train, test, and write the row and the predictions. Raises UserError."""
-    _check_options(verb)
-    images, n_real = training_images(verb.real, verb.synthetic)
-    test = read_shards([verb.test])
-    _check_alike(verb.test, test, images)
-    cfg = verb.stage.config
-    added = verb.scale * cfg.per_class * len(images.classes) if verb.source == "real-equal-steps" else 0
+def run(
+    stage: Stage[Training],
+    job: Run,
+    real: Path | None,
+    synthetic: list[Path],
+    test_shard: Path,
+    out: Path,
+    detail: Path,
+) -> None:
+    """Train and test the classifier `job`; write its row to `out` and its predictions to `detail`. Raises UserError."""
+    _check_options(stage, job, real, synthetic)
+    images, n_real = training_images(real, synthetic)
+    test = read_shards([test_shard])
+    _check_alike(test_shard, test, images)
+    cfg = stage.config
+    added = job.scale * cfg.per_class * len(images.classes) if job.source == "real-equal-steps" else 0
     steps = steps_for(cfg.classifier.epochs, len(images) + added, cfg.classifier.batch)
     log.info("%d real and %d synthetic images, %d steps", n_real, len(images) - n_real, steps)
-    inputs = [sha256(path) for path in _training_shards(verb)]
-    unique = (verb.stage.model_dump_json(), verb.architecture, str(verb.train_seed), str(steps), *inputs)
+    inputs = [sha256(path) for path in ([real] if real else []) + synthetic]
+    state = state_path("classifier", stage.model_dump_json(), job.architecture, str(job.seed), str(steps), *inputs)
     net = fit(
         images,
-        verb.architecture,
+        job.architecture,
         cfg.classifier,
         mixed=cfg.mixed,
         steps=steps,
-        seed=run_seed(verb.stage.seed, verb.train_seed),
+        seed=run_seed(stage.seed, job.seed),
         device=pick_device(),
-        state=state_path("classifier", *unique),
+        state=state,
     )
     predictions = predict(net, test, cfg.classifier.precision)
-    row = _row(verb, n_real, len(images) - n_real, steps, predictions)
-    log.info("top-1 %.2f%% of %d test images", row["top1"].item(), len(test))
-    with written_whole(verb.out, verb.predictions) as (row_file, predictions_file):
+    top1 = 100 * float((predictions["label"] == predictions["prediction"]).mean())
+    counts = {"n_real": n_real, "n_synthetic": len(images) - n_real, "epochs": cfg.classifier.epochs, "steps": steps}
+    fields = ("subset", "architecture", "mix", "source", "scale", "seed")
+    row = pd.DataFrame([{name: getattr(job, name) for name in fields} | {"top1": top1} | counts])
+    log.info("top-1 %.2f%% of %d test images", top1, len(test))
+    with written_whole(out, detail) as (row_file, predictions_file):
         row.to_parquet(row_file, index=False)
         predictions.to_parquet(predictions_file, index=False)
+    state.unlink(missing_ok=True)
 
 
 def training_images(real: Path | None, synthetic: list[Path]) -> tuple[LabelledImages, int]:
@@ -168,38 +176,17 @@ def predict(net: nn.Module, test: LabelledImages, precision: str) -> pd.DataFram
     return pd.DataFrame({"key": test.keys, "label": test.labels, "prediction": p.argmax(1), "p_label": p_label})
 
 
-def _row(verb: Classify, n_real: int, n_synthetic: int, steps: int, predictions: pd.DataFrame) -> pd.DataFrame:
-    row = {
-        "subset": verb.subset,
-        "architecture": verb.architecture,
-        "mix": verb.stage.config.mixed,
-        "source": verb.source,
-        "scale": verb.scale,
-        "seed": verb.train_seed,
-        "top1": 100 * float((predictions["label"] == predictions["prediction"]).mean()),
-        "n_real": n_real,
-        "n_synthetic": n_synthetic,
-        "epochs": verb.stage.config.classifier.epochs,
-        "steps": steps,
-    }
-    return pd.DataFrame([row])
-
-
-def _training_shards(verb: Classify) -> list[Path]:
-    return [verb.real, *verb.synthetic] if verb.real else verb.synthetic
-
-
-def _check_options(verb: Classify) -> None:
+def _check_options(stage: Stage[Training], job: Run, real: Path | None, synthetic: list[Path]) -> None:
     """Raise UserError for options that contradict each other: a wrong row would be believed."""
-    if not _training_shards(verb):
+    if not (real or synthetic):
         raise UserError("classify: no training images; give --real SHARD, synthetic shards, or both")
-    if verb.source not in SYNTHETIC and verb.synthetic:
-        raise UserError(f"--source {verb.source}: is for real images alone; name the source of {verb.synthetic[0]}")
-    if verb.source in SYNTHETIC and not verb.synthetic:
-        raise UserError(f"--source {verb.source}: expected its shards after the options")
-    if (verb.source == "real") != (verb.scale == 0):
-        raise UserError(f"--source {verb.source} --scale {verb.scale}: expected scale 0 for real, 1 or more for others")
-    if verb.source == "real-equal-steps" and not verb.stage.config.per_class:
+    if job.source not in SYNTHETIC and synthetic:
+        raise UserError(f"--source {job.source}: is for real images alone; name the source of {synthetic[0]}")
+    if job.source in SYNTHETIC and not synthetic:
+        raise UserError(f"--source {job.source}: expected its shards after the options")
+    if (job.source == "real") != (job.scale == 0):
+        raise UserError(f"--source {job.source} --scale {job.scale}: expected scale 0 for real, 1 or more for others")
+    if job.source == "real-equal-steps" and not stage.config.per_class:
         raise UserError("--source real-equal-steps: per_class (images a class in 1x) is missing in the stage")
 
 

@@ -159,4 +159,5 @@ def run(
     samples = sample(model, seeds, Sampling(guidance_scale=0, eta=1), [label for label, _ in attempts])
     save_grid(samples, GRID_ATTEMPTS, grid)
     model.save(out)
-    margins.file.unlink(missing_ok=True)
+    for file in (state, margins.file):
+        file.unlink(missing_ok=True)

@@ -61,8 +61,9 @@ def train(
 ) -> N:
     """Minimise `loss_at(step)` for cfg.steps steps and return the EMA of `net` (or `net` itself without EMA).
 
-    `state`: file of the unfinished run, read if it is there and removed at the end. Whatever `loss_at` draws from the
-    global generator is seeded a step, so an interrupted run gives bitwise the weights of an unbroken one on a CPU.
+    `state`: file of the unfinished run, read if it is there; the caller removes it once the result is safe. Whatever
+    `loss_at` draws from the global generator is seeded a step, so an interrupted run gives bitwise the weights of an
+    unbroken one on a CPU.
     `on_step(step, ema)` is called behind every step (1-based), under the EMA weights.
     """
     ema = _ema_of(net) if cfg.ema_decay else net
@@ -85,8 +86,8 @@ def train(
         if state and time.monotonic() - saved > cfg.save_every:
             _save(state, step + 1, net, ema, optimizer)
             saved = time.monotonic()
-    if state:
-        state.unlink(missing_ok=True)
+    if state and time.monotonic() - started > cfg.save_every:
+        _save(state, cfg.steps, net, ema, optimizer)
     return ema
 
 

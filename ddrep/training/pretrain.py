@@ -62,3 +62,4 @@ def run(stage: Stage[Pretrain], out: Path, grid: Path | None) -> None:
         seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(64)]
         save_grid(sample(denoiser, seeds, Sampling(steps=20, eta=1)), 8, grid)
     denoiser.save(out)
+    state.unlink(missing_ok=True)

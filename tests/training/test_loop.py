@@ -55,7 +55,8 @@ def test_a_killed_run_ends_in_the_weights_of_an_unbroken_one(kill_at, kill_in, e
     assert state.exists() == (kill_at > 1 or kill_in == "loss")
     torch.manual_seed(99)  # what came before the resumption must not matter
     assert _equal(_train(state, ema_decay=ema_decay), unbroken)
-    assert list(state.parent.iterdir()) == [], "the state is removed at the end, and no draft is left"
+    assert list(state.parent.iterdir()) == [state], "kept until the caller has its result, and no draft is left"
+    assert _equal(_train(state, ema_decay=ema_decay), unbroken), "a caller killed before it wrote trains no more"
 
 
 def test_two_kills_are_as_good_as_one(tmp_path):
