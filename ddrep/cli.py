@@ -165,18 +165,23 @@ class Features(Verb):
         extract(self.stage, self.denoiser, self.images, self.out)
 
 
-class Rejection(Verb):
-    """Train the rejection classifier on denoiser features."""
+class Head(Verb):
+    """Base of the verbs that train a rejection classifier."""
 
-    stage: Stage[config.Head]
-    features: Path
-    """Features of the training images."""
     train: Path
     """Shard of labelled training images."""
     out: Path
     """Classifier (.safetensors) to write."""
     report: Path
     """Accuracy, confusion and calibration on the held-out images (.json) to write."""
+
+
+class Rejection(Head):
+    """Train the rejection classifier on denoiser features."""
+
+    stage: Stage[config.Head]
+    features: Path
+    """Features of the training images."""
 
     def run(self) -> None:
         from ddrep.training.heads import run_features
@@ -184,16 +189,10 @@ class Rejection(Verb):
         run_features(self.stage, self.features, self.train, self.out, self.report)
 
 
-class PixelRejection(Verb):
+class PixelRejection(Head):
     """Train the control: a rejection classifier on pixels."""
 
     stage: Stage[config.PixelHead]
-    train: Path
-    """Shard of labelled training images."""
-    out: Path
-    """Classifier (.safetensors) to write."""
-    report: Path
-    """Accuracy, confusion and calibration on the held-out images (.json) to write."""
 
     def run(self) -> None:
         from ddrep.training.heads import run_pixels
@@ -201,8 +200,8 @@ class PixelRejection(Verb):
         run_pixels(self.stage, self.train, self.out, self.report)
 
 
-class Synthesize(Verb):
-    """Generate one shard of accepted images."""
+class Drawing(Verb):
+    """Base of the verbs that draw candidates and judge them."""
 
     stage: Stage[config.Shard]
     finetuned: Path
@@ -210,15 +209,20 @@ class Synthesize(Verb):
     pretrained: Path
     """The unconditional denoiser, whose features judge."""
     judge: Path
-    """The rejection classifier, on features or on pixels."""
-    threshold_file: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
-    """JSON made by pixel-threshold; its threshold replaces the section's. Empty: none."""
-    index: Count
-    """Number of the shard."""
+    """The rejection classifier: on features or, for synthesize, on pixels."""
     pool: Path
     """Folder in which candidates outlive this command."""
     batch: Annotated[int, Ge(1)] = 250
     """Images drawn at once; does not change them."""
+
+
+class Synthesize(Drawing):
+    """Generate one shard of accepted images."""
+
+    threshold_file: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
+    """JSON made by pixel-threshold; its threshold replaces the section's. Empty: none."""
+    index: Count
+    """Number of the shard."""
     out: Path
     """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
 
@@ -229,22 +233,11 @@ class Synthesize(Verb):
         run(self.stage, *inputs, self.index, self.pool, self.out, self.batch)
 
 
-class PixelThreshold(Verb):
+class PixelThreshold(Drawing):
     """Choose the threshold at which the control on pixels accepts as many candidates as the rejection classifier."""
 
-    stage: Stage[config.Shard]
-    finetuned: Path
-    """The class-conditional denoiser."""
-    pretrained: Path
-    """The unconditional denoiser, whose features judge."""
-    judge: Path
-    """The rejection classifier on features."""
     pixel_judge: Path
     """The control on pixels."""
-    pool: Path
-    """Folder in which candidates outlive this command."""
-    batch: Annotated[int, Ge(1)] = 250
-    """Images drawn at once; does not change them."""
     out: Path
     """Threshold and acceptance rates (.json) to write."""
 
@@ -325,14 +318,19 @@ class Table(Light):
         run(self.stage, self.number, self.rows, self.out, self.summary, self.markdown)
 
 
-class Figure1(Light):
-    """Draw Figure 1: one class by three sources from the same starting noise."""
+class Figure(Light):
+    """Base of the verbs that draw a figure."""
 
     stage: Stage[config.Figures]
-    shards: CliPositionalArg[list[Path]]
-    """First shards of improved-ddpm, classifier-free and ours."""
     out: Path
     """PNG to write; a PDF is written beside it."""
+
+
+class Figure1(Figure):
+    """Draw Figure 1: one class by three sources from the same starting noise."""
+
+    shards: CliPositionalArg[list[Path]]
+    """First shards of improved-ddpm, classifier-free and ours."""
 
     def run(self) -> None:
         from ddrep.reporting.figures import figure1
@@ -340,14 +338,11 @@ class Figure1(Light):
         figure1(self.stage, self.shards, self.out)
 
 
-class Figure3(Light):
+class Figure3(Figure):
     """Draw Figure 3: accepted images of several classes."""
 
-    stage: Stage[config.Figures]
     shard: Path
     """First shard of ours."""
-    out: Path
-    """PNG to write; a PDF is written beside it."""
 
     def run(self) -> None:
         from ddrep.reporting.figures import figure3
@@ -355,14 +350,11 @@ class Figure3(Light):
         figure3(self.stage, self.shard, self.out)
 
 
-class Figure4(Light):
+class Figure4(Figure):
     """Draw Figure 4: top-1 against the scale of the synthetic images."""
 
-    stage: Stage[config.Figures]
     table: Path
     """Table 4 (.parquet)."""
-    out: Path
-    """PNG to write; a PDF is written beside it."""
 
     def run(self) -> None:
         from ddrep.reporting.figures import figure4
