@@ -94,13 +94,13 @@ class Pretrain(Verb):
 
 
 class Import(Verb):
-    """Make a denoiser of a published checkpoint: a U-Net of improved-diffusion or guided-diffusion.
+    """Make a denoiser of a published checkpoint: a U-Net of improved-diffusion, guided-diffusion or ermongroup/ddim.
 
     Options are for what the file does not tell; for the published files it is known.
     """
 
     file: CliPositionalArg[Path]
-    """The checkpoint (.pt): a state dict of tensors."""
+    """The checkpoint (.pt, .pth): a state dict of tensors, or ddim's list."""
     image_size: Annotated[int, Gt(0)] | None = None
     """Pixels a side."""
     num_heads: Annotated[int, Gt(0)] | None = None

@@ -1,8 +1,8 @@
-"""Published checkpoints -> Denoiser: the ADM U-Nets of OpenAI's improved-diffusion and guided-diffusion.
+"""Published checkpoints -> Denoiser: OpenAI's improved-diffusion and guided-diffusion, and ermongroup/ddim.
 
 The architecture is read from the names and shapes of the state dict. What they cannot say (the image size, the heads,
-the schedule) is known for the published files, from the flags in the two repositories' READMEs, and given by options
-for any other.
+the schedule) is known for the published files, from the flags in OpenAI's READMEs and the configs of ermongroup/ddim,
+and given by options for any other.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from ddrep.denoiser import ho
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
@@ -29,7 +30,6 @@ from ddrep.files import sha256
 
 log = logging.getLogger("ddrep")
 
-FORMAT = "openai-adm"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -47,6 +47,7 @@ class Architecture:
     resblock_updown: bool = False
     use_scale_shift_norm: bool = True
     in_channels: int = 3
+    ho_details: bool = False
 
     def level_sizes(self, image_size: int) -> list[int]:
         """Width of each level's feature maps in pixels."""
@@ -81,8 +82,8 @@ class Settings:
         return [f"--{'[no-]' if name in toggles else ''}{name.replace('_', '-')}" for name in lacks]
 
 
-# Flags of the READMEs; where they say nothing, the defaults of script_util.py (improved-diffusion rescales timesteps,
-# guided-diffusion does not). Files trained alike with other data or another loss share a line.
+# The READMEs' flags; where they say nothing, the defaults of script_util.py (improved-diffusion rescales timesteps,
+# guided-diffusion does not); ddim's configs. Files trained alike with other data or another loss share a line.
 PUBLISHED: dict[Architecture, tuple[str, Settings]] = {
     Architecture(128, (1, 2, 3, 4), 3, (2, 3), 6): (
         "imagenet64_uncond_100M_1500K.pt",
@@ -116,7 +117,21 @@ PUBLISHED: dict[Architecture, tuple[str, Settings]] = {
         "256x256_diffusion_uncond.pt, lsun_*.pt or ffhq.pt",
         Settings(256, None, 64, False, "linear", 1000, False),
     ),
+    Architecture(128, (1, 2, 2, 2, 4), 2, (2,), 3, use_scale_shift_norm=False, ho_details=True): (
+        "ermongroup/ddim's CelebA-64 checkpoint",
+        Settings(64, 1, None, False, "linear", 1000, False),
+    ),
+    Architecture(128, (1, 2, 2, 2), 2, (1,), 3, use_scale_shift_norm=False, ho_details=True): (
+        "ermongroup/ddim's CIFAR-10 checkpoint",
+        Settings(32, 1, None, False, "linear", 1000, False),
+    ),
+    Architecture(128, (1, 1, 2, 2, 4, 4), 2, (4,), 3, use_scale_shift_norm=False, ho_details=True): (
+        "ermongroup/ddim's LSUN checkpoints",
+        Settings(256, 1, None, False, "linear", 1000, False),
+    ),
 }
+HO = Settings(num_heads=1, new_attention_order=False, rescale_timesteps=False)
+"""What the layout of ermongroup/ddim says of every network."""
 
 
 def run(file: Path, out: Path, given: Settings) -> None:
@@ -131,7 +146,9 @@ def import_checkpoint(file: Path, given: Settings | None = None) -> Denoiser:
     """
     given = given or Settings()
     weights = read_tensors(file)
-    cfg, schedule, known = describe(file, shapes(weights), given)
+    ho_details = ho.is_ho(weights)
+    weights = ho.in_our_names(weights) if ho_details else weights
+    cfg, schedule, known = describe(file, shapes(weights), given, ho_details)
     with torch.device("meta"):
         net = UNet(cfg)
     net.load_state_dict({name: t.float() for name, t in weights.items()}, strict=True, assign=True)
@@ -139,7 +156,7 @@ def import_checkpoint(file: Path, given: Settings | None = None) -> Denoiser:
         "kind": "import",
         "file": file.name,
         "sha256": sha256(file),
-        "format": FORMAT,
+        "format": "ermongroup-ddim" if ho_details else "openai-adm",
         "settings_of": known,
         "given": {k: v for k, v in dataclasses.asdict(given).items() if v is not None},
     }
@@ -168,22 +185,34 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         else:
             reason = f"not a readable PyTorch checkpoint ({type(e).__name__}); fetch it again"
         raise UserError(f"{file}: {reason}") from None
+    state = _unwrapped(state)
     if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
         raise UserError(f"{file}: holds a {type(state).__name__}; expected a state dict of tensors by name")
     odd = [k for k, v in state.items() if not (isinstance(v, Tensor) and v.is_floating_point())]
     if odd:
         raise UserError(f"{file}: {_some(odd)}: not floating-point tensors; expected a U-Net's state dict")
-    return dict(state)
+    bare = {name.removeprefix("module."): t for name, t in state.items()}
+    return bare if len(bare) == len(state) else dict(state)
+
+
+def _unwrapped(state: object) -> object:
+    """ermongroup/ddim saves [weights, optimizer, epoch, step, EMA weights]; without EMA the last is missing."""
+    if not isinstance(state, list):
+        return state
+    kept = [part for part in state[-1:] + state[:1] if isinstance(part, dict)]
+    return kept[0] if kept else state
 
 
 def shapes(weights: Mapping[str, Tensor]) -> Shapes:
     return {name: tuple(t.shape) for name, t in weights.items()}
 
 
-def describe(file: Path, found: Shapes, given: Settings) -> tuple[UNetConfig, Schedule, str | None]:
-    """Network, schedule and the published file whose settings were taken, of a state dict's names and shapes."""
-    architecture = _architecture(file, found)
-    known, settings = PUBLISHED.get(architecture, (None, Settings()))
+def describe(
+    file: Path, found: Shapes, given: Settings, ho_details: bool = False
+) -> tuple[UNetConfig, Schedule, str | None]:
+    """Network, schedule and the published file whose settings were taken, of a state dict's names (ours) and shapes."""
+    architecture = dataclasses.replace(_architecture(file, found), ho_details=ho_details)
+    known, settings = PUBLISHED.get(architecture, (None, HO if ho_details else Settings()))
     settings = settings.overridden(given)
     if missing := settings.missing():
         raise UserError(f"{file}: not the architecture of a published file known here; give {', '.join(missing)}")
@@ -248,6 +277,8 @@ def _config(file: Path, architecture: Architecture, settings: Settings) -> UNetC
     sizes = architecture.level_sizes(settings.image_size)
     if len(set(sizes)) < len(sizes):
         raise UserError(f"{file}: --image-size {settings.image_size}: too small for {len(sizes)} levels")
+    if architecture.ho_details and settings.image_size % 2 ** (len(sizes) - 1):
+        raise UserError(f"{file}: --image-size {settings.image_size}: expected a multiple of {2 ** (len(sizes) - 1)}")
     heads, head_channels = settings.num_heads, settings.num_head_channels
     if heads is not None and head_channels is not None:
         raise UserError(f"{file}: --num-heads and --num-head-channels: give one of them")
@@ -275,8 +306,9 @@ def _compare(file: Path, found: Shapes, cfg: UNetConfig) -> None:
         "of another shape": reshaped,
     }
     if any(differences.values()):
-        text = "; ".join(f"{kind}: {_some(names)}" for kind, names in differences.items() if names)
-        raise UserError(f"{file}: not quite an ADM U-Net: {text}")
+        kind = "the U-Net of ermongroup/ddim (names are ADM's)" if cfg.ho_details else "an ADM U-Net"
+        text = "; ".join(f"{what}: {_some(names)}" for what, names in differences.items() if names)
+        raise UserError(f"{file}: not quite {kind}: {text}")
 
 
 def _some(names: Iterable[str]) -> str:

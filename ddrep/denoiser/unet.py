@@ -40,18 +40,22 @@ class UNetConfig:
     dropout: float = 0.0
     num_classes: int = 0
     """Rows of the label table, the null row included; 0 for an unconditional network."""
+    ho_details: bool = False
+    """Times embedded, strided convolutions padded and norms' eps as in the DDPM U-Net of ermongroup/ddim."""
 
 
-def timestep_embedding(t: Tensor, dim: int) -> Tensor:
-    """Sinusoidal embedding of times `t` (N,), in embedded units 0..1000 -> (N, dim), cosines first."""
+def timestep_embedding(t: Tensor, dim: int, ho_details: bool = False) -> Tensor:
+    """Sinusoidal embedding of times `t` (N,), in embedded units 0..1000 -> (N, dim), cosines first (Ho: sines)."""
     half = dim // 2
-    freqs = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=t.dtype, device=t.device) / half)
+    last = half - 1 if ho_details else half
+    freqs = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=t.dtype, device=t.device) / last)
     args = t[:, None] * freqs[None]
-    return F.pad(torch.cat([args.cos(), args.sin()], dim=1), (0, dim % 2))
+    waves = [args.sin(), args.cos()] if ho_details else [args.cos(), args.sin()]
+    return F.pad(torch.cat(waves, dim=1), (0, dim % 2))
 
 
-def group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels)
+def group_norm(cfg: UNetConfig, channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, channels, eps=1e-6 if cfg.ho_details else 1e-5)
 
 
 def _zeroed(module: nn.Module) -> nn.Module:
@@ -69,6 +73,17 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
+
+
+class HoDownsample(nn.Module):
+    """Halve an even resolution by a strided convolution that is padded at the right and below alone."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(F.pad(x, (0, 1, 0, 1)))
 
 
 class Upsample(nn.Module):
@@ -91,10 +106,10 @@ class ResBlock(nn.Module):
         self.scale_shift = cfg.use_scale_shift_norm
         self.h_upd = self.x_upd = resample(in_ch, use_conv=False) if resample else None
         emb_dim = 4 * cfg.model_channels
-        self.in_layers = nn.Sequential(group_norm(in_ch), nn.SiLU(), nn.Conv2d(in_ch, out_ch, 3, padding=1))
+        self.in_layers = nn.Sequential(group_norm(cfg, in_ch), nn.SiLU(), nn.Conv2d(in_ch, out_ch, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, out_ch * (2 if self.scale_shift else 1)))
         last = _zeroed(nn.Conv2d(out_ch, out_ch, 3, padding=1))
-        self.out_layers = nn.Sequential(group_norm(out_ch), nn.SiLU(), nn.Dropout(cfg.dropout), last)
+        self.out_layers = nn.Sequential(group_norm(cfg, out_ch), nn.SiLU(), nn.Dropout(cfg.dropout), last)
         self.skip_connection = nn.Identity() if in_ch == out_ch else nn.Conv2d(in_ch, out_ch, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -119,7 +134,7 @@ class AttentionBlock(nn.Module):
         super().__init__()
         self.heads = channels // cfg.num_head_channels if cfg.num_head_channels else cfg.num_heads
         self.new_order = cfg.new_attention_order
-        self.norm = group_norm(channels)
+        self.norm = group_norm(cfg, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
         self.proj_out = _zeroed(nn.Conv1d(channels, channels, 1))
 
@@ -163,7 +178,7 @@ class UNet(nn.Module):
         self.level_ends = self._build_decoder(widths)
         out_ch = cfg.model_channels * cfg.channel_mult[0]
         self.out = nn.Sequential(
-            group_norm(out_ch), nn.SiLU(), _zeroed(nn.Conv2d(out_ch, cfg.out_channels, 3, padding=1))
+            group_norm(cfg, out_ch), nn.SiLU(), _zeroed(nn.Conv2d(out_ch, cfg.out_channels, 3, padding=1))
         )
 
     def _build_encoder(self) -> list[int]:
@@ -177,10 +192,7 @@ class UNet(nn.Module):
                 blocks.append(Block(ResBlock(cfg, width, out), *self._attention(size, out)))
                 widths.append(width := out)
             if level < len(cfg.channel_mult) - 1:
-                down = (
-                    ResBlock(cfg, width, width, Downsample) if cfg.resblock_updown else Downsample(width, use_conv=True)
-                )
-                blocks.append(Block(down))
+                blocks.append(Block(self._down(width)))
                 widths.append(width)
                 size = (size + 1) // 2
         self.input_blocks = nn.ModuleList(blocks)
@@ -205,13 +217,18 @@ class UNet(nn.Module):
         self.output_blocks = nn.ModuleList(blocks)
         return ends
 
+    def _down(self, width: int) -> nn.Module:
+        if self.cfg.resblock_updown:
+            return ResBlock(self.cfg, width, width, Downsample)
+        return HoDownsample(width) if self.cfg.ho_details else Downsample(width, use_conv=True)
+
     def _attention(self, size: int, width: int) -> list[AttentionBlock]:
         return [AttentionBlock(self.cfg, width)] if size in self.cfg.attention_sizes else []
 
     def embed(self, t: Tensor, y: Tensor | None = None) -> Tensor:
         """Embedding (N, 4*model_channels) of times (N,) in embedded units and labels (N,) of a conditional network."""
         dtype = next(self.parameters()).dtype
-        emb = self.time_embed(timestep_embedding(t.to(dtype), self.cfg.model_channels))
+        emb = self.time_embed(timestep_embedding(t.to(dtype), self.cfg.model_channels, self.cfg.ho_details))
         if self.cfg.num_classes:
             if y is None:
                 raise ValueError("a class-conditional network needs labels; pass the null row for none")

@@ -2,7 +2,10 @@
 
 `published_shapes.json.gz` holds, for each published file, the flags that the README of openai/improved-diffusion or
 openai/guided-diffusion gives for it (with the code's defaults), and the names and shapes of the network which that code
-makes of them; also those of the networks of recipe.py, and of two published files that are no denoisers of images.
+makes of them; the same of the configs of ermongroup/ddim; also those of the networks of recipe.py, and of two published
+files that are no denoisers of images. `ho_reference.npz` holds outputs of ermongroup/ddim's `Model` in float64 with the
+recipe's weights (ch 32, ch_mult 1, 2, 2 res blocks, attention at 8 of 16 pixels): the noise, every 4th channel of the
+middle, and of output blocks 0, 2 and 5 every 8th channel and 2nd pixel.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import pytest
 import torch
 
 from ddrep import cli
+from ddrep.denoiser import ho
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.importers import Settings, describe, import_checkpoint, read_tensors
 from ddrep.denoiser.unet import UNet
@@ -104,6 +108,58 @@ def test_imported_networks_give_the_published_outputs(name: str, tmp_path: Path)
             assert _error(taps[i][:, ::8, ::2, ::2], REFERENCE[f"{name}/{i}"]) < bound
 
 
+@pytest.mark.parametrize("name", ["celeba", "cifar10", "bedroom", "church"])
+def test_the_layout_of_ddim_is_recognised_and_its_configs_are_known(name: str) -> None:
+    config = PUBLISHED[f"ddim/{name}"]["config"]
+    weights = {k: torch.empty(v, device="meta") for k, v in _shapes(f"ddim/{name}").items()}
+    assert ho.is_ho(weights)
+    found = {k: tuple(v.shape) for k, v in ho.in_our_names(weights).items()}
+    cfg, schedule, known = describe(Path(name), found, Settings(), ho_details=True)
+    model, diffusion = config["model"], config["diffusion"]
+    assert known and cfg.image_size == config["image_size"] and cfg.ho_details
+    assert (cfg.model_channels, list(cfg.channel_mult)) == (model["ch"], model["ch_mult"])
+    assert (cfg.num_res_blocks, list(cfg.attention_sizes)) == (model["num_res_blocks"], model["attn_resolutions"])
+    assert (schedule.kind, schedule.num_steps) == (diffusion["beta_schedule"], diffusion["num_diffusion_timesteps"])
+    assert (schedule.betas[0], schedule.betas[-1]) == (diffusion["beta_start"], diffusion["beta_end"])
+    assert schedule.embedded(torch.tensor([300])) == 300
+
+
+HO_SETTINGS = Settings(image_size=16, schedule="linear", num_steps=1000)
+
+
+@pytest.mark.parametrize("wrapped", ["bare", "list with EMA", "list without EMA"])
+def test_ddims_network_gives_its_published_outputs(wrapped: str, tmp_path: Path) -> None:
+    reference = np.load(HERE / "ho_reference.npz")
+    path, out = tmp_path / "ckpt.pth", tmp_path / "denoiser.safetensors"
+    weights = {f"module.{k}" if wrapped != "bare" else k: v for k, v in _weights("ho_unet").items()}
+    worse, optimizer = {k: v + 1 for k, v in weights.items()}, {"state": {}, "param_groups": [{"lr": 2e-4}]}
+    lists = {"list with EMA": [worse, optimizer, 1, 2, weights], "list without EMA": [weights, optimizer, 1, 2]}
+    torch.save(lists.get(wrapped, weights), path)
+    import_checkpoint(path, HO_SETTINGS).save(out)
+    single = Denoiser.load(out).net
+    exact = UNet(single.cfg).double().eval()
+    exact.load_state_dict(ho.in_our_names(read_tensors(path)), strict=True)
+    x, t, _ = recipe.inputs()
+    for net, bound in ((exact, 1e-12), (single, 1e-5)):
+        dtype = next(net.parameters()).dtype
+        with torch.no_grad():
+            emb = net.embed(t.to(dtype))
+            h, skips = net.encode(x.to(dtype), emb)
+            eps, taps = net.decode(h, skips, emb, taps=(0, 2, 5))
+        assert eps is not None and _error(eps, reference["out"]) < bound
+        assert _error(h[:, ::4], reference["middle"]) < bound
+        for i in (0, 2, 5):
+            assert _error(taps[i][:, ::8, ::2, ::2], reference[str(i)]) < bound
+
+
+@pytest.mark.parametrize("left_out", ["mid.attn_1.k.weight", "down.0.block.1.conv1.bias", "up.0.block.2.norm1.weight"])
+def test_a_tensor_missing_in_the_layout_of_ddim_is_one_line(left_out: str, tmp_path: Path) -> None:
+    path = tmp_path / "ckpt.pth"
+    torch.save({k: v for k, v in _weights("ho_unet").items() if k != left_out}, path)
+    with pytest.raises(UserError, match=r"not quite the U-Net of ermongroup/ddim .*missing: "):
+        import_checkpoint(path, HO_SETTINGS)
+
+
 def _options(settings: Settings) -> list[str]:
     words = []
     for name, value in vars(settings).items():
@@ -173,7 +229,7 @@ def _spoilt(kind: str, folder: Path) -> Path:
     elif kind == "empty":
         path.write_bytes(b"")
     elif kind == "list":
-        torch.save([good], path)
+        torch.save([1, 2], path)
     elif kind == "nested":
         torch.save({"state_dict": good}, path)
     elif kind == "names":
