@@ -312,3 +312,10 @@ def test_half_precision_becomes_single(tmp_path: Path) -> None:
     assert {p.dtype for p in imported.net.parameters()} == {torch.float32}
     x, t, _ = recipe.inputs()
     assert _error(imported.net(x.float(), t.float()), REFERENCE["improved_scale_shift/out"]) < 5e-3
+
+
+def test_the_layout_of_ddim_halves_even_sizes_alone(tmp_path: Path) -> None:
+    path = tmp_path / "ckpt.pth"
+    torch.save(_weights("ho_unet"), path)
+    with pytest.raises(UserError, match="--image-size 15: expected a multiple of 2"):
+        import_checkpoint(path, Settings(image_size=15, schedule="linear", num_steps=1000))
