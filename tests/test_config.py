@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from snakemake.utils import update_config
 
 from ddrep import config
@@ -36,6 +38,28 @@ def test_the_evidence_has_what_was_asked_for() -> None:
         others = {(run.source, run.scale) for run in runs if run.architecture == architecture}
         assert {("real", 0), ("ours", 3)} <= others
     assert len({run.seed for run in runs}) >= 2
+
+
+def test_tiny_imagenet_is_the_papers() -> None:
+    """Section 5.3 of the paper, and its published code where it says nothing."""
+    cfg = load(REPO / "config.yaml", REPO / "workflow/experiments/tiny-imagenet.yaml")
+    assert (cfg.finetune.steps, cfg.finetune.batch, cfg.finetune.lr) == (150_000, 128, 1e-4)
+    assert (cfg.features.timesteps, cfg.features.noise, cfg.features.flip) == ((300, 800), "none", True)
+    head = cfg.rejection
+    assert (head.lr, head.weight_decay, head.batch, head.epochs, head.dropout) == (3e-4, 1e-4, 128, 30, 0.2)
+    sampling = cfg.sampling
+    assert (sampling.solver, sampling.steps, sampling.eta, sampling.guidance_scale) == ("ddim", 100, 0, 0.01)
+    assert cfg.synthesis.threshold == 0.2 and cfg.synthesis.shards_per_scale == 10
+    assert cfg.data.tiny_imagenet and cfg.synthesis.per_class * cfg.data.tiny_imagenet.classes == 100_000
+    downstream = cfg.classifier
+    assert (downstream.epochs, downstream.batch, downstream.lr) == (40, 256, 1e-3)
+    assert [share * downstream.epochs for share in downstream.drops] == [20, 30]
+    assert downstream.mix.prob == 0.5
+    architectures = ("resnet18", "wide_resnet50_2", "resnext50_32x4d")
+    cells = {(a, mix, scale) for a in architectures for mix in (False, True) for scale in range(4)}
+    ran = {(run.architecture, run.mix, run.scale) for run in table4_runs(cfg) if run.source in ("real", "ours")}
+    assert cells == ran
+    assert {run.source for run in table3_runs(cfg)} >= {"real", "improved-ddpm", "classifier-free", "ours"}
 
 
 @pytest.mark.parametrize(
@@ -126,6 +150,53 @@ def test_a_sub_table_that_does_not_count_is_left_out() -> None:
     assert data_of(experiment(data={"image_folder": folder})) == data_of(experiment())
     chosen = {"kind": "image-folder", "image_folder": folder}
     assert data_of(experiment(data={**chosen, "embedded": {"per_class": 3}})) == data_of(experiment(data=chosen))
+
+
+TABLES: dict[str, dict[str, Any]] = {
+    "embedded": {"per_class": 7},
+    "image-folder": {"root": "images"},
+    "tiny-imagenet": {"path": "tiny.zip"},
+    "webdataset": {"train": ["a"], "test": ["b"]},
+    "celeba": {"root": "celeba", "attribute": "Male"},
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_only_the_table_of_the_kind_counts(kind: str) -> None:
+    table = kind.replace("-", "_")
+    others = {other.replace("-", "_"): content for other, content in TABLES.items() if other != kind}
+    alone = experiment(data={"kind": kind, table: TABLES[kind]})
+    written = stage_json("data", data_of(alone), 0)
+    assert written == stage_json("data", data_of(experiment(data={"kind": kind, table: TABLES[kind], **others})), 0)
+    assert config.Stage[config.Data].model_validate_json(written).config == data_of(alone)
+    cfg = getattr(alone.data, table)
+    for name, value in cfg:  # and each of its keys does
+        changed = cfg.model_copy(update={name: Path("other") if isinstance(value, Path) else 99})
+        data = alone.data.model_copy(update={table: changed})
+        with warnings.catch_warnings(action="ignore"):
+            assert stage_json("data", data, 0) != written, name
+
+
+def test_config_yaml_has_every_other_table_as_a_comment() -> None:
+    """With all keys, and the defaults as they are."""
+    section = (REPO / "config.yaml").read_text().split("\ndata:\n")[1].split("\ndenoiser:")[0]
+    lines = [line.replace("  # ", "", 1) for line in section.splitlines() if line.startswith("  # ")]
+    tables = yaml.safe_load("\n".join(lines))
+    assert set(tables) == set(config.Data.model_fields) - {"kind", "embedded"}
+    for name, content in tables.items():
+        table = getattr(experiment(data={"kind": name.replace("_", "-"), name: content}).data, name)
+        assert set(content) == set(type(table).model_fields), name
+        required = {key: content[key] for key, field in type(table).model_fields.items() if field.is_required()}
+        assert type(table).model_validate(required) == table, name
+
+
+def test_stages_of_the_first_kinds_read_as_they_always_did() -> None:
+    """Or finished experiments would be planned again."""
+    assert json.loads(stage_json("data", data_of(experiment()), 0))["config"] == {
+        "embedded": {"per_class": 50, "test_images": 5000},
+        "image_folder": None,
+        "kind": "embedded",
+    }
 
 
 def test_runs_are_enumerated_once() -> None:

@@ -1,37 +1,43 @@
-"""The labelled images of an experiment, by split and labelled subset: the embedded set, or a folder of images."""
+"""The labelled images of an experiment, by split and labelled subset, whatever data set they come from."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from ddrep.config import Data, ImageFolder
 from ddrep.data import embedded
+from ddrep.data.celeba import celeba
 from ddrep.data.idx import read_idx
+from ddrep.data.reading import BROKEN, complain, hold_out, key, read_image, reason, share
 from ddrep.data.shards import LabelledImages
+from ddrep.data.tiny_imagenet import tiny_imagenet
+from ddrep.data.webdataset import webdataset
 from ddrep.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-HELD_OUT = 0.1
-"""Share of each class's training images that is for validation where there is no folder validation."""
 
 
 def labelled(cfg: Data, split: str, subset: int, seed: int) -> LabelledImages:
     """The images of `split`; `subset` says which labelled subset the training images are.
 
-    `seed` decides which images of a folder without validation images are held out. Raises UserError.
+    `seed` decides which training images are held out where a data set has no validation images. Raises UserError.
     """
     if split not in SPLITS:
         raise UserError(f"split {split}: expected one of {', '.join(SPLITS)}")
     if cfg.kind == "embedded":
         return _embedded(split, subset, cfg.embedded.per_class, cfg.embedded.test_images)
-    assert cfg.image_folder is not None  # Data's validator
     if subset:
-        raise UserError(f"subset {subset}: a folder of images has only subset 0; set subsets to [0]")
+        raise UserError(f"subset {subset}: data of kind {cfg.kind} has only subset 0; set subsets to [0]")
+    if cfg.tiny_imagenet and cfg.kind == "tiny-imagenet":
+        return tiny_imagenet(cfg.tiny_imagenet, split, seed)
+    if cfg.webdataset and cfg.kind == "webdataset":
+        return webdataset(cfg.webdataset, split, seed)
+    if cfg.celeba and cfg.kind == "celeba":
+        return celeba(cfg.celeba, split)
+    assert cfg.image_folder is not None  # Data's validator
     return _from_folder(cfg.image_folder, split, seed)
 
 
@@ -57,25 +63,16 @@ def _from_folder(cfg: ImageFolder, split: str, seed: int) -> LabelledImages:
             if path.parent.name not in classes:
                 raise ValueError("its class is not under train")
             images.append(read_image(path, cfg.size, cfg.channels))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-            complaints.append(f"{path.relative_to(cfg.root)} ({_reason(e)})")
-    if complaints:
-        more = f" and {len(complaints) - 3} more" if len(complaints) > 3 else ""
-        raise UserError(
-            f"{cfg.root}: {len(complaints)} of {len(files)} files of {split} cannot be used: "
-            f"{', '.join(complaints[:3])}{more}; expected whole images in folders named as train's; mend or remove them"
-        )
+        except BROKEN as e:
+            complaints.append(f"{path.relative_to(cfg.root)} ({reason(e)})")
+    complain(
+        cfg.root,
+        complaints,
+        f"of {len(files)} files of {split} cannot be used",
+        "expected whole images in folders named as train's; mend or remove them",
+    )
     labels = np.array([classes.index(path.parent.name) for path in files], np.int64)
-    return LabelledImages(np.stack(images), labels, [_key(split, i, path) for i, path in enumerate(files)], classes)
-
-
-def _reason(error: Exception) -> str:
-    # Pillow's own message repeats the path
-    return "not an image" if "cannot identify" in str(error) else str(error)
-
-
-def _key(split: str, i: int, path: Path) -> str:
-    return f"{split}-{i:06d}-{re.sub(r'[^A-Za-z0-9_-]', '_', path.stem)}"
+    return LabelledImages(np.stack(images), labels, [key(split, i, path.stem) for i, path in enumerate(files)], classes)
 
 
 def _classes(root: Path) -> tuple[str, ...]:
@@ -123,23 +120,6 @@ def _chosen(root: Path, split: str, seed: int) -> list[Path]:
             raise UserError(
                 f"{root / 'train' / name}: one image; expected 2 or more, as some are held out for validation"
             )
-        order = np.random.default_rng((seed, number)).permutation(len(paths))
-        count = max(1, round(HELD_OUT * len(paths)))
-        chosen += [paths[i] for i in sorted(order[:count] if split == "validation" else order[count:])]
+        kept, held = hold_out(len(paths), share(len(paths)), seed, number)
+        chosen += [paths[i] for i in (held if split == "validation" else kept)]
     return chosen
-
-
-def read_image(path: Path, size: int, channels: int) -> np.ndarray:
-    """An image file as uint8 (size, size, channels): upright, shorter side resized (bicubic), centre-cropped.
-
-    Raises what Pillow raises for a broken file, and ValueError for pixels of more than 16 bits.
-    """
-    with Image.open(path) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):  # which convert() would clip, not scale
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.mode in ("I", "F"):
-            raise ValueError(f"pixels of mode {image.mode}, expected 8 or 16 bits")
-        image = image.convert("L" if channels == 1 else "RGB")
-        fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(fitted).reshape(size, size, channels)

@@ -1,0 +1,85 @@
+"""Small replicas of published data sets, in their true on-disk layouts."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+WNIDS = ("n02124075", "n01443537", "n03126707")
+"""Not in the order of their names, as in the published wnids.txt. Two of them share their first name."""
+WORDS = "n01443537\tgoldfish, Carassius auratus\nn02124075\tcrane\nn03126707\tcrane, hoist\nn09999999\tunused\n"
+
+
+def shade(number: int, size: tuple[int, int]) -> Image.Image:
+    return Image.new("RGB", size, (number, 255 - number, 7))
+
+
+def tiny_imagenet(folder: Path, train: int = 6, test: int = 2, size: int = 16) -> Path:
+    """tiny-imagenet-200: the red value is 10 x (place of the class in wnids.txt) + number, plus 100 in val."""
+    root = folder / "tiny-imagenet-200"
+    (root / "val/images").mkdir(parents=True)
+    (root / "test/images").mkdir(parents=True)
+    shade(0, (size, size)).save(root / "test/images/test_0.JPEG")
+    (root / "wnids.txt").write_text("".join(f"{wnid}\n" for wnid in WNIDS))
+    (root / "words.txt").write_text(WORDS)
+    notes = []
+    for place, wnid in enumerate(WNIDS):
+        images = root / "train" / wnid / "images"
+        images.mkdir(parents=True)
+        for i in range(train):
+            shade(10 * place + i, (size, size)).save(images / f"{wnid}_{i}.JPEG", quality=100, subsampling=0)
+        (root / "train" / wnid / f"{wnid}_boxes.txt").write_text("")
+    for i in range(test * len(WNIDS)):  # the classes take turns, as in the published file they are in no order
+        place = i % len(WNIDS)
+        image = shade(100 + 10 * place + i // len(WNIDS), (size, size))
+        image.save(root / f"val/images/val_{i}.JPEG", quality=100, subsampling=0)
+        notes.append(f"val_{i}.JPEG\t{WNIDS[place]}\t0\t0\t{size}\t{size}\n")
+    (root / "val/val_annotations.txt").write_text("".join(notes))
+    return root
+
+
+def zipped(root: Path) -> Path:
+    path = root.with_suffix(".zip")
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(root.rglob("*")):
+            archive.write(file, file.relative_to(root.parent).as_posix() + ("/" if file.is_dir() else ""))
+    return path
+
+
+def png(number: int, size: tuple[int, int] = (8, 8)) -> bytes:
+    buffer = io.BytesIO()
+    shade(number, size).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def tar(path: Path, members: dict[str, bytes]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def celeba(root: Path, partition: tuple[int, int, int] = (6, 3, 4)) -> Path:
+    """The flat layout; image i is Male when i is divisible by 3, Smiling when it is even. Pixels are noise."""
+    images = root / "img_align_celeba"
+    images.mkdir(parents=True)
+    n = sum(partition)
+    rng = np.random.default_rng(0)
+    lines, parts = [f"{n}", "Smiling Male "], []
+    for i in range(n):
+        name = f"{i + 1:06d}.jpg"
+        coarse = Image.fromarray(rng.integers(0, 256, (28, 23, 3), np.uint8))
+        coarse.resize((178, 218), Image.Resampling.BICUBIC).save(images / name)
+        lines.append(f"{name} {'  1' if i % 2 == 0 else ' -1'} {'  1' if i % 3 == 0 else ' -1'}")
+        parts.append(f"{name} {np.searchsorted(np.cumsum(partition), i, side='right')}")
+    (root / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
+    (root / "list_eval_partition.txt").write_text("\n".join(parts) + "\n")
+    return root
