@@ -1,3 +1,4 @@
+import contextlib
 import io
 import json
 import resource
@@ -87,26 +88,30 @@ def test_equal_images_give_equal_bytes(tmp_path) -> None:
         assert {(m.mtime, m.uid, m.gid, m.uname, m.gname, m.mode) for m in tar} == {(0, 0, 0, "", "", 0o644)}
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk():
-    """No file may grow past 8 kB, as on a full disk: write() fails with OSError."""
+    """No file may grow past 8 kB, as on a full disk: write() fails with OSError.
+
+    Only around the call under test: pytest's own report may go to a larger file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_failing_write_leaves_nothing(tmp_path, small_disk) -> None:
-    with pytest.raises(OSError, match="File too large"):
+def test_a_failing_write_leaves_nothing(tmp_path) -> None:
+    with pytest.raises(OSError, match="File too large"), small_disk():
         write_shard(tmp_path / "a.tar", some(20))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_failing_write_leaves_the_old_file(tmp_path, request) -> None:
+def test_a_failing_write_leaves_the_old_file(tmp_path) -> None:
     write_shard(tmp_path / "a.tar", some(2))
     before = (tmp_path / "a.tar").read_bytes()
-    request.getfixturevalue("small_disk")
-    with pytest.raises(OSError, match="File too large"):
+    with pytest.raises(OSError, match="File too large"), small_disk():
         write_shard(tmp_path / "a.tar", some(20))
     assert [p.name for p in tmp_path.iterdir()] == ["a.tar"]
     assert (tmp_path / "a.tar").read_bytes() == before
