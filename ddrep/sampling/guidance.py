@@ -30,8 +30,3 @@ def classifier_free(denoiser: Denoiser, y: Tensor, scale: float, pretrained: Den
         return (1 + scale) * conditional - scale * null
 
     return eps
-
-
-def evaluations_per_step(scale: float) -> int:
-    """Network evaluations an image costs in each solver step."""
-    return 1 if scale == 0 else 2
