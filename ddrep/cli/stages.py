@@ -1,63 +1,17 @@
-"""`ddrep VERB`: one verb for each rule of the workflow, its options made from the typed config.
-
-Every import that costs time is inside the verb that needs it, for the workflow starts many short commands.
-"""
+"""The verbs that make what the tables are of: data, denoisers, rejection classifiers, shards, classifier runs."""
 
 from __future__ import annotations
 
-import logging
-import shlex
-import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, CliApp, CliPositionalArg, CliSubCommand, SettingsConfigDict, SettingsError
+from annotated_types import Ge, Gt
+from pydantic import BeforeValidator
+from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.config import Stage, explain
-from ddrep.errors import UserError
-
-Count = Annotated[int, Ge(0)]
-log = logging.getLogger("ddrep")
-
-
-class Verb(BaseModel):
-    """Base of all verbs."""
-
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    threads: int | None = None
-    """CPU threads for torch; the default is torch's own."""
-    log: Path | None = None
-    """File for progress messages, instead of standard error."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _stage_by_hand(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {"stage": {}, **given} if "stage" in cls.model_fields else given
-
-    def cli_cmd(self) -> None:
-        """Run the verb: logging and threads first, for they are the same for all."""
-        _log_to(self.log)
-        log.info("ddrep %s", shlex.join(sys.argv[1:]))
-        self.set_up()
-        self.run()
-
-    def set_up(self) -> None:
-        from ddrep.device import set_threads
-
-        set_threads(self.threads)
-
-    def run(self) -> None:
-        raise NotImplementedError
-
-
-class Light(Verb):
-    """Base of the verbs that do without torch, whose import takes longer than their work."""
-
-    def set_up(self) -> None:
-        pass
+from ddrep.cli.base import Count, Light, Verb
+from ddrep.config import Stage
 
 
 class Data(Light):
@@ -295,144 +249,3 @@ class Classify(Verb):
         kind = self.architecture, self.stage.config.mixed, self.source, self.scale, self.train_seed
         job = Run(self.subset, *kind, real=self.real is not None)
         run(self.stage, job, self.real, self.synthetic, self.test, self.out, self.predictions)
-
-
-class Table(Light):
-    """Write Table 3 or 4 (one row a run), its summary and its Markdown, and print it."""
-
-    stage: Stage[config.Tables]
-    rows: CliPositionalArg[list[Path]]
-    """Rows (.parquet) of the table's runs, their predictions beside them."""
-    number: Annotated[int, Ge(3), Le(4)]
-    """Which table: 3 or 4."""
-    out: Path
-    """Table (.parquet) to write."""
-    summary: Path
-    """Mean, spread and paired differences of each cell (.parquet) to write."""
-    markdown: Path
-    """The same for reading (.md) to write."""
-
-    def run(self) -> None:
-        from ddrep.reporting.tables import run
-
-        run(self.stage, self.number, self.rows, self.out, self.summary, self.markdown)
-
-
-class Figure(Light):
-    """Base of the verbs that draw a figure."""
-
-    stage: Stage[config.Figures]
-    out: Path
-    """PNG to write; a PDF is written beside it."""
-
-
-class Figure1(Figure):
-    """Draw Figure 1: one class by three sources from the same starting noise."""
-
-    shards: CliPositionalArg[list[Path]]
-    """First shards of improved-ddpm, classifier-free and ours."""
-
-    def run(self) -> None:
-        from ddrep.reporting.figures import figure1
-
-        figure1(self.stage, self.shards, self.out)
-
-
-class Figure3(Figure):
-    """Draw Figure 3: accepted images of several classes."""
-
-    shard: Path
-    """First shard of ours."""
-
-    def run(self) -> None:
-        from ddrep.reporting.figures import figure3
-
-        figure3(self.stage, self.shard, self.out)
-
-
-class Figure4(Figure):
-    """Draw Figure 4: top-1 against the scale of the synthetic images."""
-
-    table: Path
-    """Table 4 (.parquet)."""
-
-    def run(self) -> None:
-        from ddrep.reporting.figures import figure4
-
-        figure4(self.stage, self.table, self.out)
-
-
-class Costs(Light):
-    """Gather what the stages took: time and memory, images tried and kept."""
-
-    files: CliPositionalArg[list[Path]]
-    """Attempts (.parquet) of the synthetic shards and benchmarks (.tsv) of the jobs."""
-    out: Path
-    """Costs (.parquet) to write."""
-
-    def run(self) -> None:
-        from ddrep.reporting.costs import run
-
-        benchmarks = [path for path in self.files if path.suffix == ".tsv"]
-        run([path for path in self.files if path.suffix == ".parquet"], benchmarks, self.out)
-
-
-class Ddrep(BaseSettings):
-    """Labelled training images from an unconditional diffusion model."""
-
-    model_config = SettingsConfigDict(
-        cli_prog_name="ddrep",
-        cli_enforce_required=False,
-        cli_exit_on_error=False,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_use_class_docs_for_groups=True,
-    )
-    data: CliSubCommand[Data]
-    pretrain: CliSubCommand[Pretrain]
-    import_: CliSubCommand[Import] = Field(alias="import")
-    finetune: CliSubCommand[Finetune]
-    features: CliSubCommand[Features]
-    rejection: CliSubCommand[Rejection]
-    pixel_rejection: CliSubCommand[PixelRejection]
-    synthesize: CliSubCommand[Synthesize]
-    pixel_threshold: CliSubCommand[PixelThreshold]
-    info: CliSubCommand[Info]
-    classify: CliSubCommand[Classify]
-    table: CliSubCommand[Table]
-    figure1: CliSubCommand[Figure1]
-    figure3: CliSubCommand[Figure3]
-    figure4: CliSubCommand[Figure4]
-    costs: CliSubCommand[Costs]
-
-    def cli_cmd(self) -> None:
-        CliApp.run_subcommand(self)
-
-
-def _log_to(path: Path | None) -> None:
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="w") if path else logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    log.handlers[:] = [handler]
-    log.setLevel(logging.INFO)
-
-
-def main(args: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 with one line on standard error for what the user can mend."""
-    try:
-        CliApp.run(Ddrep, cli_args=sys.argv[1:] if args is None else args)
-    except ValidationError as e:
-        message = explain(e)
-    except (UserError, SettingsError) as e:
-        message = " ".join(str(e).split()).split(" usage: ")[0]
-    except Exception:
-        log.exception("ddrep: a defect, or a machine at its limits; please report it with these lines")
-        raise
-    else:
-        return 0
-    if log.handlers and isinstance(log.handlers[0], logging.FileHandler):
-        log.error("ddrep: %s", message)
-    print(f"ddrep: {message}", file=sys.stderr)
-    return 2

@@ -1,0 +1,82 @@
+"""`ddrep VERB`: one verb for each rule of the workflow, its options made from the typed config.
+
+Every import that costs time is inside the verb that needs it, for the workflow starts many short commands.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
+
+from ddrep.cli.base import log
+from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
+from ddrep.cli.stages import (
+    Classify,
+    Data,
+    Features,
+    Finetune,
+    Import,
+    Info,
+    PixelRejection,
+    PixelThreshold,
+    Pretrain,
+    Rejection,
+    Synthesize,
+)
+from ddrep.config import explain
+from ddrep.errors import UserError
+
+
+class Ddrep(BaseSettings):
+    """Labelled training images from an unconditional diffusion model."""
+
+    model_config = SettingsConfigDict(
+        cli_prog_name="ddrep",
+        cli_enforce_required=False,
+        cli_exit_on_error=False,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_use_class_docs_for_groups=True,
+    )
+    data: CliSubCommand[Data]
+    pretrain: CliSubCommand[Pretrain]
+    import_: CliSubCommand[Import] = Field(alias="import")
+    finetune: CliSubCommand[Finetune]
+    features: CliSubCommand[Features]
+    rejection: CliSubCommand[Rejection]
+    pixel_rejection: CliSubCommand[PixelRejection]
+    synthesize: CliSubCommand[Synthesize]
+    pixel_threshold: CliSubCommand[PixelThreshold]
+    info: CliSubCommand[Info]
+    classify: CliSubCommand[Classify]
+    table: CliSubCommand[Table]
+    figure1: CliSubCommand[Figure1]
+    figure3: CliSubCommand[Figure3]
+    figure4: CliSubCommand[Figure4]
+    costs: CliSubCommand[Costs]
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+def main(args: list[str] | None = None) -> int:
+    """Exit status: 0, or 2 with one line on standard error for what the user can mend."""
+    try:
+        CliApp.run(Ddrep, cli_args=sys.argv[1:] if args is None else args)
+    except ValidationError as e:
+        message = explain(e)
+    except (UserError, SettingsError) as e:
+        message = " ".join(str(e).split()).split(" usage: ")[0]
+    except Exception:
+        log.exception("ddrep: a defect, or a machine at its limits; please report it with these lines")
+        raise
+    else:
+        return 0
+    if log.handlers and isinstance(log.handlers[0], logging.FileHandler):
+        log.error("ddrep: %s", message)
+    print(f"ddrep: {message}", file=sys.stderr)
+    return 2

@@ -1,0 +1,61 @@
+"""What all verbs share: threads, the log, and a stage that may be left out by hand."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict, model_validator
+
+Count = Annotated[int, Ge(0)]
+log = logging.getLogger("ddrep")
+
+
+class Verb(BaseModel):
+    """Base of all verbs."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    threads: int | None = None
+    """CPU threads for torch; the default is torch's own."""
+    log: Path | None = None
+    """File for progress messages, instead of standard error."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stage_by_hand(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {"stage": {}, **given} if "stage" in cls.model_fields else given
+
+    def cli_cmd(self) -> None:
+        """Run the verb: logging and threads first, for they are the same for all."""
+        log_to(self.log)
+        log.info("ddrep %s", shlex.join(sys.argv[1:]))
+        self.set_up()
+        self.run()
+
+    def set_up(self) -> None:
+        from ddrep.device import set_threads
+
+        set_threads(self.threads)
+
+    def run(self) -> None:
+        raise NotImplementedError
+
+
+class Light(Verb):
+    """Base of the verbs that do without torch, whose import takes longer than their work."""
+
+    def set_up(self) -> None:
+        pass
+
+
+def log_to(path: Path | None) -> None:
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="w") if path else logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)

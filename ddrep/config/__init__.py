@@ -1,0 +1,194 @@
+"""The experiment as typed models: the only place where a setting has a name, a type and a default.
+
+`config.yaml` and the overlays are read through `load`, by Snakemake and by the command line alike. Each stage of the
+workflow is told of its own section and nothing else, as the JSON that `stage_json` makes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import yaml
+from annotated_types import Ge
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+
+from ddrep.config.base import Section
+from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
+from ddrep.config.stages import (
+    Classifier,
+    DenoiserChoice,
+    DenoiserFile,
+    Features,
+    FineTune,
+    Head,
+    Mix,
+    Network,
+    PixelHead,
+    Pretrain,
+    Sampling,
+    Shard,
+    Synthesis,
+    Training,
+)
+from ddrep.config.tables import SYNTHETIC, Figures, Name, Runs, Source, Table3, Tables
+from ddrep.errors import UserError
+
+__all__ = [
+    "SYNTHETIC", "CelebA", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "Experiment",
+    "Features", "Figures", "FineTune", "Head", "ImageFolder", "Mix", "Name", "Network", "PixelHead", "Pretrain", "Runs",
+    "Sampling", "Section", "Shard", "Source", "Stage", "Synthesis", "Table3", "Tables", "TinyImageNet", "Training",
+    "WebDatasetFiles", "data_of", "denoiser_path", "explain", "load", "merge", "parse", "shard_of", "stage_json",
+    "training_of",
+]  # fmt: skip
+
+VERSIONS = {
+    "data": 1,
+    "pretrain": 1,
+    "finetune": 1,
+    "features": 1,
+    "rejection": 1,
+    "pixel-rejection": 1,
+    "pixel-threshold": 1,
+    "synthesis": 1,
+    "classifier": 1,
+    "tables": 1,
+    "figures": 1,
+}
+"""Raised when ddrep's code changes what a stage computes: results of older versions are made anew."""
+
+
+class Experiment(Section):
+    """The whole of config.yaml."""
+
+    experiment: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Name; results go to results/NAME."""
+    seed: Annotated[int, Ge(0)] = 0
+    data: Data = Data()
+    denoiser: DenoiserChoice = DenoiserChoice()
+    finetune: FineTune = FineTune()
+    features: Features = Features()
+    rejection: Head = Head()
+    pixel_rejection: PixelHead = PixelHead()
+    sampling: Sampling = Sampling()
+    synthesis: Synthesis = Synthesis()
+    classifier: Classifier = Classifier()
+    table3: Table3 = Table3()
+    table4: tuple[Runs, ...] = (Runs(),)
+    tables: Tables = Tables()
+    figures: Figures = Figures()
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+class Stage(BaseModel, Generic[C]):
+    """What a command of the workflow is told: its section, the seed, and the version of the code it was made for."""
+
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    stage: str = ""
+    """Name of the stage, written by the workflow; leave it out by hand."""
+    version: int = 0
+    """Version of the stage's code, written by the workflow; leave it out by hand."""
+    seed: int = 0
+    """The experiment's seed."""
+    config: C
+    """The stage's section of config.yaml."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults_by_hand(cls, given: dict[str, Any]) -> dict[str, Any]:
+        return {"config": {}, **given}
+
+    @model_validator(mode="after")
+    def _is_this_version(self) -> Stage[C]:
+        if self.stage and self.version != VERSIONS.get(self.stage):
+            raise ValueError(f"{self.stage} is at version {VERSIONS.get(self.stage)}, not {self.version}; plan again")
+        return self
+
+
+def stage_json(stage: str, config: BaseModel, seed: int) -> str:
+    """The canonical JSON of a stage: equal exactly when the stage would do the same (inputs apart)."""
+    content = {"stage": stage, "version": VERSIONS[stage], "seed": seed, "config": config.model_dump(mode="json")}
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def data_of(experiment: Experiment) -> Data:
+    """The data section without the sub-tables that do not count: they may change and nothing is planned anew."""
+    data = experiment.data
+    return Data.model_validate({"kind": data.kind, data.table: getattr(data, data.table)})
+
+
+def shard_of(source: str, experiment: Experiment) -> Shard:
+    """The shard section of a source: improved-ddpm samples without guidance; the unfiltered ones accept everything.
+
+    Writing these as settings, not as cases, keeps a changed threshold from replanning what has none.
+    """
+    sampling, synthesis = experiment.sampling, experiment.synthesis
+    if source == "improved-ddpm":
+        sampling = sampling.model_copy(update={"guidance_scale": 0.0, "unconditional": "row"})
+    if source in ("improved-ddpm", "classifier-free"):
+        synthesis = synthesis.model_copy(update={"threshold": 0.0})
+    return Shard(sampling=sampling, synthesis=synthesis)
+
+
+def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
+    """The training section of a run: no Mixup settings for the unmixed, the size of 1x for real-equal-steps alone."""
+    classifier = experiment.classifier if mixed else experiment.classifier.model_copy(update={"mix": Mix()})
+    per_class = experiment.synthesis.per_class if source == "real-equal-steps" else 0
+    return Training(classifier=classifier, mixed=mixed, per_class=per_class)
+
+
+def parse(raw: dict[str, Any], where: str = "config") -> Experiment:
+    """A merged configuration -> Experiment. Raises UserError naming every key that is wrong, in one line."""
+    try:
+        return Experiment.model_validate(raw)
+    except ValidationError as e:
+        raise UserError(f"{where}: {explain(e)}") from None
+
+
+def denoiser_path(experiment: Experiment) -> str:
+    """Where the unconditional denoiser is, or will be. Raises UserError for a file that should be there and is not."""
+    if experiment.denoiser.kind == "pretrain":
+        return f"results/{experiment.experiment}/denoiser.safetensors"
+    path = experiment.denoiser.file.path
+    if not path.is_file():
+        raise UserError(f"denoiser.file.path: no file {path}; give a denoiser's .safetensors, or set denoiser.kind")
+    return str(path)
+
+
+def explain(error: ValidationError) -> str:
+    """All complaints of a ValidationError in one line: `key: what was expected, got what`."""
+    return "; ".join(_complaint(dict(item)) for item in error.errors())
+
+
+def _complaint(item: dict[str, Any]) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "(whole)"
+    if item["type"] == "extra_forbidden":
+        return f"{key}: unknown key; remove it or see config.yaml for the names"
+    if item["type"] == "missing":
+        return f"{key}: missing; add it"
+    return f"{key}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}"
+
+
+def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """`overlay` over `base`, deeply for tables and whole for everything else, as Snakemake's --configfile does."""
+    tables = {k for k, v in overlay.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return {**base, **overlay, **{k: merge(base[k], overlay[k]) for k in tables}}
+
+
+def load(*files: Path) -> Experiment:
+    """The experiment of config.yaml and the overlays after it. Raises UserError."""
+    raw: dict[str, Any] = {}
+    for path in files:
+        try:
+            content = yaml.safe_load(path.read_text())
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such configuration file") from None
+        except yaml.YAMLError as e:
+            raise UserError(f"{path}: not valid YAML ({' '.join(str(e).split())})") from None
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: expected a table of settings")
+        raw = merge(raw, content)
+    return parse(raw, " + ".join(map(str, files)))

@@ -1,0 +1,105 @@
+"""The labelled images: a section for each kind of data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from ddrep.config.base import Positive, Section
+
+
+class EmbeddedData(Section):
+    """The subset of Fashion-MNIST that comes with ddrep."""
+
+    per_class: Annotated[int, Gt(0), Le(50)] = 50
+    """Labelled training images a class in each of the 3 disjoint subsets."""
+    test_images: Annotated[int, Gt(0), Le(5000)] = 5000
+
+
+class ImageFolder(Section):
+    """Your own images: ROOT/train/CLASS/*, ROOT/test/CLASS/* and, if you have it, ROOT/validation/CLASS/*."""
+
+    root: Path
+    size: Positive = 64
+    """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
+    channels: Literal[1, 3] = 3
+
+
+class TinyImageNet(Section):
+    """Tiny ImageNet as it is published; its official validation images, which have labels, are the test split."""
+
+    path: Path
+    """The folder tiny-imagenet-200, or the zip it comes in."""
+    size: Positive = 64
+    """Width and height in pixels that all images must have."""
+    classes: Annotated[int, Ge(2)] = 200
+    """Expected number of classes."""
+    train_per_class: Annotated[int, Ge(2)] = 500
+    """Expected number of training images a class."""
+    test_per_class: Positive = 50
+    """Expected number of official validation images a class."""
+    validation_per_class: Positive = 10
+    """Training images of each class held out for validation; they are not in train."""
+
+    @model_validator(mode="after")
+    def _leaves_some_for_training(self) -> TinyImageNet:
+        if self.validation_per_class >= self.train_per_class:
+            raise ValueError("validation_per_class: expected less than train_per_class")
+        return self
+
+
+class WebDatasetFiles(Section):
+    """Any WebDataset of images with `cls`: tars, or folders of tars, by split."""
+
+    train: Annotated[tuple[Path, ...], MinLen(1)]
+    test: Annotated[tuple[Path, ...], MinLen(1)]
+    validation: tuple[Path, ...] = ()
+    """None given: a tenth of each class of train is held out."""
+    classes: tuple[str, ...] = ()
+    """Names in the order of cls; none given: cls itself, from 0 to the largest in train."""
+    size: Positive = 64
+    """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
+    channels: Literal[1, 3] = 3
+
+
+class CelebA(Section):
+    """CelebA's aligned images, with one attribute as the label."""
+
+    root: Path
+    """Holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt, or these in Img/, Anno/ and Eval/."""
+    attribute: str
+    """Name in list_attr_celeba.txt, such as Male or Blond_Hair: class 1 has it, class 0 has not."""
+    partition: tuple[Positive, Positive, Positive] = (162_770, 19_867, 19_962)
+    """Expected numbers of training, validation and test images."""
+    size: Positive = 64
+    """Width and height in pixels that the square crop is resized to."""
+
+
+class Data(Section):
+    """The labelled images. `kind` names the sub-table that counts."""
+
+    kind: Literal["embedded", "image-folder", "tiny-imagenet", "webdataset", "celeba"] = "embedded"
+    embedded: EmbeddedData = EmbeddedData()
+    image_folder: ImageFolder | None = None
+    tiny_imagenet: TinyImageNet | None = None
+    webdataset: WebDatasetFiles | None = None
+    celeba: CelebA | None = None
+
+    @model_validator(mode="after")
+    def _has_its_table(self) -> Data:
+        if getattr(self, self.table) is None:
+            raise ValueError(f"kind is {self.kind}: expected a table {self.table}; see config.yaml for its keys")
+        return self
+
+    @property
+    def table(self) -> str:
+        """Name of the sub-table that counts."""
+        return self.kind.replace("-", "_")
+
+    @model_serializer(mode="wrap")
+    def _without_empty_tables(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # image_folder stays, so that what was made before there were other kinds is not planned again
+        return {k: v for k, v in handler(self).items() if v is not None or k == "image_folder"}

@@ -1,0 +1,55 @@
+"""The sections of what is reported: which runs, tables and figures."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Lt, MinLen
+
+from ddrep.config.base import Positive, Section
+
+Name = Literal["improved-ddpm", "classifier-free", "pixel-rejection", "ours"]
+Source = Literal["real", "real-equal-steps", "improved-ddpm", "classifier-free", "pixel-rejection", "ours"]
+SYNTHETIC: tuple[Name, ...] = ("improved-ddpm", "classifier-free", "pixel-rejection", "ours")
+
+
+class Runs(Section):
+    """A block of Table 4: the product of its lists. Scale 0 belongs to source real, the others to all but real."""
+
+    architectures: Annotated[tuple[str, ...], MinLen(1)] = ("resnet18",)
+    mix: Annotated[tuple[bool, ...], MinLen(1)] = (False, True)
+    sources: Annotated[tuple[Source, ...], MinLen(1)] = ("real", "real-equal-steps", "ours")
+    scales: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
+    subsets: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
+
+
+class Table3(Section):
+    """Classification accuracy score: one classifier on one source alone, at 1x."""
+
+    architecture: str = "resnet18"
+    sources: tuple[Name, ...] = SYNTHETIC
+    subsets: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
+    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
+
+
+class Tables(Section):
+    """What the tables are made with."""
+
+    resamples: Positive = 2000
+    """Bootstrap resamples."""
+    confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
+    """Of the intervals of differences."""
+
+
+class Figures(Section):
+    """What the figures show. Figures 1 and 3 are of subset 0."""
+
+    figure1_class: Annotated[int, Ge(0)] = 0
+    """Number of the class."""
+    figure1_images: Positive = 12
+    """Attempts side by side."""
+    figure3_classes: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
+    """Numbers of the classes."""
+    figure3_images: Positive = 12
+    """Accepted images of each class."""
