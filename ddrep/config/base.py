@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import BaseModel, ConfigDict, model_validator
 
 Positive = Annotated[int, Gt(0)]
 Rate = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Timestep = Annotated[float, Ge(0), Le(999)]
+Subsets = Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)]
+Seeds = Subsets
 Precision = Literal["auto", "fp32", "bf16"]
 
 
