@@ -16,6 +16,19 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from ddrep.config.base import Section
 from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
+from ddrep.config.guidance import (
+    AttributeImages,
+    Attributes,
+    Guide,
+    Guided,
+    GuidedShard,
+    GuideTraining,
+    Masks,
+    Table1,
+    Table2,
+    Taps,
+)
+from ddrep.config.masks import CelebAMaskHQ, EmbeddedMasks, FewShot, MaskData
 from ddrep.config.stages import (
     Classifier,
     DenoiserChoice,
@@ -36,17 +49,22 @@ from ddrep.config.tables import SYNTHETIC, Figures, Name, Runs, Source, Table3, 
 from ddrep.errors import UserError
 
 __all__ = [
-    "SYNTHETIC", "CelebA", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "Experiment",
-    "Features", "Figures", "FineTune", "Head", "ImageFolder", "Mix", "Name", "Network", "PixelHead", "Pretrain", "Runs",
-    "Sampling", "Section", "Shard", "Source", "Stage", "Synthesis", "Table3", "Tables", "TinyImageNet", "Training",
-    "WebDatasetFiles", "data_of", "denoiser_path", "explain", "load", "merge", "parse", "shard_of", "stage_json",
-    "training_of",
+    "SYNTHETIC", "AttributeImages", "Attributes", "CelebA", "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice",
+    "DenoiserFile", "EmbeddedData", "EmbeddedMasks", "Experiment", "Features", "FewShot", "Figures", "FineTune",
+    "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Name",
+    "Network", "PixelHead", "Pretrain", "Runs", "Sampling", "Section", "Shard", "Source", "Stage", "Synthesis",
+    "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet", "Training", "WebDatasetFiles", "data_of",
+    "denoiser_path", "explain", "load", "merge", "parse", "shard_of", "stage_json", "training_of",
 ]  # fmt: skip
 
 VERSIONS = {
     "data": 1,
+    "masks": 1,
     "pretrain": 1,
     "finetune": 1,
+    "attribute-images": 1,
+    "guide": 1,
+    "guided": 1,
     "features": 1,
     "rejection": 1,
     "pixel-rejection": 1,
