@@ -94,4 +94,4 @@ def _engine(
     # what does not steer does not name its candidates: unguided sampling and its rejection share them
     digests = [sha256(path) for path in (inputs if cfg.scale else inputs[:1])]
     key = fingerprint(cfg.sampling.model_dump_json(), str(cfg.scale), str(stage.seed), *digests)
-    return Engine(draw_guided, Pool(pool, key, number), batch)
+    return Engine(draw_guided, Pool(pool, key, number), batch, cfg.sampling.steps)
