@@ -12,7 +12,7 @@ from snakemake.utils import min_version
 from ddrep import config as settings
 from ddrep.config import data_of, denoiser_path, shard_of, stage_json, training_of
 from ddrep.errors import UserError
-from ddrep.runs import shard_paths, shards_asked, table3_runs, table4_runs
+from ddrep.runs import adapted_subsets, all_runs, all_shards, shard_paths, shards_asked, table3_runs, table4_runs
 
 min_version("9.0")
 
@@ -57,6 +57,7 @@ rule all:
         [f"results/{NAME}/subset{subset}/synthetic/{source}/_info.json" for subset, source in shards_asked(EXPERIMENT)],
 
 
+include: "workflow/rules/plan.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/denoiser.smk"
 include: "workflow/rules/finetune.smk"

@@ -71,3 +71,23 @@ def shards_asked(experiment: Experiment) -> dict[tuple[int, str], int]:
         if needs_shards(run):
             asked[run.subset, run.source] = max(run.scale, asked.get((run.subset, run.source), 0))
     return asked
+
+
+def all_runs(experiment: Experiment) -> list[Run]:
+    """Those of both tables, each once."""
+    return list(dict.fromkeys(table3_runs(experiment) + table4_runs(experiment)))
+
+
+def all_shards(experiment: Experiment) -> list[Path]:
+    """Every synthetic shard, relative to results/{experiment}."""
+    per_scale = experiment.synthesis.shards_per_scale
+    return [
+        shard
+        for (subset, source), scale in shards_asked(experiment).items()
+        for shard in shard_paths(subset, source, scale, per_scale)
+    ]
+
+
+def adapted_subsets(experiment: Experiment) -> list[int]:
+    """The labelled subsets for which a denoiser is fine-tuned."""
+    return sorted({subset for subset, _ in shards_asked(experiment)})

@@ -28,6 +28,7 @@ for line in sys.stdin:
     print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
 """
 
+
 @dataclass
 class Job:
     """A process that claims GPUs when it is told to."""

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
 
 from ddrep.cli.base import log
+from ddrep.cli.plan import Plan
 from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
 from ddrep.cli.stages import (
     Classify,
@@ -43,6 +44,7 @@ class Ddrep(BaseSettings):
         cli_hide_none_type=True,
         cli_use_class_docs_for_groups=True,
     )
+    plan: CliSubCommand[Plan]
     data: CliSubCommand[Data]
     masks: CliSubCommand[Masks]
     pretrain: CliSubCommand[Pretrain]

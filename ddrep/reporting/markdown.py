@@ -55,7 +55,7 @@ def _explanation(confidence: float) -> str:
 def _sources(cells: pd.DataFrame) -> str:
     """Table 3: a row a source."""
     rows = [[c["source"], _mean(c), _number(c["paper_top1"], 2)] for c in cells.to_dict("records")]
-    return _grid(["Source", "Top-1", "Paper"], rows, 1)
+    return grid(["Source", "Top-1", "Paper"], rows, 1)
 
 
 def _scales(cells: pd.DataFrame) -> list[str]:
@@ -75,7 +75,7 @@ def _some_scales(cells: pd.DataFrame, scales: Sequence[int]) -> str:
         heads = [[str(architecture), "yes" if mix else "no"]] + [["", ""]] * (len(lines) - 1)
         rows += [head + line for head, line in zip(heads, lines, strict=True)]
     titles = ["Real only" if scale == 0 else f"+{scale}x" for scale in scales]
-    return _grid(["Architecture", "Mixup+CutMix", "Source", *titles], rows, 3)
+    return grid(["Architecture", "Mixup+CutMix", "Source", *titles], rows, 3)
 
 
 def _line(block: pd.DataFrame, sources: Sequence[str], scales: Sequence[int]) -> list[str]:
@@ -104,7 +104,7 @@ def _differences(cells: pd.DataFrame) -> list[str]:
         ]
         if lines:
             parts.append(f"### {architecture}{', Mixup+CutMix' if mix else ''}")
-            parts.append(_grid(["Source", "Scale", "Runs", *(f"vs {name}" for name in names)], lines, 1))
+            parts.append(grid(["Source", "Scale", "Runs", *(f"vs {name}" for name in names)], lines, 1))
     return parts
 
 
@@ -139,7 +139,7 @@ def _wrapped(text: str) -> str:
     return textwrap.fill(text, WIDTH)
 
 
-def _grid(titles: Sequence[str], rows: Iterable[Sequence[str]], right: int) -> str:
+def grid(titles: Sequence[str], rows: Iterable[Sequence[str]], right: int) -> str:
     """A Markdown table padded to even columns; those from number `right` on are flush right."""
     lines = [list(titles), *map(list, rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
