@@ -23,6 +23,7 @@ from ddrep.config import Experiment, Stage, load, shard_of, training_of
 from ddrep.data.datasets import labelled
 from ddrep.data.shards import read_shards, write_shard
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.planning.draws import Seen, attempts, draws_of, read_verdicts
 from ddrep.planning.report import elapsed
@@ -31,21 +32,23 @@ from ddrep.planning.speed import Speeds, Trial, _per_image
 from ddrep.planning.stages import DENOISER, ENCODER, Plan, Row, rows
 from ddrep.runs import all_runs
 from ddrep.sampling import synthesis
+from ddrep.sampling.sampler import sample
 from ddrep.training import classifier, finetune
 from ddrep.training import heads as training
 from tests.overlays import overlays
 
 REPO = Path(__file__).resolve().parents[1]
+NETWORK = UNetConfig(28, 1, 1, model_channels=32, channel_mult=(1, 1), num_res_blocks=1, attention_sizes=())
 BLOCK = {"architectures": ["resnet18"], "mix": [False], "subsets": [0], "seeds": [0]}
 SMALL = {
     "experiment": "small",
     "data": {"kind": "embedded", "embedded": {"per_class": 10, "test_images": 40}},
-    "denoiser": {"kind": "file", "file": {"path": str(REPO / "ddrep/data/embedded/denoiser.safetensors")}},
+    "denoiser": {"kind": "file", "file": {"path": "denoiser.safetensors"}},
     "finetune": {"steps": 3, "batch": 4},
     "features": {"timesteps": [300, 800], "flip": True},
-    "rejection": {"epochs": 6, "hidden": 16, "batch": 16},
-    "pixel_rejection": {"epochs": 6, "hidden": 16, "batch": 7},
-    "sampling": {"steps": 3, "guidance_scale": 0.5},
+    "rejection": {"epochs": 2, "hidden": 16, "batch": 16},
+    "pixel_rejection": {"epochs": 2, "hidden": 16, "batch": 7},
+    "sampling": {"steps": 2, "guidance_scale": 0.5},
     "synthesis": {"per_class": 4, "shards_per_scale": 2, "threshold": 0.05, "max_attempts": 100},
     "classifier": {"epochs": 1, "batch": 16},
     "table4": [
@@ -80,7 +83,7 @@ class Meter:
         net.register_forward_pre_hook(lambda _, inputs: self.counts.update(classifiers=len(inputs[0])))
         return net
 
-    def of(self, stage: Callable[[], None]) -> Counts:
+    def of(self, stage: Callable[[], Any]) -> Counts:
         """Passes that a stage makes."""
         self.counts.clear()
         stage()
@@ -134,11 +137,12 @@ def run_stages(meter: Meter, e: Experiment, results: Path) -> dict[tuple[str, st
 
     shard = stage(shard_of("pixel-rejection", e))
     outs = subset / "finetuned.png", subset / "finetuned.parquet"
-    jobs: dict[tuple[str, str], Callable[[], None]] = {
+    jobs: dict[tuple[str, str], Callable[[], Any]] = {
         ("finetune", ""): lambda: finetune.run(stage(e.finetune), base, real, data / "validation.tar", tuned, *outs),
         ("features", ""): lambda: training.extract(stage(e.features), base, real, features),
         ("rejection", ""): lambda: training.run_features(stage(e.rejection), features, real, ours, subset / "a.json"),
         ("pixel_rejection", ""): lambda: training.run_pixels(stage(e.pixel_rejection), real, pixels, subset / "b.json"),
+        ("", ""): lambda: [spread(path, e, tuned) for path in (ours, pixels)],
         ("synthesis", "improved-ddpm"): shards("improved-ddpm", 1),
         ("synthesis", "classifier-free"): shards("classifier-free", 1),
         ("pixel_threshold", ""): lambda: synthesis.match_threshold(
@@ -149,15 +153,31 @@ def run_stages(meter: Meter, e: Experiment, results: Path) -> dict[tuple[str, st
         ("classifier", "resnet18"): classify(True),
         ("classifier_on_synthetic_alone", "resnet18"): classify(False),
     }
-    return {name: meter.of(job) for name, job in jobs.items()}
+    return {name: count for name, job in jobs.items() for count in [meter.of(job)] if any(name)}
+
+
+def spread(path: Path, e: Experiment, tuned: Path) -> None:
+    """Make a hardly trained judge opinionated, so that it accepts some images of every class and refuses others."""
+    judge = heads.Judge.load(path, e.denoiser.file.path, torch.device("cpu"))
+    last: Any = judge.net[-1]
+    logits: list[torch.Tensor] = []
+    hook = last.register_forward_hook(lambda _, inputs, output: logits.append(output))
+    judge.probabilities(sample(Denoiser.load(tuned), range(100), e.sampling, [i % 10 for i in range(100)]))
+    hook.remove()
+    scale = 2 / torch.cat(logits).std(dim=0)
+    last.bias.sub_(torch.cat(logits).mean(dim=0)).mul_(scale)
+    last.weight.mul_(scale[:, None])
+    judge.save(path)
 
 
 def test_what_is_forecast_is_what_passes_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    Denoiser(UNet(NETWORK).eval().requires_grad_(False), Schedule()).save(Path("denoiser.safetensors"))
     e, results = small(), Path("results/small")
     sizes, remarks = sizes_of(e)
     network, more = denoiser_of(e, sizes.image)
-    assert network == Denoiser.load(e.denoiser.file.path).net.cfg and remarks == more == []
+    assert network == NETWORK and remarks == more == []
     before = {(row.rule, row.what): row for row in rows(Plan(e, sizes, network))}
     counted = run_stages(Meter(monkeypatch), e, results)
     after = {(row.rule, row.what): row for row in rows(Plan(e, sizes, network, seen=read_verdicts(e)))}
@@ -256,17 +276,17 @@ def test_a_missing_denoiser(tmp_path: Path) -> None:
 
 def test_speed_of_a_pass_of_known_cost() -> None:
     def burn(images: int) -> None:
-        ends = time.process_time() + 0.001 * images
+        ends = time.process_time() + 0.02 + 0.001 * images
         while time.process_time() < ends:
             pass
 
     for batch in (1, 16, 4096):
-        measured = _per_image(Trial("x", batch, lambda: burn), torch.device("cpu"), 0.2)
-        assert measured == pytest.approx(0.001, rel=0.2)
+        measured = _per_image(Trial("x", batch, lambda: burn), time.process_time, time.process_time() + 0.2)
+        assert measured == pytest.approx(0.001 + 0.02 / batch, rel=0.2)
 
 
 def test_elapsed_is_bounded_by_cores_gpus_and_the_longest_chain() -> None:
-    speeds = Speeds({"n": 1.0}, startup=2.0, device=torch.device("cpu"))
+    speeds = Speeds({"n": 1.0}, startup=2.0, light_startup=0.5, device=torch.device("cpu"))
     plan = Plan(small(), Sizes((28, 28, 1)), None, cores=4)
     stages = [
         Row("finetune", ({"n": 8},), threads=4),
@@ -279,7 +299,7 @@ def test_elapsed_is_bounded_by_cores_gpus_and_the_longest_chain() -> None:
     assert elapsed(plan, stages, speeds, gpus=0) == (2 + 2) + 10 + 20  # one after another; the cores need less
     assert elapsed(plan, stages, speeds, gpus=1) == (2 + 2) + (5 + 10) + 3 * 20
     plan = dataclasses.replace(plan, cores=2)
-    assert elapsed(plan, stages, speeds, gpus=0) == (4 * 4 + (5 + 10) + 3 * 20 + 2 * 2) / 2
+    assert elapsed(plan, stages, speeds, gpus=0) == ((2 + 2) * 4 + (5 + 10) + 3 * 20 + 2 * 0.5) / 2
 
 
 def test_the_papers_counts_in_under_15_seconds(tmp_path: Path) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge
 
-from ddrep.cli.base import Verb
+from ddrep.cli.base import Light
 from ddrep.config import load
 
 
-class Plan(Verb):
+class Plan(Light):
     """Print what the whole experiment will make and cost: jobs, images, network evaluations, disk and time."""
 
     configfile: list[Path] = []
@@ -22,6 +23,7 @@ class Plan(Verb):
     """GPUs to run on; the default is all of this machine's."""
 
     def run(self) -> None:
+        experiment, light_startup = load(Path("config.yaml"), *self.configfile), time.process_time()
         from ddrep.planning.report import run
 
-        run(load(Path("config.yaml"), *self.configfile), self.cores, self.gpus)
+        run(experiment, self.cores, self.gpus, light_startup)

@@ -18,7 +18,7 @@ from ddrep.reporting.markdown import grid
 from ddrep.runs import shards_asked
 
 WIDTH = 100
-MEASUREMENT = 8.0
+MEASUREMENT = 9.0
 """Seconds."""
 EXPLANATION = (
     "Images: accepted ones. Denoiser, encoder (its first part, for features), classifiers: images passed through these "
@@ -29,14 +29,17 @@ CHAIN = ("pretrain", "finetune", "pixel_threshold", "synthesis", "classifier")
 """Stages that wait for each other, and whose jobs are the longest."""
 
 
-def run(experiment: Experiment, cores: int | None, gpus: int | None) -> None:
-    """Print the forecast of the whole experiment on so many cores and GPUs; by default those at hand."""
-    startup = time.process_time()  # of this very process, which has imported what the jobs import
+def run(experiment: Experiment, cores: int | None, gpus: int | None, light_startup: float) -> None:
+    """Print the forecast of the whole experiment on so many cores and GPUs; by default those at hand.
+
+    light_startup: seconds that this process took before it imported torch.
+    """
+    startups = time.process_time(), light_startup  # this very process has imported what the jobs import
     cores = cores or len(os.sched_getaffinity(0))
     sizes, remarks = sizes_of(experiment)
     network, more = denoiser_of(experiment, sizes.image)
     plan = Plan(experiment, sizes, network, cores, read_verdicts(experiment))
-    speeds, slow = measure(plan, startup, MEASUREMENT)
+    speeds, slow = measure(plan, startups, MEASUREMENT)
     print(report(plan, speeds, gpus or torch.cuda.device_count(), [*remarks, *more, *slow]))
 
 

@@ -1,7 +1,7 @@
 """What one image costs in each network on the device at hand, from some seconds of measurement.
 
-On a CPU it is the processor time of one thread, so that what else is running hardly matters: several threads, one of them
-without a core, burn time in waiting for it. More threads are taken to be faster in proportion.
+On a CPU it is the processor time of one thread, so that other work beside it hardly matters: several threads, one
+of them without a core, burn time in waiting for it. More threads are taken to be faster in proportion.
 """
 
 from __future__ import annotations
@@ -31,24 +31,25 @@ from ddrep.training.networks import build_classifier, fit_to_size
 INFERENCE = 1 / 3
 """Of a training pass: the usual rule that a backward pass costs two forward passes."""
 SAMPLED_AT_ONCE = 250
-LONG, REPEATED = 0.5, 5
-"""Seconds of a trial that need not be repeated; how often others are, at most."""
+LONG, REPEATED = 0.3, 3
+"""Seconds of trials that need not be repeated; how often others are."""
 Pass = Callable[[int], None]
 """Passes a batch of so many images."""
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds an image by network, of one thread on a CPU; `startup`: seconds of each job before its work begins."""
+    """Seconds an image by network, of one thread on a CPU, and before a job's work begins, with torch and without."""
 
     seconds: dict[str, float]
     startup: float
+    light_startup: float
     device: torch.device
 
     def of(self, job: Job, threads: int) -> float:
         """Seconds of a job; networks that could not be measured take none."""
         work = sum(self.seconds.get(key, 0.0) * n for key, n in job.items())
-        return self.startup + work / (threads if self.device.type == "cpu" else 1)
+        return (self.startup if job else self.light_startup) + work / (threads if self.device.type == "cpu" else 1)
 
 
 @dataclass(frozen=True)
@@ -61,30 +62,33 @@ class Trial:
     smallest: int = 1
 
 
-def measure(plan: Plan, startup: float, seconds: float) -> tuple[Speeds, list[str]]:
-    """Speeds, and remarks on what could not be measured; in about `seconds`, but one pass of each network at least."""
+def measure(plan: Plan, startups: tuple[float, float], seconds: float) -> tuple[Speeds, list[str]]:
+    """Speeds, and remarks on what could not be measured; in about `seconds`, but one pass of each network at least.
+
+    startups: seconds before a job's work begins, with torch and without.
+    """
     device, found, remarks = pick_device(), {}, []
     torch.set_num_threads(1)
-    trials = _trials(plan, device)
-    for trial in trials:
+    clock, trials = _clock(device), _trials(plan, device)
+    ends = clock() + seconds
+    for i, trial in enumerate(trials):
         try:
-            found[trial.network] = _per_image(trial, device, seconds / len(trials))
+            found[trial.network] = _per_image(trial, clock, clock() + (ends - clock()) / (len(trials) - i))
         except UserError as e:
             remarks.append(f"time of {trial.network} left out: {e}")
     for key in [key for key in found if key.endswith(TRAINING)]:
         found.setdefault(key.removesuffix(TRAINING), INFERENCE * found[key])
-    return Speeds(found, startup, device), remarks
+    return Speeds(found, *startups, device), remarks
 
 
 def _trials(plan: Plan, device: torch.device) -> list[Trial]:
-    """What the plan's jobs pass images through."""
-    e, trials = plan.experiment, []
+    """What the plan's jobs pass images through; the quick ones first, as others take the time that they leave."""
+    e, (height, width, channels) = plan.experiment, plan.sizes.image
+    trials = [_head(PIXEL_JUDGE, e.pixel_rejection, (channels, height, width), plan, device)]
     if plan.network is not None:
-        trials = _denoiser_trials(plan, Denoiser(_without_weights(plan.network, device), Schedule()))
         channels, *size = plan.bottleneck
         trials.append(_head(JUDGE, e.rejection, (channels * len(e.features.timesteps), *size), plan, device))
-    height, width, channels = plan.sizes.image
-    trials.append(_head(PIXEL_JUDGE, e.pixel_rejection, (channels, height, width), plan, device))
+        trials += _denoiser_trials(plan, Denoiser(_without_weights(plan.network, device), Schedule()))
     for name in dict.fromkeys(run.architecture for run in all_runs(e)):
         make = lambda name=name: _classifier(name, plan, device)  # noqa: E731
         trials.append(Trial(name + TRAINING, e.classifier.batch, make, smallest=2))  # for BatchNorm
@@ -163,20 +167,31 @@ def _training(net: nn.Module, loss: Callable[[int], Tensor], precision: Precisio
     return run
 
 
-def _per_image(trial: Trial, device: torch.device, seconds: float) -> float:
-    """Seconds an image, at the largest batch for which there is time: it is doubled from one trial to the next."""
-    clock = _clock(device)
-    started, run, batch, costs = clock(), trial.make(), min(trial.smallest, trial.batch), []
+def _per_image(trial: Trial, clock: Callable[[], float], ends: float) -> float:
+    """Seconds an image in batches of trial.batch, from smaller ones if the clock would pass `ends` with these."""
+    run, batch, times = trial.make(), min(trial.smallest, trial.batch), dict[int, float]()
     while True:
+        times[batch] = _least(run, batch, clock)
+        larger = min(4 * batch, trial.batch)
+        if larger == batch or clock() + times[batch] * larger / batch > ends:
+            return _extrapolated(times, trial.batch) / trial.batch
+        batch = larger
+
+
+def _least(run: Pass, batch: int, clock: Callable[[], float]) -> float:
+    """Seconds of a batch. The first is the dearest, as kernels are chosen and memory taken; a long one counts as it is."""
+    costs: list[float] = []
+    while len(costs) < REPEATED and sum(costs) < LONG:
         before = clock()
         run(batch)
         costs.append(clock() - before)
-        larger = min(2 * batch, trial.batch)
-        fits = costs[-1] * larger / batch < seconds - (clock() - started)
-        if len(costs) == REPEATED or (not fits and (len(costs) > 1 or costs[0] > LONG)):
-            return min(costs) / batch  # the first at a size is the dearest, for kernels are chosen and memory taken
-        if fits and larger > batch:
-            batch, costs = larger, []
+    return min(costs)
+
+
+def _extrapolated(times: dict[int, float], batch: int) -> float:
+    """Seconds of a batch along the line through the two largest measured: part of a step costs the same at any size."""
+    (small, least), (large, most) = sorted({0: 0.0, **times}.items())[-2:]
+    return most + max(0.0, most - least) / (large - small) * (batch - large)
 
 
 def _clock(device: torch.device) -> Callable[[], float]:
