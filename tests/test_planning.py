@@ -233,7 +233,7 @@ def test_sizes_of_each_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def sized(kind: str, **table: Any) -> tuple[Sizes, list[str]]:
         return sizes_of(Experiment.model_validate({"experiment": "e", "data": {"kind": kind, **table}}))
 
-    assert sized("embedded", embedded={"per_class": 7, "test_images": 90})[0] == Sizes((28, 28, 1), (7,) * 10, 500, 90)
+    assert sized("embedded", embedded={"per_class": 7, "test_images": 90})[0] == Sizes((28, 28, 1), (7,) * 10, 1000, 90)
     tiny = sized("tiny-imagenet", tiny_imagenet={"path": "gone.zip"})
     assert tiny[0] == Sizes((64, 64, 3), (490,) * 200, 2000, 10_000)
     assert tiny[1] == ["data.tiny_imagenet: gone.zip is not there yet"]
@@ -258,7 +258,7 @@ def test_sizes_that_only_made_shards_tell(tmp_path: Path, monkeypatch: pytest.Mo
     assert sum(row.images for row in rows(Plan(e, sizes, None))) == 0
     for name, split in {"subset0/real": "train", "data/validation": "validation", "data/test": "test"}.items():
         write_shard(Path(f"results/e/{name}.tar"), labelled(small().data, split, 0, 0))
-    assert sizes_of(e) == (Sizes((28, 28, 1), (10,) * 10, 500, 40), [])
+    assert sizes_of(e) == (Sizes((28, 28, 1), (10,) * 10, 1000, 40), [])
 
 
 def test_a_missing_denoiser(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def _trials(plan: Plan, device: torch.device) -> list[Trial]:
         trials += _denoiser_trials(plan, Denoiser(_without_weights(plan.network, device), Schedule()))
     for name in dict.fromkeys(run.architecture for run in all_runs(e)):
         make = lambda name=name: _classifier(name, plan, device)  # noqa: E731
-        trials.append(Trial(name + TRAINING, e.classifier.batch, make, smallest=2))  # for BatchNorm
+        trials.append(Trial(name + TRAINING, e.classifier.batch, make, smallest=16))
     return trials
 
 
@@ -129,7 +129,7 @@ def _head(name: str, cfg: Head, shape: tuple[int, ...], plan: Plan, device: torc
         net = build(meta).to(device)
         return _training(net, lambda n: _cross_entropy(net, torch.randn(n, *shape, device=device)), "fp32")
 
-    return Trial(name + TRAINING, cfg.batch, make, smallest=2)
+    return Trial(name + TRAINING, cfg.batch, make, smallest=2)  # for BatchNorm
 
 
 def _classifier(name: str, plan: Plan, device: torch.device) -> Pass:
@@ -179,7 +179,7 @@ def _per_image(trial: Trial, clock: Callable[[], float], ends: float) -> float:
 
 
 def _least(run: Pass, batch: int, clock: Callable[[], float]) -> float:
-    """Seconds of a batch. The first is the dearest, as kernels are chosen and memory taken; a long one counts as it is."""
+    """Seconds of a batch. The first is the dearest, for kernels are chosen and memory taken; long ones count as is."""
     costs: list[float] = []
     while len(costs) < REPEATED and sum(costs) < LONG:
         before = clock()
