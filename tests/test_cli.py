@@ -20,7 +20,7 @@ VERBS = {
     (field.alias or name).replace("_", "-"): get_args(field.annotation)[0]
     for name, field in cli.Ddrep.model_fields.items()
 }
-BY_HAND = {"import"}
+BY_HAND = {"import", "evaluator", "segmenter"}
 """Verbs that prepare what the workflow is given."""
 
 WRONG = {

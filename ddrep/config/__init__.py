@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from ddrep.config.base import Section
 from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
+from ddrep.config.evaluation import Evaluator, Oracle, Segmenter
 from ddrep.config.stages import (
     Classifier,
     DenoiserChoice,
@@ -36,9 +37,9 @@ from ddrep.config.tables import SYNTHETIC, Figures, Name, Runs, Source, Table3, 
 from ddrep.errors import UserError
 
 __all__ = [
-    "SYNTHETIC", "CelebA", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "Experiment",
-    "Features", "Figures", "FineTune", "Head", "ImageFolder", "Mix", "Name", "Network", "PixelHead", "Pretrain", "Runs",
-    "Sampling", "Section", "Shard", "Source", "Stage", "Synthesis", "Table3", "Tables", "TinyImageNet", "Training",
+    "SYNTHETIC", "CelebA", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "Evaluator", "Experiment",
+    "Features", "Figures", "FineTune", "Head", "ImageFolder", "Mix", "Name", "Network", "Oracle", "PixelHead", "Pretrain", "Runs",
+    "Sampling", "Section", "Segmenter", "Shard", "Source", "Stage", "Synthesis", "Table3", "Tables", "TinyImageNet", "Training",
     "WebDatasetFiles", "data_of", "denoiser_path", "explain", "load", "merge", "parse", "shard_of", "stage_json",
     "training_of",
 ]  # fmt: skip
@@ -55,6 +56,8 @@ VERSIONS = {
     "classifier": 1,
     "tables": 1,
     "figures": 1,
+    "evaluator": 1,
+    "segmenter": 1,
 }
 """Raised when ddrep's code changes what a stage computes: results of older versions are made anew."""
 
