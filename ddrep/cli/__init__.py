@@ -21,6 +21,7 @@ from ddrep.cli.stages import (
     Finetune,
     Import,
     Info,
+    Masks,
     PixelRejection,
     PixelThreshold,
     Pretrain,
@@ -44,6 +45,7 @@ class Ddrep(BaseSettings):
         cli_use_class_docs_for_groups=True,
     )
     data: CliSubCommand[Data]
+    masks: CliSubCommand[Masks]
     pretrain: CliSubCommand[Pretrain]
     import_: CliSubCommand[Import] = Field(alias="import")
     finetune: CliSubCommand[Finetune]

@@ -32,6 +32,24 @@ class Data(Light):
         write_shard(self.out, labelled(self.stage.config, self.split, self.subset, self.stage.seed))
 
 
+class Masks(Light):
+    """Write one split of the images with segmentation masks as a shard."""
+
+    stage: Stage[config.MaskData]
+    split: str = "train"
+    """train, test, or oracle: images for a segmenter that is trained apart and judges."""
+    subset: Count = 0
+    """Which of the disjoint labelled subsets (train only)."""
+    out: Path
+    """Shard (.tar) to write."""
+
+    def run(self) -> None:
+        from ddrep.data.datasets import masked
+        from ddrep.data.masks import write_masked_shard
+
+        write_masked_shard(self.out, masked(self.stage.config, self.split, self.subset))
+
+
 class Pretrain(Verb):
     """Train an unconditional denoiser on unlabelled images."""
 

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 from ddrep.config.base import Section
 from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
 from ddrep.config.evaluation import Evaluator, Oracle, Segmenter
+from ddrep.config.masks import CelebAMaskHQ, EmbeddedMasks, FewShot, MaskData
 from ddrep.config.stages import (
     Classifier,
     DenoiserChoice,
@@ -37,15 +38,16 @@ from ddrep.config.tables import SYNTHETIC, Figures, Name, Runs, Source, Table3, 
 from ddrep.errors import UserError
 
 __all__ = [
-    "SYNTHETIC", "CelebA", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "Evaluator", "Experiment",
-    "Features", "Figures", "FineTune", "Head", "ImageFolder", "Mix", "Name", "Network", "Oracle", "PixelHead", "Pretrain", "Runs",
-    "Sampling", "Section", "Segmenter", "Shard", "Source", "Stage", "Synthesis", "Table3", "Tables", "TinyImageNet", "Training",
-    "WebDatasetFiles", "data_of", "denoiser_path", "explain", "load", "merge", "parse", "shard_of", "stage_json",
-    "training_of",
+    "SYNTHETIC", "CelebA", "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData",
+    "EmbeddedMasks", "Evaluator", "Experiment", "Features", "FewShot", "Figures", "FineTune", "Head", "ImageFolder",
+    "MaskData", "Mix", "Name", "Network", "Oracle", "PixelHead", "Pretrain", "Runs", "Sampling", "Section", "Segmenter",
+    "Shard", "Source", "Stage", "Synthesis", "Table3", "Tables", "TinyImageNet", "Training", "WebDatasetFiles",
+    "data_of", "denoiser_path", "explain", "load", "merge", "parse", "shard_of", "stage_json", "training_of",
 ]  # fmt: skip
 
 VERSIONS = {
     "data": 1,
+    "masks": 1,
     "pretrain": 1,
     "finetune": 1,
     "features": 1,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Positive = Annotated[int, Gt(0)]
 Rate = Annotated[float, Gt(0)]
@@ -18,3 +18,20 @@ class Section(BaseModel):
     """Base of all sections: unknown keys are errors, and the text below a field is its help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Choice(Section):
+    """Base of the sections in which `kind` names the sub-table that counts."""
+
+    kind: str
+
+    @model_validator(mode="after")
+    def _has_its_table(self) -> Self:
+        if getattr(self, self.table) is None:
+            raise ValueError(f"kind is {self.kind}: expected a table {self.table}; see config.yaml for its keys")
+        return self
+
+    @property
+    def table(self) -> str:
+        """Name of the sub-table that counts."""
+        return self.kind.replace("-", "_")

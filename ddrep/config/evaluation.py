@@ -17,13 +17,13 @@ class Oracle(Section):
     """Channels at full resolution; they double with each halving of the resolution, up to 128."""
     epochs: Positive
     batch: Positive = 128
-    lr: Rate = 2e-3
+    lr: Rate = 3e-3
     weight_decay: Annotated[float, Ge(0)] = 0.02
     warmup: Annotated[int, Ge(0)] = 200
     """Steps in which the learning rate rises."""
     flip: bool = True
     """Random left-right flips."""
-    shift: Annotated[int, Ge(0)] = 2
+    shift: Annotated[int, Ge(0)] = 1
     """Random shifts by at most so many pixels either way."""
     precision: Precision = "auto"
 
@@ -34,7 +34,7 @@ class Evaluator(Oracle):
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "cnn"
     """Its distances are called FD-NAME."""
     width: Positive = 24
-    epochs: Positive = 12
+    epochs: Positive = 14
 
 
 class Segmenter(Oracle):

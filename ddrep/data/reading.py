@@ -37,7 +37,7 @@ def reason(error: Exception) -> str:
 
 
 def read_all(
-    names: Sequence[str], read: Callable[[str], np.ndarray], shape: tuple[int, int, int]
+    names: Sequence[str], read: Callable[[str], np.ndarray], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, list[str]]:
     """Images uint8 (N, *shape) of all `names`, and a complaint for each that could not be read."""
     images = np.zeros((len(names), *shape), np.uint8)  # in place: a list and its stack would take the memory twice

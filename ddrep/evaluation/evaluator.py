@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,14 +52,20 @@ class Evaluator:
     def features(self, images: np.ndarray, batch: int = 250) -> np.ndarray:
         """uint8 images (N, H, W, C) -> the last hidden layer (N, D) float64, non-negative. Raises UserError."""
         parts = [self.net[:-1](x).double().cpu() for x in batches(images, self.net, self.meta, KIND, batch)]
-        return torch.cat(parts).numpy() if parts else np.zeros((0, self.net[-1].in_features))
+        return torch.cat(parts).numpy() if parts else np.zeros((0, self._last.in_features))
 
     @torch.inference_mode()
     def probabilities(self, images: np.ndarray, batch: int = 250) -> np.ndarray:
         """uint8 images (N, H, W, C) -> (N, number of classes) float64, summing to 1. Raises UserError."""
         features = torch.from_numpy(self.features(images, batch))
-        weight, bias = (p.double().cpu() for p in (self.net[-1].weight, self.net[-1].bias))
+        weight, bias = (p.double().cpu() for p in (self._last.weight, self._last.bias))
         return F.softmax(F.linear(features, weight, bias), dim=1).numpy()
+
+    @property
+    def _last(self) -> nn.Linear:
+        last = self.net[-1]
+        assert isinstance(last, nn.Linear)
+        return last
 
 
 def build(meta: dict[str, Any]) -> nn.Sequential:
@@ -69,8 +76,6 @@ def build(meta: dict[str, Any]) -> nn.Sequential:
     """
     channels = widths(meta["width"], meta["image_shape"], smallest=8)
     layers = [conv(meta["image_shape"][2], channels[0])]
-    for narrow, wide in zip(channels, channels[1:], strict=False):
+    for narrow, wide in itertools.pairwise(channels):
         layers += [conv(narrow, wide, 2), conv(wide, wide)]
-    return nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], len(meta["classes"]))
-    )
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels[-1], len(meta["classes"])))

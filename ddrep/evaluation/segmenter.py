@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,7 @@ class SegmentationNet(nn.Module):
             nn.Sequential(conv(narrow, wide, 1 if i == 0 else 2), conv(wide, wide))
             for i, (narrow, wide) in enumerate(zip(inputs, channels, strict=False))
         )
-        self.up = nn.ModuleList(
-            conv(narrow + wide, narrow) for narrow, wide in zip(channels, channels[1:], strict=False)
-        )
+        self.up = nn.ModuleList(conv(narrow + wide, narrow) for narrow, wide in itertools.pairwise(channels))
         self.last = nn.Sequential(conv(channels[0], channels[0]), nn.Conv2d(channels[0], classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
