@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
 
 from ddrep.cli.base import log
+from ddrep.cli.evaluation import Evaluator, Segmenter
 from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
 from ddrep.cli.stages import (
     Classify,
@@ -60,6 +61,8 @@ class Ddrep(BaseSettings):
     figure3: CliSubCommand[Figure3]
     figure4: CliSubCommand[Figure4]
     costs: CliSubCommand[Costs]
+    evaluator: CliSubCommand[Evaluator]
+    segmenter: CliSubCommand[Segmenter]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

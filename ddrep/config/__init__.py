@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from ddrep.config.base import Section
 from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
+from ddrep.config.evaluation import Evaluator, Oracle, Segmenter
 from ddrep.config.guidance import (
     AttributeImages,
     Attributes,
@@ -50,11 +51,12 @@ from ddrep.errors import UserError
 
 __all__ = [
     "SYNTHETIC", "AttributeImages", "Attributes", "CelebA", "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice",
-    "DenoiserFile", "EmbeddedData", "EmbeddedMasks", "Experiment", "Features", "FewShot", "Figures", "FineTune",
-    "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Name",
-    "Network", "PixelHead", "Pretrain", "Runs", "Sampling", "Section", "Shard", "Source", "Stage", "Synthesis",
-    "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet", "Training", "WebDatasetFiles", "data_of",
-    "denoiser_path", "explain", "load", "merge", "parse", "shard_of", "stage_json", "training_of",
+    "DenoiserFile", "EmbeddedData", "EmbeddedMasks", "Evaluator", "Experiment", "Features", "FewShot", "Figures",
+    "FineTune", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks",
+    "Mix", "Name", "Network", "Oracle", "PixelHead", "Pretrain", "Runs", "Sampling", "Section", "Segmenter",
+    "Shard", "Source", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet",
+    "Training", "WebDatasetFiles", "data_of", "denoiser_path", "explain", "load", "merge", "parse", "shard_of",
+    "stage_json", "training_of",
 ]  # fmt: skip
 
 VERSIONS = {
@@ -73,6 +75,8 @@ VERSIONS = {
     "classifier": 1,
     "tables": 1,
     "figures": 1,
+    "evaluator": 1,
+    "segmenter": 1,
 }
 """Raised when ddrep's code changes what a stage computes: results of older versions are made anew."""
 
