@@ -13,6 +13,17 @@ from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfi
 
 from ddrep.cli.base import log
 from ddrep.cli.evaluation import Evaluator, Segmenter
+from ddrep.cli.guidance import (
+    Attribute,
+    Guide,
+    GuideAttribute,
+    GuideMasks,
+    RealFeatures,
+    Robustness,
+    ScoreAttribute,
+    ScoreMasks,
+)
+from ddrep.cli.guidance_reporting import Figure2, GuidanceTable, RobustnessFigure, RobustnessTable
 from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
 from ddrep.cli.stages import (
     Classify,
@@ -56,6 +67,18 @@ class Ddrep(BaseSettings):
     pixel_threshold: CliSubCommand[PixelThreshold]
     info: CliSubCommand[Info]
     classify: CliSubCommand[Classify]
+    attribute: CliSubCommand[Attribute]
+    guide: CliSubCommand[Guide]
+    guide_attribute: CliSubCommand[GuideAttribute]
+    guide_masks: CliSubCommand[GuideMasks]
+    real_features: CliSubCommand[RealFeatures]
+    score_attribute: CliSubCommand[ScoreAttribute]
+    score_masks: CliSubCommand[ScoreMasks]
+    robustness: CliSubCommand[Robustness]
+    guidance_table: CliSubCommand[GuidanceTable]
+    robustness_table: CliSubCommand[RobustnessTable]
+    robustness_figure: CliSubCommand[RobustnessFigure]
+    figure2: CliSubCommand[Figure2]
     table: CliSubCommand[Table]
     figure1: CliSubCommand[Figure1]
     figure3: CliSubCommand[Figure3]

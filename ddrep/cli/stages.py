@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt
-from pydantic import BeforeValidator
+from annotated_types import Gt
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.cli.base import Count, Light, Verb
+from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb
 from ddrep.config import Stage
 
 
@@ -184,15 +183,15 @@ class Drawing(Verb):
     """The rejection classifier: on features or, for synthesize, on pixels."""
     pool: Path
     """Folder in which candidates outlive this command."""
-    batch: Annotated[int, Ge(1)] = 250
+    batch: Batch = 250
     """Images drawn at once; does not change them."""
 
 
 class Synthesize(Drawing):
     """Generate one shard of accepted images."""
 
-    threshold_file: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
-    """JSON made by pixel-threshold; its threshold replaces the section's. Empty: none."""
+    threshold_file: OptionalFile = None
+    """JSON made by pixel-threshold; its threshold replaces the section's."""
     index: Count
     """Number of the shard."""
     out: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge
@@ -42,3 +43,19 @@ class Segmenter(Oracle):
 
     width: Positive = 16
     epochs: Positive = 4
+
+
+class Evaluation(Section):
+    """What Tables 1 and 2 are measured with."""
+
+    inception: Path | None = None
+    """Inception's weights in torch-fidelity's format, for FID; none: distances are on the evaluator's features."""
+    evaluator: Path | None = None
+    """A trained one whose classes are those of the data; none: one is trained for each attribute on all of its labelled
+    training images."""
+    segmenter: Path | None = None
+    """A trained one whose classes are those of the masks; none: one is trained on the images for an oracle."""
+    minimum: Annotated[int, Ge(2)] = 1000
+    """Fewest images for a distance."""
+    evaluator_training: Evaluator = Evaluator()
+    segmenter_training: Segmenter = Segmenter()

@@ -131,3 +131,27 @@ class GuidedShard(Section):
     threshold: Share = 0.0
     """An image is kept when the guide gives its target at least this probability."""
     max_attempts: Positive = 1
+
+
+class AttributeScores(Section):
+    """How guided images of an attribute are scored, beside their inputs."""
+
+    attribute: AttributeName = "attribute"
+    having: ClassNames = ("",)
+    """Names of the evaluator's classes that have the attribute."""
+
+
+class GuidanceTable(Section):
+    """What Tables 1 and 2 are made with."""
+
+    minimum: Annotated[int, Ge(2)] = 1000
+    """Fewest images for a distance."""
+
+
+class Robustness(Section):
+    """Where the guides' accuracy on estimates of the clean image is measured (paper, 4.1)."""
+
+    timesteps: Annotated[tuple[Timestep, ...], MinLen(1)] = (100, 200, 300, 400, 500, 600, 700, 800, 900)
+    """In embedded units, 0..1000."""
+    images: Positive = 1000
+    """Test images, at most."""
