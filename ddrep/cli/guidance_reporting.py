@@ -18,12 +18,11 @@ class GuidanceTable(Light):
     """Write Table 1 or 2 (one row a run), its summary and its Markdown, and print it."""
 
     stage: Stage[config.GuidanceTable]
-    rows: CliPositionalArg[list[Path]]
-    """Scores (.parquet) of the table's runs, the features of their images beside them."""
+    files: CliPositionalArg[list[Path]]
+    """Scores (.parquet) of the table's runs, the features of their images beside them; features (.npz) of the real
+    images, of Table 1 .../ATTRIBUTE/NAME.npz for each attribute."""
     number: Annotated[int, Ge(1), Le(2)]
     """Which table: 1 or 2."""
-    real: list[Path]
-    """Features (.npz) of the real images; of Table 1 .../ATTRIBUTE/NAME.npz for each attribute."""
     out: Path
     """Table (.parquet) to write."""
     summary: Path
@@ -34,8 +33,10 @@ class GuidanceTable(Light):
     def run(self) -> None:
         from ddrep.reporting.guidance import run
 
+        real = [path for path in self.files if path.suffix == ".npz"]
+        rows = [path for path in self.files if path.suffix == ".parquet"]
         settings = self.stage.config.minimum, self.stage.seed
-        run(self.number, self.rows, self.real, *settings, self.out, self.summary, self.markdown)
+        run(self.number, rows, real, *settings, self.out, self.summary, self.markdown)
 
 
 class RobustnessTable(Light):

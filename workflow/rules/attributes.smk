@@ -240,8 +240,9 @@ rule table1:
     message:
         "Table 1"
     shell:
-        "ddrep guidance-table --stage {params.stage:q} --number 1 --out {output.table:q} --summary {output.summary:q}"
-        " --markdown {output.markdown:q} --real {input.real:q} --threads {threads} --log {log:q} {input.scores:q}"
+        "ddrep guidance-table --stage {params.stage:q} --number 1 --out {output.table:q}"
+        " --summary {output.summary:q} --markdown {output.markdown:q} --threads {threads} --log {log:q}"
+        " {input.scores:q} {input.real:q}"
 
 
 rule robustness_table:

@@ -203,8 +203,9 @@ rule table2:
     message:
         "Table 2"
     shell:
-        "ddrep guidance-table --stage {params.stage:q} --number 2 --out {output.table:q} --summary {output.summary:q}"
-        " --markdown {output.markdown:q} --real {input.real:q} --threads {threads} --log {log:q} {input.scores:q}"
+        "ddrep guidance-table --stage {params.stage:q} --number 2 --out {output.table:q}"
+        " --summary {output.summary:q} --markdown {output.markdown:q} --threads {threads} --log {log:q}"
+        " {input.scores:q} {input.real:q}"
 
 
 rule figure2:
