@@ -16,7 +16,10 @@ from ddrep.sampling.sampler import draw, image_seed, sample
 from ddrep.training.guides import fit
 from tests import tiny
 
-TAPS = {"attribute": Taps(blocks=("middle", "up2"), timesteps=(700,)), "mask": Taps(blocks=("up1", "up2"), timesteps=(300, 500))}  # fmt: skip
+TAPS = {
+    "attribute": Taps(blocks=("middle", "up2"), timesteps=(700,)),
+    "mask": Taps(blocks=("up1", "up2"), timesteps=(300, 500)),
+}
 KINDS = [(of, reads) for of in ("attribute", "mask") for reads in ("features", "pixels")]
 
 
