@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 from snakemake.utils import update_config
 
 from ddrep import config
@@ -175,6 +176,44 @@ def test_only_the_table_of_the_kind_counts(kind: str) -> None:
         data = alone.data.model_copy(update={table: changed})
         with warnings.catch_warnings(action="ignore"):
             assert stage_json("data", data, 0) != written, name
+
+
+MASKS: dict[str, dict[str, Any]] = {
+    "embedded": {"train": 10},
+    "few-shot": {"root": "celeba_19"},
+    "celebamask-hq": {"root": "CelebAMask-HQ"},
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_only_the_tables_of_the_kind_of_masks_count(kind: str) -> None:
+    tables = {name.replace("-", "_"): content for name, content in MASKS.items()}
+    own = {kind.replace("-", "_")} | ({"celebamask_hq"} if kind == "few-shot" else set())
+    alone = config.MaskData.model_validate({"kind": kind, **{name: tables[name] for name in own}})
+    beside = config.MaskData.model_validate({"kind": kind, **tables})
+    written = stage_json("masks", beside, 0)
+    assert written == stage_json("masks", alone, 0)
+    assert set(json.loads(written)["config"]) == {"kind", *own}
+    read = config.Stage[config.MaskData].model_validate_json(written).config
+    assert stage_json("masks", read, 0) == written
+    for table in own:
+        for name in type(getattr(alone, table)).model_fields:
+            cfg = getattr(alone, table).model_copy(update={name: "changed"})
+            with warnings.catch_warnings(action="ignore"):
+                assert stage_json("masks", alone.model_copy(update={table: cfg}), 0) != written, name
+
+
+def test_masks_need_the_table_of_their_kind() -> None:
+    for given, said in (
+        ({"kind": "few-shot"}, "kind is few-shot: expected a table few_shot"),
+        ({"kind": "celebamask-hq"}, "kind is celebamask-hq: expected a table celebamask_hq"),
+        (
+            {"kind": "celebamask-hq", "celebamask_hq": {"root": "a", "images": 520}},
+            "train and test: expected less than",
+        ),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            config.MaskData.model_validate(given)
 
 
 def test_config_yaml_has_every_other_table_as_a_comment() -> None:

@@ -49,7 +49,7 @@ def labelled(cfg: Data, split: str, subset: int, seed: int) -> LabelledImages:
 def masked(cfg: MaskData, split: str, subset: int) -> MaskedImages:
     """The images of `split` with their masks; `subset` says which labelled subset the training images are of.
 
-    The images of `oracle` are for a segmenter that judges: none of them is in test. Raises UserError.
+    Those of `oracle` are for a segmenter that is trained apart and judges. Raises UserError.
     """
     if split not in MASK_SPLITS:
         raise UserError(f"split {split}: expected one of {', '.join(MASK_SPLITS)}")
