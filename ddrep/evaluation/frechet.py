@@ -15,6 +15,9 @@ MINIMUM = 1000
 distance is too large by about c/N for finite N: with 96 or 128 features 1,000 images are enough, fewer say little.
 """
 
+SPLITS = 10
+"""Splits of the real images that a floor is the mean of: one alone is off by up to a third."""
+
 
 @dataclass(frozen=True)
 class Distance:
@@ -39,11 +42,20 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray, seed: int, minimum
     return Distance(_distance(_draw(real, n, seed), _draw(generated, n, seed)), n)
 
 
-def floor(real: np.ndarray, n: int, seed: int) -> Distance:
-    """What real images of one distribution are apart at n images a set: features (N, D) -> the least to hope for.
+@dataclass(frozen=True)
+class Floor:
+    """What real images are apart: mean and standard deviation over SPLITS, and of how many images a set."""
 
-    Measured between two disjoint random sets of m = min(n, N // 2) real images, the m that is returned. With fewer
-    than 2 n real images m < n, and the value is scaled by m / n: of one distribution the distance is all bias, which
+    value: float
+    spread: float
+    n: int
+
+
+def floor(real: np.ndarray, n: int, seed: int) -> Floor:
+    """Distance between real images and others of the same distribution, features (N, D), as if with n of each.
+
+    Measured between disjoint random sets of m = min(n, N // 2) real images, the m that is returned. With fewer than
+    2 n real images m < n, and the figures are scaled by m / n: of one distribution the distance is all bias, which
     falls as 1/m. Raises UserError where m is not above D, for that law does not hold there.
     """
     m = min(n, len(real) // 2)
@@ -52,8 +64,10 @@ def floor(real: np.ndarray, n: int, seed: int) -> Distance:
             f"Fréchet distance between halves of {len(real)} real images: expected more than {2 * real.shape[1]}, "
             "twice the number of features"
         )
-    rows = np.random.default_rng(seed).permutation(len(real))[: 2 * m]
-    return Distance(_distance(real[rows[:m]], real[rows[m:]]) * m / n, m)
+    rng = np.random.default_rng(seed)
+    orders = (rng.permutation(len(real)) for _ in range(SPLITS))
+    values = [_distance(real[order[:m]], real[order[m : 2 * m]]) * m / n for order in orders]
+    return Floor(float(np.mean(values)), float(np.std(values, ddof=1)), m)
 
 
 def _draw(features: np.ndarray, n: int, seed: int) -> np.ndarray:

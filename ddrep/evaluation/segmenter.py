@@ -71,7 +71,7 @@ class Segmenter:
         return cls(net, meta)
 
     @torch.inference_mode()
-    def label_maps(self, images: np.ndarray, batch: int = 100) -> np.ndarray:
+    def label_maps(self, images: np.ndarray, batch: int = 50) -> np.ndarray:
         """uint8 images (N, H, W, C) -> uint8 (N, H, W), the likeliest class of each pixel. Raises UserError."""
         inputs = batches(images, self.net, self.meta, KIND, batch)
         parts = [self.net(x).argmax(1).to(torch.uint8).cpu() for x in inputs]

@@ -7,6 +7,7 @@ measuring generated images: no experiment learns or is guided by them.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import sys
 from pathlib import Path
@@ -68,6 +69,7 @@ def build_evaluator(train: LabelledImages, test: LabelledImages, digests: dict[s
 
 def build_segmenter(train: MaskedImages, test: MaskedImages, digests: dict[str, str], out: Path) -> None:
     """Train on `train`, measure on `test`, write."""
+    digests = digests | {"masks": hashlib.sha256(train.masks.tobytes()).hexdigest()}
     state = state_path("segmenter", SEGMENTER.model_dump_json(), *digests.values())
     made = train_segmenter(train, SEGMENTER, seed=SEED, device=torch.device("cpu"), state=state)
     made.meta["provenance"] = _provenance(SEGMENTER, len(train), digests, agreement(made, test))
