@@ -20,7 +20,7 @@ VERBS = {
     (field.alias or name).replace("_", "-"): get_args(field.annotation)[0]
     for name, field in cli.Ddrep.model_fields.items()
 }
-BY_HAND = {"import", "masks", "evaluator", "segmenter"}
+BY_HAND = {"import"}
 """Verbs that no rule calls: import prepares what the workflow is given."""
 
 WRONG = {

@@ -38,6 +38,7 @@ class Guide(Verb):
 
     stage: Stage[config.Guide]
     of: Literal["attribute", "mask"]
+    """What is told of an image: one class, or one for each pixel."""
     denoiser: Path
     """The unconditional denoiser."""
     examples: Path
@@ -111,6 +112,7 @@ class RealFeatures(Measured):
     images: CliPositionalArg[Path]
     """Shard of images with classes, or with masks."""
     of: Literal["attribute", "mask"]
+    """Which of the two the shard is of."""
     out: Path
     """Features (.npz) to write."""
 
