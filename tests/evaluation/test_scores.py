@@ -1,4 +1,4 @@
-"""Scores of guided images on real ones, where the right answer is known, and the guides on estimates of clean images."""
+"""Scores of guided images on real ones, where the right answer is known; the guides on estimates of clean images."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_estimates_are_the_image_itself_without_noise_and_worse_with_more() -> N
 
 
 def test_robustness_has_a_row_for_each_guide_and_timestep(tmp_path: Path) -> None:
-    path = train(tmp_path, "attribute", None, steps=40, batch=30, hidden=16)
+    path = train(tmp_path, "attribute", None, steps=100, batch=60, hidden=32)
     test = attribute_images(AttributeImages(attribute="footwear", having=HAVING), "test", 0, 0, 0)
     write_shard(tmp_path / "test.tar", test)
     stage = Stage[Robustness](config=Robustness(timesteps=(0, 900), images=150))

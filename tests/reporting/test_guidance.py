@@ -32,10 +32,11 @@ def files(folder: Path, n: int = 400, runs: int = 3) -> tuple[list[Path], list[P
             path = folder / f"subset{subset}/attributes/footwear/0/{method}/20.score.parquet"
             path.parent.mkdir(parents=True)
             part = base[subset::runs] + shift * np.array([1, 0, 0, 0])
-            save_features(path.with_name("20.npz"), "FD-x", np.concatenate([part + 50, part]), np.repeat([0, 1], len(part)))  # fmt: skip
+            both = np.concatenate([part + 50, part])
+            save_features(path.with_name("20.npz"), "FD-x", both, np.repeat([0, 1], len(part)))
             row = {"attribute": "footwear", "method": method, "steps": 20, "subset": subset, "seed": 0, "n": len(part)}
-            share = 10.0 * subset + (40 if method == "ours" else 0)
-            pd.DataFrame([{**row, "present": p, "share": share, "attempts": 2 * len(part)} for p in (True, False)]).to_parquet(path)  # fmt: skip
+            row |= {"share": 10.0 * subset + (40 if method == "ours" else 0), "attempts": 2 * len(part)}
+            pd.DataFrame([{**row, "present": present} for present in (True, False)]).to_parquet(path)
             rows.append(path)
     return rows, [real]
 
@@ -49,7 +50,8 @@ def made(tmp_path: Path, minimum: int = 300) -> tuple[pd.DataFrame, str]:
 
 def test_table_1_means_spreads_and_distances_of_all_runs_together(tmp_path: Path) -> None:
     cells, text = made(tmp_path)
-    assert cells[["present", "method"]].to_numpy().tolist() == [[p, m] for p in (True, False) for m in ("unguided", "ours")]  # fmt: skip
+    assert cells["present"].tolist() == [True, True, False, False]
+    assert cells["method"].tolist() == ["unguided", "ours"] * 2
     assert cells["share"].tolist() == [10, 50] * 2
     assert cells["std"].to_numpy() == pytest.approx(10)
     assert cells["distance"].to_numpy() == pytest.approx([9.0, 1.0] * 2, rel=1e-5)
