@@ -12,13 +12,13 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
 
 from ddrep.cli.base import log
+from ddrep.cli.exchange import Export, Import
 from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
 from ddrep.cli.stages import (
     Classify,
     Data,
     Features,
     Finetune,
-    Import,
     Info,
     PixelRejection,
     PixelThreshold,
@@ -45,6 +45,7 @@ class Ddrep(BaseSettings):
     data: CliSubCommand[Data]
     pretrain: CliSubCommand[Pretrain]
     import_: CliSubCommand[Import] = Field(alias="import")
+    export: CliSubCommand[Export]
     finetune: CliSubCommand[Finetune]
     features: CliSubCommand[Features]
     rejection: CliSubCommand[Rejection]
