@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfi
 
 from ddrep.cli.base import log
 from ddrep.cli.evaluation import Evaluator, Segmenter
+from ddrep.cli.exchange import Export, Import
 from ddrep.cli.guidance import (
     Attribute,
     Guide,
@@ -30,7 +31,6 @@ from ddrep.cli.stages import (
     Data,
     Features,
     Finetune,
-    Import,
     Info,
     Masks,
     PixelRejection,
@@ -59,6 +59,7 @@ class Ddrep(BaseSettings):
     masks: CliSubCommand[Masks]
     pretrain: CliSubCommand[Pretrain]
     import_: CliSubCommand[Import] = Field(alias="import")
+    export: CliSubCommand[Export]
     finetune: CliSubCommand[Finetune]
     features: CliSubCommand[Features]
     rejection: CliSubCommand[Rejection]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
 
-from annotated_types import Gt
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
@@ -62,38 +60,6 @@ class Pretrain(Verb):
         from ddrep.training.pretrain import run
 
         run(self.stage, self.out, self.grid)
-
-
-class Import(Verb):
-    """Make a denoiser of a published checkpoint: a U-Net of improved-diffusion, guided-diffusion or ermongroup/ddim.
-
-    Options are for what the file does not tell; for the published files it is known.
-    """
-
-    file: CliPositionalArg[Path]
-    """The checkpoint (.pt, .pth): a state dict of tensors, or ddim's list."""
-    image_size: Annotated[int, Gt(0)] | None = None
-    """Pixels a side."""
-    num_heads: Annotated[int, Gt(0)] | None = None
-    """Attention heads of every layer."""
-    num_head_channels: Annotated[int, Gt(0)] | None = None
-    """Channels of an attention head, instead of the number of heads."""
-    new_attention_order: bool | None = None
-    """Whether q, k, v are split before the heads (guided-diffusion's use_new_attention_order)."""
-    schedule: Literal["cosine", "linear"] | None = None
-    """Noise schedule."""
-    num_steps: Annotated[int, Gt(0)] | None = None
-    """Steps of the schedule."""
-    rescale_timesteps: bool | None = None
-    """Whether the network is told times in 0..1000 whatever the number of steps."""
-    out: Path
-    """Denoiser (.safetensors) to write."""
-
-    def run(self) -> None:
-        from ddrep.denoiser.importers import Settings, run
-
-        given = self.model_dump(exclude={"file", "out", "threads", "log"})
-        run(self.file, self.out, Settings(**given))
 
 
 class Finetune(Verb):
