@@ -74,10 +74,8 @@ class Figure2(Figure):
 
     shards: CliPositionalArg[list[Path]]
     """Shards (.../METHOD/STEPS.tar) of images drawn for the masks."""
-    masks: Path
-    """Shard with the target masks."""
 
     def run(self) -> None:
         from ddrep.reporting.guidance_figures import figure2
 
-        figure2(self.stage, self.masks, self.shards, self.out)
+        figure2(self.stage, self.shards, self.out)

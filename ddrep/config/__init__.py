@@ -218,7 +218,7 @@ def guided_of(section: Attributes | Masks, method: str, steps: int, experiment: 
     sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
     shard = GuidedShard(sampling=sampling, scale=drawn.scale if method in ("ddim-i", "ours") else 0.0)
     if isinstance(section, Masks):
-        return shard
+        return shard.model_copy(update={"images": experiment.table2.images})
     table = experiment.table1
     refused = {"threshold": table.threshold, "max_attempts": table.max_attempts} if method == "rejection" else {}
     return shard.model_copy(update={"images": table.images, **refused})

@@ -92,10 +92,12 @@ class Table1(Section):
 
 
 class Table2(Section):
-    """Which methods draw an image for every target mask, and in how many steps."""
+    """How many images each method draws for target masks, one a mask, and in how many steps."""
 
     methods: Annotated[tuple[MaskMethod, ...], MinLen(1)] = ("unguided", "ddim-i", "ours")
     steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1)] = (10,)
+    images: Positive = 500
+    """In each run; the runs deal the target masks out among them, and begin again when all are used."""
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
 
@@ -127,7 +129,7 @@ class GuidedShard(Section):
     scale: Annotated[float, Ge(0)] = 0.0
     """lambda; 0 for none."""
     images: Positive = 1
-    """Of each target of an attribute; for masks there is one image a mask."""
+    """Of an attribute, and as many of its absence; or for masks."""
     threshold: Share = 0.0
     """An image is kept when the guide gives its target at least this probability."""
     max_attempts: Positive = 1

@@ -19,20 +19,16 @@ READS = {"features": ("ours", "denoiser features (ours)"), "pixels": ("classifie
 """What a guide reads -> whose style it takes, and its name in the legend."""
 
 
-def figure2(stage: Stage[Figures], masks: Path, shards: Sequence[Path], out: Path) -> None:
-    """A row of target masks, then a row for each shard (.../METHOD/STEPS.tar); a column for each mask.
-
-    The targets are spread over the set, so that its classes are.
-    """
-    targets = read_masked_shards([masks])
-    count = min(stage.config.figure2_images, len(targets))
-    chosen = np.linspace(0, len(targets) - 1, count).round().astype(int)
-    rows, names = [dict(enumerate(coloured(targets.masks[chosen], len(targets.classes))))], ["target"]
-    for path in shards:
-        shard = read_masked_shards([path])
-        if shard.keys != targets.keys:
-            raise UserError(f"{path}: other masks than {masks}; draw the images anew")
-        rows.append(dict(enumerate(shard.images[chosen])))
+def figure2(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
+    """A row of target masks, then a row for each shard (.../METHOD/STEPS.tar); a column for each of the first masks."""
+    drawn = [read_masked_shards([path]) for path in shards]
+    first = drawn[0]
+    count = min(stage.config.figure2_images, len(first))
+    rows, names = [dict(enumerate(coloured(first.masks[:count], len(first.classes))))], ["target"]
+    for path, shard in zip(shards, drawn, strict=True):
+        if shard.keys != first.keys:
+            raise UserError(f"{path}: other masks than {shards[0]}; draw the images anew")
+        rows.append(dict(enumerate(shard.images[:count])))
         names.append(f"{path.parent.name}, {path.stem} steps")
     save(tile_grid(names, rows, count, "Images drawn for target masks", ""), out)
 

@@ -29,9 +29,9 @@ Targets = Callable[[Sequence[Attempt]], np.ndarray]
 
 
 def noise_number(subset: int, run: int) -> int:
-    """The shard number under which a labelled subset's run draws its starting noise: its own for every pair (Cantor's
-    pairing), and the same for every method."""
-    return (subset + run) * (subset + run + 1) // 2 + run
+    """The shard number under which a run draws its starting noise: its own for each labelled subset (of which there
+    are fewer than 1000) and seed, the same for every method."""
+    return subset + 1000 * run
 
 
 def attribute_shard(
@@ -54,14 +54,19 @@ def mask_shard(
     stage: Stage[GuidedShard], denoiser: Path, guide: Path, masks: Path, subset: int, run: int, pool: Path,
     out: Path, batch: int,
 ) -> None:  # fmt: skip
-    """Write an image for each target mask of a shard, in its order, with that mask. Raises UserError."""
+    """Write images with the target masks of a shard that they were drawn for. Raises UserError.
+
+    Of N masks and n images a run, run r (of all subsets and seeds) takes numbers r n, r n + 1, ... modulo N.
+    """
     critic, targets = Guide.load(guide, denoiser, pick_device()), read_masked_shards([masks])
     check_masks(masks, targets.masks, targets.classes, critic)
-    chosen: Targets = lambda attempts: targets.masks[[i for _, i in attempts]]  # noqa: E731
-    inputs = [denoiser, guide, masks]
-    engine = _engine(stage, critic, chosen, inputs, noise_number(subset, run), pool, batch)
-    images = engine.candidates([(0, i) for i in range(len(targets.masks))])
-    write_masked_shard(out, MaskedImages(images, targets.masks, targets.keys, targets.classes))
+    number, n = noise_number(subset, run), stage.config.images
+    rows = (number * n + np.arange(n)) % len(targets)
+    chosen: Targets = lambda attempts: targets.masks[rows[[i for _, i in attempts]]]  # noqa: E731
+    engine = _engine(stage, critic, chosen, [denoiser, guide, masks], number, pool, batch)
+    images = engine.candidates([(0, i) for i in range(n)])
+    keys = [f"{i:05d}-{targets.keys[row]}" for i, row in enumerate(rows)]
+    write_masked_shard(out, MaskedImages(images, targets.masks[rows], keys, targets.classes))
 
 
 def check_masks(path: Path, masks: np.ndarray, classes: tuple[str, ...], guide: Guide) -> None:

@@ -210,7 +210,6 @@ rule table2:
 
 rule figure2:
     input:
-        masks="results/{experiment}/masks/test.tar",
         shards=[f"results/{NAME}/{run.shard}" for run in figure2_runs(EXPERIMENT)],
     output:
         png="results/{experiment}/figures/figure2.png",
@@ -230,4 +229,4 @@ rule figure2:
     message:
         "Figure 2: images drawn for masks"
     shell:
-        "ddrep figure2 --stage {params.stage:q} --masks {input.masks:q} --out {output.png:q} --threads {threads} --log {log:q} {input.shards:q}"
+        "ddrep figure2 --stage {params.stage:q} --out {output.png:q} --threads {threads} --log {log:q} {input.shards:q}"
