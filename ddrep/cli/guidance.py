@@ -137,7 +137,7 @@ class Score(Measured):
     """Seed of the run."""
     out: Path
     """Rows (.parquet) to write."""
-    features: Path
+    features_out: Path
     """Features of the images (.npz) to write."""
 
 
@@ -153,7 +153,7 @@ class ScoreAttribute(Score):
         if self.evaluator is None:
             raise UserError("--evaluator: missing; it says which images have the attribute")
         cell = Cell(self.method, self.steps, self.subset, self.run_seed)
-        score_attribute(self.stage, self.shard, self.evaluator, self.inception, cell, self.out, self.features)
+        score_attribute(self.stage, self.shard, self.evaluator, self.inception, cell, self.out, self.features_out)
 
 
 class ScoreMasks(Score):
@@ -166,7 +166,7 @@ class ScoreMasks(Score):
         from ddrep.evaluation.scores import Cell, score_masks
 
         cell = Cell(self.method, self.steps, self.subset, self.run_seed)
-        score_masks(self.shard, self.segmenter, self.evaluator, self.inception, cell, self.out, self.features)
+        score_masks(self.shard, self.segmenter, self.evaluator, self.inception, cell, self.out, self.features_out)
 
 
 class Robustness(Verb):

@@ -183,7 +183,7 @@ rule attribute_score:
     shell:
         "ddrep score-attribute --stage {params.stage:q} --shard {input.shard:q} --evaluator {input.evaluator:q}"
         " --inception='{input.inception}' --method {wildcards.method} --steps {wildcards.steps} --subset {wildcards.subset}"
-        " --run-seed {wildcards.run} --out {output.score:q} --features {output.features:q} --threads {threads} --log {log:q}"
+        " --run-seed {wildcards.run} --out {output.score:q} --features-out {output.features:q} --threads {threads} --log {log:q}"
 
 
 rule robustness:

@@ -176,7 +176,7 @@ rule mask_score:
     shell:
         "ddrep score-masks --shard {input.shard:q} --segmenter {input.segmenter:q} --evaluator='{input.evaluator}'"
         " --inception='{input.inception}' --method {wildcards.method} --steps {wildcards.steps} --subset {wildcards.subset}"
-        " --run-seed {wildcards.run} --out {output.score:q} --features {output.features:q} --threads {threads} --log {log:q}"
+        " --run-seed {wildcards.run} --out {output.score:q} --features-out {output.features:q} --threads {threads} --log {log:q}"
 
 
 rule table2:
