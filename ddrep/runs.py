@@ -106,7 +106,7 @@ class GuidedRun:
 def table1_runs(experiment: Experiment) -> list[GuidedRun]:
     """The runs of every attribute; a method's are together."""
     t = experiment.table1
-    lists = (experiment.attributes.groups, t.subsets, t.seeds, t.methods, t.steps)
+    lists = (experiment.attributes.having, t.subsets, t.seeds, t.methods, t.steps)
     return [GuidedRun(*values) for values in itertools.product(*lists)]
 
 

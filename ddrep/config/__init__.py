@@ -190,17 +190,17 @@ def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
 def attribute_images_of(attribute: str, examples: bool, experiment: Experiment) -> AttributeImages:
     """All images of an attribute, or the examples that guides learn from."""
     section = experiment.attributes
-    if attribute not in section.groups:
-        raise UserError(f"attributes.groups: no {attribute}; it has {', '.join(section.groups)}")
+    if attribute not in section.having:
+        raise UserError(f"attributes.groups: no {attribute}; it has {', '.join(section.having)}")
     count = section.examples if examples else 0
-    having = section.groups[attribute]
+    having = section.having[attribute]
     return AttributeImages(data=data_of(experiment), attribute=attribute, having=having, examples=count)
 
 
 def scores_of(attribute: str, experiment: Experiment) -> AttributeScores:
     """Which of the evaluator's classes have an attribute: one trained for the attribute knows it by its name."""
     given = experiment.evaluation.evaluator is not None
-    having = experiment.attributes.groups[attribute] if given else (attribute,)
+    having = experiment.attributes.having[attribute] if given else (attribute,)
     return AttributeScores(attribute=attribute, having=having)
 
 

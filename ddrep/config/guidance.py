@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from annotated_types import Ge, MinLen
-from pydantic import StringConstraints
+from pydantic import StringConstraints, model_validator
 
 from ddrep.config.base import Positive, Rate, Section, Seeds, Share, Subsets, Timestep
 from ddrep.config.data import Data
@@ -53,17 +53,35 @@ class Guided(Section):
     pixels."""
 
 
+class Group(Section):
+    """An attribute: an image has it if it is of one of these classes."""
+
+    name: AttributeName
+    having: ClassNames
+    """Names of classes; of data of kind celeba, one name of list_attr_celeba.txt."""
+
+
 class Attributes(Section):
     """Guidance by an attribute, such as footwear, and by its absence (paper, 5.1)."""
 
-    groups: dict[AttributeName, ClassNames] = {}
-    """Attribute -> names of the classes that have it; of data of kind celeba, the name in list_attr_celeba.txt."""
+    groups: tuple[Group, ...] = ()
     examples: Positive = 50
     """Training images with the attribute, and as many without, that the guides learn from."""
     taps: Taps = Taps(blocks=("middle", "up2"), timesteps=(700,))
     """What the guide on features reads; DDIM-I's reads the image."""
     training: GuideTraining = GuideTraining()
     sampling: Guided = Guided()
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Attributes:
+        if len({group.name for group in self.groups}) < len(self.groups):
+            raise ValueError("groups: expected each name once")
+        return self
+
+    @property
+    def having(self) -> dict[str, tuple[str, ...]]:
+        """Attribute -> names of the classes that have it."""
+        return {group.name: group.having for group in self.groups}
 
 
 class Masks(Section):

@@ -155,8 +155,6 @@ def other_values(value: Any) -> list[Any]:
         return [not value]
     if isinstance(value, int | float):
         return [value + 1, value * 2, value / 2, value - 1, 0.5, 1]
-    if isinstance(value, dict):
-        return [{"another": ["Bag"]}]
     if isinstance(value, list):
         more = [item for first in value[:1] for item in other_values(first) if item not in value]
         return [[*value, item] for item in more] + [value[:-1], [*value, 5]]
@@ -182,12 +180,17 @@ def changed(raw: dict[str, Any], path: tuple[str | int, ...]) -> dict[str, Any]:
 
 
 def _overlay(content: dict[str, Any], path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
-    if path[0] == "table4":
-        blocks = copy.deepcopy(content["table4"])
-        blocks[path[1]][path[2]] = value
-        return {"table4": blocks}
-    overlay: Any = value
-    for key in reversed(path):
+    """An overlay that sets the key at `path`; a list is given whole, for overlays replace lists."""
+    place = copy.deepcopy(content)
+    holder: Any = place
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    whole = next((path[:i] for i, key in enumerate(path) if isinstance(key, int)), path)
+    overlay: Any = place
+    for key in whole:
+        overlay = overlay[key]
+    for key in reversed(whole):
         overlay = {key: overlay}
     return dict(overlay)
 

@@ -220,7 +220,7 @@ rule table1:
     input:
         scores=[f"results/{NAME}/{run.score}" for run in table1_runs(EXPERIMENT)],
         features=[f"results/{NAME}/{run.features}" for run in table1_runs(EXPERIMENT)],
-        real=[f"results/{NAME}/attributes/{name}/test.npz" for name in EXPERIMENT.attributes.groups],
+        real=[f"results/{NAME}/attributes/{name}/test.npz" for name in EXPERIMENT.attributes.having],
     output:
         table="results/{experiment}/tables/table1.parquet",
         summary="results/{experiment}/tables/table1-summary.parquet",
