@@ -70,8 +70,8 @@ class Guided(Verb):
     """Folder in which candidates outlive this command."""
     out: Path
     """Shard (.tar) to write."""
-    batch: Batch = 100
-    """Images drawn at once; does not change them."""
+    batch: Batch | None = None
+    """Images drawn at once; does not change them. The default bounds the memory."""
 
 
 class GuideAttribute(Guided):

@@ -24,6 +24,9 @@ CHECKPOINTED = 128
 the blocks' outputs, where it would keep all."""
 KEYS = ("table1.max_attempts", "lower table1.threshold")
 
+PIXELS = 2**17
+"""Drawn at once, which bounds the memory of the gradient: 167 images of 28x28, 32 of 64x64, 2 of 256x256."""
+
 Targets = Callable[[Sequence[Attempt]], np.ndarray]
 """(target, attempt) of each image -> what it is to be: classes (N,) or label maps (N, H, W)."""
 
@@ -35,8 +38,9 @@ def noise_number(subset: int, run: int) -> int:
 
 
 def attribute_shard(
-    stage: Stage[GuidedShard], denoiser: Path, guide: Path, subset: int, run: int, pool: Path, out: Path, batch: int
-) -> None:
+    stage: Stage[GuidedShard], denoiser: Path, guide: Path, subset: int, run: int, pool: Path, out: Path,
+    batch: int | None = None,
+) -> None:  # fmt: skip
     """Write as many images of class 1, which has the attribute, as of class 0, which has not; attempts beside them.
 
     With a threshold the guide refuses images as well: guidance and rejection compose.
@@ -52,7 +56,7 @@ def attribute_shard(
 
 def mask_shard(
     stage: Stage[GuidedShard], denoiser: Path, guide: Path, masks: Path, subset: int, run: int, pool: Path,
-    out: Path, batch: int,
+    out: Path, batch: int | None = None,
 ) -> None:  # fmt: skip
     """Write images with the target masks of a shard that they were drawn for. Raises UserError.
 
@@ -85,7 +89,7 @@ def check_masks(path: Path, masks: np.ndarray, classes: tuple[str, ...], guide: 
 
 def _engine(
     stage: Stage[GuidedShard], guide: Guide, targets: Targets, inputs: Sequence[Path], number: int, pool: Path,
-    batch: int,
+    batch: int | None,
 ) -> Engine:  # fmt: skip
     denoiser, cfg = guide.denoiser, stage.config
     denoiser.net.gradient_checkpointing = denoiser.image_shape[-1] >= CHECKPOINTED
@@ -99,4 +103,5 @@ def _engine(
     # what does not steer does not name its candidates: unguided sampling and its rejection share them
     digests = [sha256(path) for path in (inputs if cfg.scale else inputs[:1])]
     key = fingerprint(cfg.sampling.model_dump_json(), str(cfg.scale), str(stage.seed), *digests)
-    return Engine(draw_guided, Pool(pool, key, number), batch)
+    _, height, width = denoiser.image_shape
+    return Engine(draw_guided, Pool(pool, key, number), batch or max(1, PIXELS // (height * width)))
