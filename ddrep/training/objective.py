@@ -82,11 +82,10 @@ class PartDropout(nn.Dropout):
     @torch.compiler.disable  # compiled code draws other masks
     def forward(self, x: Tensor) -> Tensor:
         """x (rows, C, H, W)."""
-        if not self.training or len(x) == self.batch:
-            return super().forward(x)
-        layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last  # masks are drawn in its order
-        whole = torch.empty(self.batch, *x.shape[1:], dtype=x.dtype, device=x.device, memory_format=layout)
-        return x * F.dropout(whole.fill_(1), self.p)[self.rows]
+        if not self.training:
+            return x
+        # Masks are drawn in the order of memory, and x may lie channels last in one part and not in another.
+        return x * F.dropout(x.new_ones(self.batch, *x.shape[1:]), self.p)[self.rows]
 
 
 def _share_dropout(net: nn.Module, batch: int) -> list[PartDropout]:
