@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
+from annotated_types import Ge
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb
+from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb, log, log_to
 from ddrep.config import Stage
 
 
@@ -77,12 +79,28 @@ class Finetune(Verb):
     grid: Path
     """PNG with a row of samples a class to write."""
     history: Path
-    """Loss and label margin by step (.parquet) to write."""
+    """Loss and label margin by step (.parquet) to write. Beside the log, if there is one, come grids of samples."""
+    processes: Annotated[int, Ge(1)] | None = None
+    """Processes that share each batch; the default is one for each visible GPU, or one on a CPU."""
+    micro_batch: Annotated[int, Ge(1)] | None = None
+    """Images a process computes at once, accumulating gradients; the default is all that fit the GPU's memory."""
 
     def run(self) -> None:
-        from ddrep.training.finetune import run
+        from ddrep.training.parallel import in_processes
 
-        run(self.stage, self.denoiser, self.train, self.validation, self.out, self.grid, self.history)
+        in_processes(self.processes, _finetune, self.model_dump(mode="json"))
+
+
+def _finetune(options: dict[str, Any]) -> None:
+    """One process of `Finetune`, which need not be the one that read the command line."""
+    from ddrep.training.finetune import run
+    from ddrep.training.parallel import rank
+
+    verb = Finetune.model_validate(options)
+    if rank() == 0 and not log.handlers:
+        log_to(verb.log, "a")
+    files = verb.denoiser, verb.train, verb.validation, verb.out, verb.grid, verb.history
+    run(verb.stage, *files, verb.micro_batch, verb.log and verb.log.with_suffix(""))
 
 
 class Features(Verb):
