@@ -104,4 +104,5 @@ def _engine(
     digests = [sha256(path) for path in (inputs if cfg.scale else inputs[:1])]
     key = fingerprint(cfg.sampling.model_dump_json(), str(cfg.scale), str(stage.seed), *digests)
     _, height, width = denoiser.image_shape
-    return Engine(draw_guided, Pool(pool, key, number), batch or max(1, PIXELS // (height * width)))
+    at_once = batch or max(1, PIXELS // (height * width))
+    return Engine(draw_guided, Pool(pool, key, number), at_once, cfg.sampling.steps)

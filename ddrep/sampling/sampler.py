@@ -76,6 +76,11 @@ def sample(
     return draw(denoiser, seeds, cfg, eps_of(denoiser, cfg, labels, pretrained))
 
 
+def evaluations(cfg: Sampling) -> int:
+    """Evaluations of denoisers that one image of a class takes; see `classifier_free`."""
+    return cfg.steps * (2 if cfg.guidance_scale else 1)
+
+
 def eps_of(
     denoiser: Denoiser, cfg: Sampling, labels: Sequence[int] | None = None, pretrained: Denoiser | None = None
 ) -> EpsFunction:

@@ -25,7 +25,7 @@ from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256, written_whole
 from ddrep.heads import Judge
 from ddrep.sampling.pool import Attempt, Pool
-from ddrep.sampling.sampler import image_seed, sample
+from ddrep.sampling.sampler import evaluations, image_seed, sample
 
 log = logging.getLogger("ddrep")
 
@@ -64,10 +64,13 @@ Probabilities = Callable[[np.ndarray], np.ndarray]
 
 
 class Engine:
-    """Draws candidates of one shard through the pool and has them judged."""
+    """Draws candidates of one shard through the pool and has them judged.
 
-    def __init__(self, draw: Draw, pool: Pool, batch: int):
-        self.draw, self.pool, self.batch = draw, pool, batch
+    evaluations: of denoisers, an attempt takes; those of judges and guides apart.
+    """
+
+    def __init__(self, draw: Draw, pool: Pool, batch: int, evaluations: int):
+        self.draw, self.pool, self.batch, self.evaluations = draw, pool, batch, evaluations
 
     def candidates(self, attempts: Sequence[Attempt]) -> np.ndarray:
         """uint8 images (N, H, W, C) of the attempts, drawn now unless the pool has them."""
@@ -88,7 +91,7 @@ class Engine:
         self, tallies: Sequence[Tally], quota: int, seed: int, shard: int, classes: tuple[str, ...], out: Path
     ) -> None:
         """The first `quota` accepted images of each class, shuffled, as a shard; a row an attempt beside it."""
-        rows = attempt_rows(tallies, quota, seed, shard)
+        rows = attempt_rows(tallies, quota, seed, shard).assign(evaluations=self.evaluations)
         kept = rows[rows["accepted"]].sample(frac=1, random_state=np.random.RandomState(shard))
         images = np.stack([self.pool.images[a] for a in zip(kept["class"], kept["attempt"], strict=True)])
         accepted = LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), classes)
@@ -115,7 +118,7 @@ def class_conditional(
         return sample(denoiser, seeds, sampling, [label for label, _ in attempts], other)
 
     key = fingerprint(sampling.model_dump_json(), str(stage.seed), *digests)
-    return Engine(draw, Pool(pool, key, shard), batch), denoiser.classes
+    return Engine(draw, Pool(pool, key, shard), batch, evaluations(sampling)), denoiser.classes
 
 
 def run(
