@@ -54,6 +54,12 @@ SHARDS_PER_SCALE = EXPERIMENT.synthesis.shards_per_scale
 WAITED_FOR = min(4, workflow.cores or 1)
 # `ddrep` is found beside the Python that runs Snakemake, activated or not.
 shell.prefix(f'PATH="$PATH:{Path(sys.executable).parent}"; ')
+# Jobs that ask for a turn (workflow/profiles/slurm) run one at a time in a group, on its one GPU, whatever --resources are.
+workflow.register_resource("turn", 1)
+
+
+resource_scopes:
+    turn="local",
 
 
 wildcard_constraints:
