@@ -26,6 +26,7 @@ from ddrep.cli.guidance import (
 )
 from ddrep.cli.guidance_reporting import Figure2, GuidanceTable, RobustnessFigure, RobustnessTable
 from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
+from ddrep.cli.sample import Sample
 from ddrep.cli.stages import (
     Classify,
     Data,
@@ -80,6 +81,7 @@ class Ddrep(BaseSettings):
     robustness_table: CliSubCommand[RobustnessTable]
     robustness_figure: CliSubCommand[RobustnessFigure]
     figure2: CliSubCommand[Figure2]
+    sample: CliSubCommand[Sample]
     table: CliSubCommand[Table]
     figure1: CliSubCommand[Figure1]
     figure3: CliSubCommand[Figure3]

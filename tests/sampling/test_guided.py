@@ -8,31 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddrep.config import Guide as Settings
-from ddrep.config import GuidedShard, GuideTraining, Sampling, Stage, Taps
+from ddrep.config import GuidedShard, Sampling, Stage
 from ddrep.data.masks import MaskedImages, read_masked_shards, write_masked_shard
-from ddrep.data.shards import read_shards, write_shard
+from ddrep.data.shards import read_shards
 from ddrep.errors import UserError
 from ddrep.sampling.guided import attribute_shard, mask_shard, noise_number
-from ddrep.training.guides import run
-from tests import tiny
 
 FAST = Sampling(steps=2, guidance_scale=0.0)
-TAPS = Taps(blocks=("middle",), timesteps=(500,))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A denoiser, and a guide of an attribute (class 1 against class 0) and one of masks (bright pixels)."""
-    tiny.denoiser().save(tmp_path / "d.safetensors")
-    images = tiny.images(classes=2, per_class=6)
-    write_shard(tmp_path / "examples.tar", images)
-    bright = (images.images[..., 0] > 60).astype(np.uint8)
-    write_masked_shard(tmp_path / "masks.tar", MaskedImages(images.images, bright, images.keys, ("dark", "bright")))
-    stage = Stage[Settings](config=Settings(taps=TAPS, training=GuideTraining(steps=2, hidden=8, batch=4)))
-    run(stage, "attribute", tmp_path / "d.safetensors", tmp_path / "examples.tar", 0, tmp_path / "attribute")
-    run(stage, "mask", tmp_path / "d.safetensors", tmp_path / "masks.tar", 0, tmp_path / "mask")
-    return tmp_path
 
 
 def draw(folder: Path, name: str, subset: int = 0, run: int = 0, batch: int = 4, **settings: float) -> Path:
