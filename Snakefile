@@ -13,6 +13,7 @@ from ddrep import config as settings
 from ddrep.config import (
     GuidanceTable,
     attribute_images_of,
+    check_evaluation,
     data_of,
     denoiser_path,
     guide_of,
@@ -44,6 +45,7 @@ configfile: "config.yaml"
 try:
     EXPERIMENT = settings.parse(config)
     DENOISER = denoiser_path(EXPERIMENT)
+    check_evaluation(EXPERIMENT)
 except UserError as e:
     print(f"ddrep: {e}", file=sys.stderr)
     sys.exit(2)

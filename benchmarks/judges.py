@@ -4,7 +4,7 @@
 
 Of the candidates that both judged, those count as good whose class the embedded evaluator sees too; it had no part in
 making or judging them. Prints for each labelled subset the area under the ROC curve of p(its class), and the share of
-good candidates among the better 3/4 and the better half. The last line is the ratio of the mean areas, features to pixels.
+good candidates among the better 3/4 and the better half. Last comes the ratio of the mean areas, features to pixels.
 """
 
 from __future__ import annotations

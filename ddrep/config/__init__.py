@@ -59,8 +59,8 @@ __all__ = [
     "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Name", "Network", "Oracle", "PixelHead",
     "Pretrain", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Source", "Stage", "Synthesis",
     "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet", "Training", "WebDatasetFiles",
-    "attribute_images_of", "data_of", "denoiser_path", "explain", "guide_of", "guided_of", "load", "merge", "parse",
-    "scores_of", "shard_of", "stage_json", "training_of",
+    "attribute_images_of", "check_evaluation", "data_of", "denoiser_path", "explain", "guide_of", "guided_of",
+    "load", "merge", "parse", "scores_of", "shard_of", "stage_json", "training_of",
 ]  # fmt: skip
 
 VERSIONS = {
@@ -240,6 +240,15 @@ def denoiser_path(experiment: Experiment) -> str:
     if not path.is_file():
         raise UserError(f"denoiser.file.path: no file {path}; give a denoiser's .safetensors, or set denoiser.kind")
     return str(path)
+
+
+def check_evaluation(experiment: Experiment) -> None:
+    """Raise UserError for a file of the evaluation that should be there and is not."""
+    section = experiment.evaluation
+    wanted = {"inception": section.inception, "evaluator": section.evaluator, "segmenter": section.segmenter}
+    for name, path in wanted.items() if set(experiment.parts) & {"attributes", "masks"} else ():
+        if path and not path.is_file():
+            raise UserError(f"evaluation.{name}: no file {path}; give one, or null (docs/evaluation.md)")
 
 
 def explain(error: ValidationError) -> str:
