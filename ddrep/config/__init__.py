@@ -244,9 +244,10 @@ def denoiser_path(experiment: Experiment) -> str:
 
 def check_evaluation(experiment: Experiment) -> None:
     """Raise UserError for a file of the evaluation that should be there and is not."""
-    section = experiment.evaluation
-    wanted = {"inception": section.inception, "evaluator": section.evaluator, "segmenter": section.segmenter}
-    for name, path in wanted.items() if set(experiment.parts) & {"attributes", "masks"} else ():
+    section, parts = experiment.evaluation, set(experiment.parts)
+    wanted = {"inception": section.inception, "evaluator": section.evaluator} if parts - {"augmentation"} else {}
+    wanted |= {"segmenter": section.segmenter} if "masks" in parts else {}
+    for name, path in wanted.items():
         if path and not path.is_file():
             raise UserError(f"evaluation.{name}: no file {path}; give one, or null (docs/evaluation.md)")
 
