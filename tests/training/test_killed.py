@@ -71,8 +71,7 @@ def test_killed_at_three_random_steps_it_ends_bitwise_as_if_it_had_not_been(tmp_
     for step, moment in zip(sorted(chance.sample(range(1, STEPS), 3)), moments, strict=True):
         assert start(step, moment) == -signal.SIGKILL, f"{moment} {step}"
         assert not list(tmp_path.glob("killed.[sp]*"))
-        states = sorted(path.suffix for path in tmp_path.glob(".ddrep/state/finetune-*"))
-        assert states == ([".json", ".pt"] if step >= 3 else [".pt"])
+        assert len(list(tmp_path.glob(".ddrep/state/finetune-*.pt"))) == 1
     assert start(-1, "never") == 0
     assert f"resuming at step {step}" in (tmp_path / "killed.log").read_text()
     for suffix in (".safetensors", ".png"):

@@ -46,7 +46,7 @@ def _colour(data: LabelledImages) -> LabelledImages:
 
 
 def test_a_micro_batch_changes_the_result_by_rounding_alone():
-    """Two channels a group of the norms, or biases before them have no effect and Adam steps by their rounding."""
+    """Two channels a group: a bias before a norm of one channel has no effect, and Adam steps by its rounding."""
     data, fields = _colour(tiny.images()), {"model_channels": 64, "dropout": 0.3, "in_channels": 3, "out_channels": 3}
     cfg = FineTune(steps=3, batch=9, lr=1e-3, warmup=2, ema_decay=0.5, flip=True, precision="fp32")
     whole = finetune(tiny.denoiser(**fields), data, cfg, seed=4).net.state_dict()

@@ -35,7 +35,8 @@ def test_two_processes_give_the_result_of_one(tmp_path, monkeypatch):
     """Shares of 4 and 5 images, parts of 3, noise, flips, dropped labels and dropout all in play.
 
     Tolerance: gradients are summed in another order, 1e-7 of them, and Adam's first steps are of the size of lr (1e-3)
-    whatever the gradient's, so that where it almost vanishes the weights may come to differ by more than that.
+    whatever the gradient's, so that where it almost vanishes the weights may come to differ by more than that: by a
+    tenth of lr at most, and in the root mean square by a thousandth of what was learned.
     """
     monkeypatch.chdir(tmp_path)
     cfg = FineTune(steps=5, batch=9, lr=1e-3, warmup=2, ema_decay=0.5, flip=True, clip=0.5, precision="fp32")
@@ -44,8 +45,11 @@ def test_two_processes_give_the_result_of_one(tmp_path, monkeypatch):
     one, two = (Denoiser.load(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
     base = Denoiser.load(tmp_path / "base.safetensors").net.state_dict()
     for name, value in one.net.state_dict().items():
-        torch.testing.assert_close(two.net.state_dict()[name], value, rtol=0, atol=1e-5)
-        assert name not in base or not torch.allclose(value, base[name], rtol=0, atol=1e-4), "nothing was learned"
+        difference = two.net.state_dict()[name] - value
+        assert difference.abs().max() <= 1e-4
+        if name in base:
+            learned = (value - base[name]).norm()
+            assert difference.norm() <= 1e-3 * learned and learned > 1e-4 * value.numel() ** 0.5, name
     assert two.provenance == one.provenance
     histories = [pd.read_parquet(f"{name}.parquet") for name in ("one", "two")]
     pd.testing.assert_frame_equal(*histories, rtol=1e-5)
@@ -63,24 +67,19 @@ def test_what_one_of_several_processes_complains_of_is_one_line(tmp_path, monkey
     assert len(log) == 2 and log[1].endswith(line.strip())
 
 
-def test_the_processes_end_when_their_parent_is_killed():
-    call = "import time; from ddrep.training.parallel import in_processes; in_processes(2, time.sleep, 100)"
+def test_the_processes_end_when_their_parent_is_killed(tmp_path):
+    # a worker that has begun its work is past its imports, for only then torch has tied it to its parent
+    work = f"import os, pathlib, time; pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); time.sleep(100)"
+    call = f"from ddrep.training.parallel import in_processes; in_processes(2, exec, {work!r})"
     parent = subprocess.Popen([sys.executable, "-c", call], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
-    workers: list[psutil.Process] = []
-    deadline = time.monotonic() + 60
-    while sum(_is_worker(p) for p in workers) < 2 and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
         time.sleep(0.1)
-        workers = psutil.Process(parent.pid).children()
-    assert parent.poll() is None and sum(_is_worker(p) for p in workers) == 2
+    workers = [psutil.Process(int(file.name)) for file in tmp_path.iterdir()]
+    assert parent.poll() is None and len(workers) == 2
     parent.send_signal(signal.SIGKILL)
     parent.wait()
-    assert psutil.wait_procs(workers, timeout=20)[1] == []
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    """Whether it is one of the two and past its imports, for only then torch has tied it to its parent."""
-    command = " ".join(process.cmdline())
-    return "spawn_main" in command and process.cpu_times().user > 0.5
+    assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
 def test_shares_are_disjoint_and_make_up_the_batch(monkeypatch):
