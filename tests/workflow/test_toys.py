@@ -42,10 +42,10 @@ SIZES = {
     *(f"evaluation.{net}_training.{key}" for net in ("evaluator", "segmenter") for key in ("width", "epochs", "batch")),
     *(f"masks.data.few_shot.{key}" for key in ("train", "test", "size")),
     *(f"masks.data.celebamask_hq.{key}" for key in ("images", "train", "test", "size")),
-    "robustness.timesteps", "robustness.images", "table1.threshold", "table1.steps", "table1.images", "table2.steps", "table2.images",
-    "figures.figure2_images",
+    "robustness.timesteps", "robustness.images", "table1.threshold", "table1.steps", "table1.images",
+    "table2.steps", "table2.images", "figures.figure2_images",
 }  # fmt: skip
-"""All that a toy may set, and a threshold that random weights can pass; that its Table 4 is a part of the full one is looked at by itself."""
+"""All that a toy may set: sizes, and a threshold that random weights can pass. Table 4 is looked at by itself."""
 KEYS = ["subset", "architecture", "mix", "source", "scale", "seed"]
 
 
