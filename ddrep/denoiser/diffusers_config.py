@@ -208,8 +208,8 @@ def _check_details(path: Path, config: Config, resblock_updown: bool) -> None:
     if config.time_embedding_dim not in (None, 4 * base):
         raise _refused(path, config, "time_embedding_dim", f"{4 * base}, or null")
     # Without groups, scale_shift leaves out the norm before the middle's attention.
-    without = (32,) if config.resnet_time_scale_shift == "scale_shift" else (32, None)
-    if config.attn_norm_num_groups not in without:
+    allowed = (32,) if config.resnet_time_scale_shift == "scale_shift" else (32, None)
+    if config.attn_norm_num_groups not in allowed:
         raise _refused(path, config, "attn_norm_num_groups", "32")
     if any(width % base or width % 32 for width in config.block_out_channels):
         raise _refused(path, config, "block_out_channels", "multiples of the first, and of 32")
