@@ -25,6 +25,9 @@ from ddrep.config import (
 )
 from ddrep.errors import UserError
 from ddrep.runs import (
+    adapted_subsets,
+    all_runs,
+    all_shards,
     figure2_runs,
     guide_folders,
     shard_paths,
@@ -89,6 +92,7 @@ rule all:
         [f"results/{NAME}/{target}" for target in targets(EXPERIMENT)],
 
 
+include: "workflow/rules/plan.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/denoiser.smk"
 include: "workflow/rules/finetune.smk"

@@ -139,3 +139,23 @@ def targets(experiment: Experiment) -> list[Path]:
     if "masks" in experiment.parts:
         asked += ["tables/table2.parquet", "figures/figure2.png"]
     return [Path(path) for path in asked]
+
+
+def all_runs(experiment: Experiment) -> list[Run]:
+    """Those of both tables, each once."""
+    return list(dict.fromkeys(table3_runs(experiment) + table4_runs(experiment)))
+
+
+def all_shards(experiment: Experiment) -> list[Path]:
+    """Every synthetic shard, relative to results/{experiment}."""
+    per_scale = experiment.synthesis.shards_per_scale
+    return [
+        shard
+        for (subset, source), scale in shards_asked(experiment).items()
+        for shard in shard_paths(subset, source, scale, per_scale)
+    ]
+
+
+def adapted_subsets(experiment: Experiment) -> list[int]:
+    """The labelled subsets for which a denoiser is fine-tuned."""
+    return sorted({subset for subset, _ in shards_asked(experiment)})

@@ -25,6 +25,7 @@ from ddrep.cli.guidance import (
     ScoreMasks,
 )
 from ddrep.cli.guidance_reporting import Figure2, GuidanceTable, RobustnessFigure, RobustnessTable
+from ddrep.cli.plan import Plan
 from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
 from ddrep.cli.sample import Sample
 from ddrep.cli.stages import (
@@ -56,6 +57,7 @@ class Ddrep(BaseSettings):
         cli_hide_none_type=True,
         cli_use_class_docs_for_groups=True,
     )
+    plan: CliSubCommand[Plan]
     data: CliSubCommand[Data]
     masks: CliSubCommand[Masks]
     pretrain: CliSubCommand[Pretrain]

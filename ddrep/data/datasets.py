@@ -92,8 +92,8 @@ def _embedded(split: str, subset: int, n: int | None) -> LabelledImages:
 
 
 def _from_folder(cfg: ImageFolder, split: str, seed: int) -> LabelledImages:
-    files = _chosen(cfg.root, split, seed)
-    classes = _classes(cfg.root)
+    files = files_of(cfg.root, split, seed)
+    classes = classes_of(cfg.root)
     images, complaints = [], []
     for path in files:
         try:
@@ -112,7 +112,7 @@ def _from_folder(cfg: ImageFolder, split: str, seed: int) -> LabelledImages:
     return LabelledImages(np.stack(images), labels, [key(split, i, path.stem) for i, path in enumerate(files)], classes)
 
 
-def _classes(root: Path) -> tuple[str, ...]:
+def classes_of(root: Path) -> tuple[str, ...]:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; expected data.image_folder.root to hold train/CLASS and test/CLASS")
     folder = root / "train"
@@ -146,9 +146,9 @@ def _files(root: Path, split: str) -> dict[str, list[Path]]:
     return files
 
 
-def _chosen(root: Path, split: str, seed: int) -> list[Path]:
+def files_of(root: Path, split: str, seed: int) -> list[Path]:
     """Files of a split. Without a folder validation, a tenth of each class of train (at least one file) is held out."""
-    _classes(root)
+    classes_of(root)
     if split == "test" or (root / "validation").is_dir():
         return [path for paths in _files(root, split).values() for path in paths]
     chosen = []

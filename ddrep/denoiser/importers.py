@@ -134,6 +134,15 @@ HO = Settings(num_heads=1, new_attention_order=False, rescale_timesteps=False)
 """What the layout of ermongroup/ddim says of every network."""
 
 
+def published(name: str, image_size: int) -> tuple[str, UNetConfig] | None:
+    """The unconditional published file whose name begins with `name`, and its network; None if there is none."""
+    for architecture, (files, settings) in PUBLISHED.items():
+        named = any(file.startswith(name) for file in files.replace(" or ", ", ").split(", "))
+        if named and settings.image_size == image_size and not architecture.num_classes:
+            return files, _config(Path(files), architecture, settings)
+    return None
+
+
 def import_checkpoint(file: Path, given: Settings | None = None) -> Denoiser:
     """The Denoiser of a published checkpoint in float32, in evaluation mode. Raises UserError for any other file.
 

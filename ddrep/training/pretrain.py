@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddrep.config import Pretrain, Sampling, Stage
+from ddrep.config import Network, Pretrain, Sampling, Stage
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.idx import read_idx
 from ddrep.denoiser.denoiser import Denoiser
@@ -25,16 +25,18 @@ from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.objective import loss_in_parts
 
 
+def network_of(section: Network, size: int, channels: int) -> UNetConfig:
+    """The whole configuration of a section's network for images of `size` pixels a side."""
+    return UNetConfig(image_size=size, in_channels=channels, out_channels=channels, **section.model_dump())
+
+
 def pretrain(
     images: np.ndarray, cfg: Pretrain, *, seed: int, device: torch.device, state: Path | None = None
 ) -> Denoiser:
     """uint8 images (N, H, W[, C]) -> an unconditional Denoiser with EMA weights."""
     torch.manual_seed(seed)
     channels = 1 if images.ndim == 3 else images.shape[-1]
-    network = UNetConfig(
-        image_size=images.shape[1], in_channels=channels, out_channels=channels, **cfg.network.model_dump()
-    )
-    net = UNet(network).to(device)
+    net = UNet(network_of(cfg.network, images.shape[1], channels)).to(device)
     denoiser = Denoiser(net, Schedule(kind=cfg.schedule, num_steps=cfg.num_steps))
     optimizer = torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
 
