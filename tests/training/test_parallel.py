@@ -1,5 +1,4 @@
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -32,10 +31,11 @@ def _command(folder: Path, name: str, cfg: FineTune, *more: str) -> list[str]:
 
 
 def test_two_processes_give_the_result_of_one(tmp_path, monkeypatch):
-    """Shares of 4 and 5 images, parts of 3, noise, flips, dropped labels and dropout all in play.
+    """Shares of 4 and 5 images, parts of 3, and noise, flips, dropped labels and dropout all in play.
 
-    Tolerance: gradients are summed in another order, 1e-7 of them, and Adam's first steps are of the size of lr (1e-3)
-    whatever the gradient's, so that where it almost vanishes the weights may come to differ by more than that.
+    Tolerance: 1e-4 of what was learned (measured: 1e-5). Gradients are summed in another order, 1e-7 of them, but Adam's
+    steps are of the size of lr (1e-3) whatever the gradient's: where it almost vanishes, a weight may differ by more,
+    a tenth of lr at most (measured: 2e-5, of one weight).
     """
     monkeypatch.chdir(tmp_path)
     cfg = FineTune(steps=5, batch=9, lr=1e-3, warmup=2, ema_decay=0.5, flip=True, clip=0.5, precision="fp32")
@@ -43,9 +43,11 @@ def test_two_processes_give_the_result_of_one(tmp_path, monkeypatch):
     assert main(_command(tmp_path, "two", cfg, "--processes", "2", "--micro-batch", "3")) == 0
     one, two = (Denoiser.load(tmp_path / f"{name}.safetensors") for name in ("one", "two"))
     base = Denoiser.load(tmp_path / "base.safetensors").net.state_dict()
-    for name, value in one.net.state_dict().items():
-        torch.testing.assert_close(two.net.state_dict()[name], value, rtol=0, atol=1e-5)
-        assert name not in base or not torch.allclose(value, base[name], rtol=0, atol=1e-4), "nothing was learned"
+    weights, others = one.net.state_dict(), two.net.state_dict()
+    learned, differ = (torch.cat([(weights[k] - than[k]).flatten() for k in base]) for than in (base, others))
+    assert differ.norm() < 1e-4 * learned.norm() and learned.norm() > 1
+    for name, value in weights.items():
+        torch.testing.assert_close(others[name], value, rtol=0, atol=1e-4)
     assert two.provenance == one.provenance
     histories = [pd.read_parquet(f"{name}.parquet") for name in ("one", "two")]
     pd.testing.assert_frame_equal(*histories, rtol=1e-5)
@@ -64,23 +66,22 @@ def test_what_one_of_several_processes_complains_of_is_one_line(tmp_path, monkey
 
 
 def test_the_processes_end_when_their_parent_is_killed():
-    call = "import time; from ddrep.training.parallel import in_processes; in_processes(2, time.sleep, 100)"
+    """They would train on as orphans, beside the command started again. Each waits for a child of its own, `sleep`."""
+    call = (
+        "import subprocess; from ddrep.training.parallel import in_processes;"
+        " in_processes(2, subprocess.call, ['sleep', '120'])"
+    )
     parent = subprocess.Popen([sys.executable, "-c", call], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
-    workers: list[psutil.Process] = []
-    deadline = time.monotonic() + 60
-    while sum(_is_worker(p) for p in workers) < 2 and time.monotonic() < deadline:
+    sleeping: list[psutil.Process] = []
+    while len(sleeping) < 2 and parent.poll() is None:
         time.sleep(0.1)
-        workers = psutil.Process(parent.pid).children()
-    assert parent.poll() is None and sum(_is_worker(p) for p in workers) == 2
-    parent.send_signal(signal.SIGKILL)
+        sleeping = [p for p in psutil.Process(parent.pid).children(recursive=True) if p.name() == "sleep"]
+    workers = [p.parent() for p in sleeping]
+    parent.kill()
     parent.wait()
-    assert psutil.wait_procs(workers, timeout=20)[1] == []
-
-
-def _is_worker(process: psutil.Process) -> bool:
-    """Whether it is one of the two and past its imports, for only then torch has tied it to its parent."""
-    command = " ".join(process.cmdline())
-    return "spawn_main" in command and process.cpu_times().user > 0.5
+    assert len(workers) == 2 and psutil.wait_procs(workers, timeout=20)[1] == []
+    for p in sleeping:
+        p.kill()
 
 
 def test_shares_are_disjoint_and_make_up_the_batch(monkeypatch):
