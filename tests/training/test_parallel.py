@@ -33,9 +33,9 @@ def _command(folder: Path, name: str, cfg: FineTune, *more: str) -> list[str]:
 def test_two_processes_give_the_result_of_one(tmp_path, monkeypatch):
     """Shares of 4 and 5 images, parts of 3, and noise, flips, dropped labels and dropout all in play.
 
-    Tolerance: 1e-4 of what was learned (measured: 1e-5). Gradients are summed in another order, 1e-7 of them, but Adam's
-    steps are of the size of lr (1e-3) whatever the gradient's: where it almost vanishes, a weight may differ by more,
-    a tenth of lr at most (measured: 2e-5, of one weight).
+    Tolerance: 1e-4 of what was learned (measured: 1e-5). Gradients are summed in another order, 1e-7 of them, but
+    Adam's steps are of the size of lr (1e-3) whatever the gradient's: where it almost vanishes, a weight may differ by
+    more, a tenth of lr at most (measured: 2e-5, of one weight).
     """
     monkeypatch.chdir(tmp_path)
     cfg = FineTune(steps=5, batch=9, lr=1e-3, warmup=2, ema_decay=0.5, flip=True, clip=0.5, precision="fp32")
