@@ -81,7 +81,7 @@ def _start(count: int, work: Callable[[dict[str, Any]], None], given: dict[str, 
     threads = max(1, torch.get_num_threads() // count)
     errors: SimpleQueue[str] = mp.get_context("spawn").SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
-        common = (count, threads, f"file://{folder}/rendezvous", work, given, errors)
+        common = (count, os.getpid(), threads, f"file://{folder}/rendezvous", work, given, errors)
         logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)  # silent about ending the others
         try:
             mp.spawn(_process, common, nprocs=count)
@@ -92,11 +92,13 @@ def _start(count: int, work: Callable[[dict[str, Any]], None], given: dict[str, 
 
 
 def _process(
-    number: int, count: int, threads: int, rendezvous: str, work: Callable[[dict[str, Any]], None],
-    given: dict[str, Any], errors: SimpleQueue[str],
+    number: int, count: int, parent: int, threads: int, rendezvous: str,
+    work: Callable[[dict[str, Any]], None], given: dict[str, Any], errors: SimpleQueue[str],
 ) -> None:  # fmt: skip
     # torch has SIGINT sent when the parent dies; the default action ends even a process that waits for the others.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if os.getppid() != parent:  # it died before this process could be told
+        sys.exit(1)
     set_threads(threads)
     _join(rendezvous, number, count, number)
     try:
