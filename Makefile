@@ -1,4 +1,5 @@
 # make demo: the whole embedded experiment on all cores, then its tables.  make test: the tests.  make lint: style and types.
+# make install: only .venv, for the calls of README.md and docs/slurm.md.
 # Each starts again at once when repeated; only a changed requirements.lock or pyproject.toml installs anew.
 SHELL := /bin/bash
 OLD := import sys; sys.exit(sys.version_info < (3, 11))
@@ -6,10 +7,12 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 RESULTS := results/fashion-demo/tables
 
-.PHONY: demo test lint
+.PHONY: demo install test lint
 demo: .venv/.installed
 	.venv/bin/snakemake --workflow-profile workflow/profiles/local
-	@cat $(RESULTS)/table3-summary.md $(RESULTS)/table4-summary.md
+	@cat $(RESULTS)/table{1,2,3,4}-summary.md
+
+install: .venv/.installed
 
 test: .venv/.installed
 	.venv/bin/pytest

@@ -16,6 +16,9 @@ from ddrep.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+STATE_FORMAT = "2"
+"""Raised when the content of a state changes, so that what an older ddrep left is begun anew."""
+
 
 @contextlib.contextmanager
 def written_whole(*paths: Path) -> Iterator[tuple[Path, ...]]:
@@ -90,4 +93,4 @@ def state_path(stage: str, *parts: str) -> Path:
     `parts` are everything that determines the result (the stage's JSON, the inputs' digests, options): another
     experiment or other inputs never meet this state.
     """
-    return Path(".ddrep", "state", f"{stage}-{fingerprint(stage, *parts)}.pt")
+    return Path(".ddrep", "state", f"{stage}-{fingerprint(STATE_FORMAT, stage, *parts)}.pt")

@@ -22,7 +22,9 @@ log = logging.getLogger("ddrep")
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 CLAIMED = "DDREP_GPUS_CLAIMED"
-"""Set for this process and those it starts: the visible devices are theirs."""
+"""Set for this process and those it starts: the visible devices are theirs, and none of them claims one for itself."""
+LAUNCHED = "LOCAL_RANK"
+"""Set by torchrun and accelerate for the processes that share the launcher's devices."""
 POLL = 0.2
 """Seconds between looks at devices that others hold."""
 _held: list[IO[str]] = []
@@ -38,13 +40,16 @@ def claim(wanted: int, count: Callable[[], int], folder: Path | None = None) -> 
 
     folder: of the lock files. Raises UserError if fewer devices are listed than wanted.
     """
-    if CLAIMED in os.environ:
+    if CLAIMED in os.environ or LAUNCHED in os.environ:
         return
     listed = os.environ.get(VISIBLE)
     names = [str(i) for i in range(count())] if listed is None else [n for n in listed.replace(" ", "").split(",") if n]
     if 0 < len(names) < wanted:
         raise UserError(f"{wanted} GPUs wanted, but there are {len(names)} ({', '.join(names)}); ask for fewer")
-    if not names or (listed is not None and len(names) == wanted):
+    if not names:
+        return
+    if listed is not None and len(names) == wanted:
+        os.environ[CLAIMED] = listed
         return
     log.info("waiting for %d of the GPUs %s", wanted, ", ".join(names))
     locks = _taken(names, wanted, folder or lock_folder())

@@ -153,6 +153,27 @@ def test_given_devices_are_not_locked(start: Start, tmp_path: Path) -> None:
     assert start().claimed() == "0"
 
 
+CHILD = "from ddrep import gpus; gpus.claim(1, lambda: 4); import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+GIVEN_TWO = """
+import subprocess, sys
+from ddrep import gpus
+gpus.claim({wanted}, lambda: 0)
+subprocess.run([sys.executable, "-c", {child!r}], check=True)
+"""
+
+
+@pytest.mark.parametrize("variable", [gpus.CLAIMED, gpus.LAUNCHED])
+def test_processes_of_one_job_share_its_devices(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """A scheduler's two for a job that wants two; what it starts, or torchrun has started, claims nothing."""
+    monkeypatch.delenv(gpus.CLAIMED, raising=False)
+    monkeypatch.setenv(gpus.VISIBLE, "a,b")
+    if variable == gpus.LAUNCHED:
+        monkeypatch.setenv(variable, "1")
+    code = GIVEN_TWO.format(wanted=2, child=CHILD)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["a,b"]
+
+
 def test_fewer_devices_than_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(gpus.CLAIMED, raising=False)
     monkeypatch.setenv(gpus.VISIBLE, "0,1")
@@ -176,7 +197,6 @@ def test_the_folder_is_the_users_and_in_slurm_the_jobs(monkeypatch: pytest.Monke
     Path("/tmp/ddrep-gpus-987654-12").rmdir()
 
 
-CHILD = "from ddrep import gpus; gpus.claim(1, lambda: 4); import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
 PARENT = f"""
 import os, subprocess, sys, torch
 from ddrep.device import pick_device
@@ -196,3 +216,22 @@ def test_a_process_keeps_its_device_and_shares_it_with_those_it_starts(monkeypat
     assert done.stdout.split() == [names[0]] * 2
     for name in names:
         (gpus.lock_folder() / name).unlink(missing_ok=True)
+
+
+def test_a_finetune_on_two_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its processes see the two GPUs that it claimed before it started them."""
+    names = [f"stand-in-{os.getpid()}-{i}" for i in range(4)]
+    monkeypatch.delenv(gpus.CLAIMED, raising=False)
+    monkeypatch.setenv(gpus.VISIBLE, ",".join(names))
+    work = "import os; os.write(1, (os.environ['CUDA_VISIBLE_DEVICES'] + chr(10)).encode())"
+    code = f"""
+import torch
+torch.cuda.device_count = lambda: 4
+from ddrep.training.parallel import in_processes
+in_processes(2, exec, {work!r})
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [",".join(names[:2])] * 2
+    for name in names[:2]:
+        (gpus.lock_folder() / name).unlink()

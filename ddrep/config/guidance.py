@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from annotated_types import Ge, MinLen
-from pydantic import StringConstraints
+from pydantic import StringConstraints, model_validator
 
 from ddrep.config.base import Positive, Rate, Section, Seeds, Share, Subsets, Timestep
 from ddrep.config.data import Data
@@ -53,17 +53,35 @@ class Guided(Section):
     pixels."""
 
 
+class Group(Section):
+    """An attribute: an image has it if it is of one of these classes."""
+
+    name: AttributeName
+    having: ClassNames
+    """Names of classes; of data of kind celeba, one name of list_attr_celeba.txt."""
+
+
 class Attributes(Section):
     """Guidance by an attribute, such as footwear, and by its absence (paper, 5.1)."""
 
-    groups: dict[AttributeName, ClassNames] = {}
-    """Attribute -> names of the classes that have it; of data of kind celeba, the name in list_attr_celeba.txt."""
+    groups: tuple[Group, ...] = ()
     examples: Positive = 50
     """Training images with the attribute, and as many without, that the guides learn from."""
     taps: Taps = Taps(blocks=("middle", "up2"), timesteps=(700,))
     """What the guide on features reads; DDIM-I's reads the image."""
     training: GuideTraining = GuideTraining()
     sampling: Guided = Guided()
+
+    @model_validator(mode="after")
+    def _names_each_once(self) -> Attributes:
+        if len({group.name for group in self.groups}) < len(self.groups):
+            raise ValueError("groups: expected each name once")
+        return self
+
+    @property
+    def having(self) -> dict[str, tuple[str, ...]]:
+        """Attribute -> names of the classes that have it."""
+        return {group.name: group.having for group in self.groups}
 
 
 class Masks(Section):
@@ -92,10 +110,12 @@ class Table1(Section):
 
 
 class Table2(Section):
-    """Which methods draw an image for every target mask, and in how many steps."""
+    """How many images each method draws for target masks, one a mask, and in how many steps."""
 
     methods: Annotated[tuple[MaskMethod, ...], MinLen(1)] = ("unguided", "ddim-i", "ours")
     steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1)] = (10,)
+    images: Positive = 500
+    """In each run; the runs deal the target masks out among them, and begin again when all are used."""
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
 
@@ -127,7 +147,31 @@ class GuidedShard(Section):
     scale: Annotated[float, Ge(0)] = 0.0
     """lambda; 0 for none."""
     images: Positive = 1
-    """Of each target of an attribute; for masks there is one image a mask."""
+    """Of an attribute, and as many of its absence; or for masks."""
     threshold: Share = 0.0
     """An image is kept when the guide gives its target at least this probability."""
     max_attempts: Positive = 1
+
+
+class AttributeScores(Section):
+    """How guided images of an attribute are scored, beside their inputs."""
+
+    attribute: AttributeName = "attribute"
+    having: ClassNames = ("",)
+    """Names of the evaluator's classes that have the attribute."""
+
+
+class GuidanceTable(Section):
+    """What Tables 1 and 2 are made with."""
+
+    minimum: Annotated[int, Ge(2)] = 1000
+    """Fewest images for a distance."""
+
+
+class Robustness(Section):
+    """Where the guides' accuracy on estimates of the clean image is measured (paper, 4.1)."""
+
+    timesteps: Annotated[tuple[Timestep, ...], MinLen(1)] = (100, 200, 300, 400, 500, 600, 700, 800, 900)
+    """In embedded units, 0..1000."""
+    images: Positive = 1000
+    """Test images, at most."""

@@ -49,6 +49,8 @@ class Figures(Section):
     """Number of the class."""
     figure1_images: Positive = 12
     """Attempts side by side."""
+    figure2_images: Positive = 12
+    """Target masks side by side."""
     figure3_classes: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
     """Numbers of the classes."""
     figure3_images: Positive = 12

@@ -21,7 +21,7 @@ def attribute_images(cfg: AttributeImages, split: str, subset: int, seed: int, r
     data = cfg.data
     having = cfg.having
     if data.celeba and data.kind == "celeba":
-        if len(having) != 1:
+        if len(having) > 1:
             raise UserError(f"{key}: expected one name of list_attr_celeba.txt, got {', '.join(having)}")
         data = data.model_copy(update={"celeba": data.celeba.model_copy(update={"attribute": having[0]})})
     images = labelled(data, split, subset, seed)

@@ -89,7 +89,7 @@ def _merged(folder: Path, parts: dict[int, str]) -> tuple[np.ndarray, list[str]]
     for number, name in sorted(parts.items()):
         try:
             with Image.open(folder / name) as image:
-                merged[np.asarray(exact_size(image, MASK_SIZE, MASK_SIZE).convert("L")) > 0] = number
+                merged[np.asarray(exact_size(image, MASK_SIZE, MASK_SIZE, "L")) > 0] = number
         except BROKEN as e:
             complaints.append(f"{name} ({reason(e)})")
     return merged, complaints

@@ -67,7 +67,7 @@ def masked(cfg: MaskData, split: str, subset: int) -> MaskedImages:
 
 
 def _embedded_masks(cfg: EmbeddedMasks, split: str, subset: int) -> MaskedImages:
-    from ddrep.data.foreground import foreground  # with scipy, which takes longer to import than the masks to make
+    from ddrep.data.foreground import garment_masks  # with scipy, which takes longer to import than the masks to make
 
     if split == "oracle":
         labelled_anyhow = [("train", k) for k in range(embedded.SUBSETS)] + [("validation", 0)]
@@ -76,9 +76,8 @@ def _embedded_masks(cfg: EmbeddedMasks, split: str, subset: int) -> MaskedImages
         parts = [_embedded(split, subset, cfg.train if split == "train" else cfg.test)]
     images = np.concatenate([part.images for part in parts])
     labels = np.concatenate([part.labels for part in parts])
-    masks = np.where(foreground(images[..., 0]), 1 + labels[:, None, None], 0).astype(np.uint8)
     keys = [key for part in parts for key in part.keys]
-    return MaskedImages(images, masks, keys, ("background", *embedded.CLASSES))
+    return MaskedImages(images, garment_masks(images[..., 0], labels), keys, ("background", *embedded.CLASSES))
 
 
 def _embedded(split: str, subset: int, n: int | None) -> LabelledImages:

@@ -20,6 +20,11 @@ SIDES = ndimage.generate_binary_structure(2, 1)
 CORNERS = ndimage.generate_binary_structure(2, 2)
 
 
+def garment_masks(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """uint8 (N, H, W) and class numbers (N,) -> masks uint8 (N, H, W): 0 for background, 1 + class for the garment."""
+    return np.where(foreground(images), 1 + labels[:, None, None], 0).astype(np.uint8)
+
+
 def foreground(images: np.ndarray) -> np.ndarray:
     """uint8 (N, H, W) -> bool (N, H, W)."""
     found = images > DARK

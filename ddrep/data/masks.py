@@ -36,7 +36,8 @@ class MaskedImages:
             raise ValueError(f"masks: expected uint8 {expected}, got {self.masks.dtype} {self.masks.shape}")
         if not 1 <= len(self.classes) <= IGNORE:
             raise ValueError(f"classes: expected 1 to {IGNORE}, got {len(self.classes)}")
-        check_labels(self.masks, len(self.classes))
+        for mask in self.masks:  # one at a time: the comparisons of all would take as much memory as the images
+            check_labels(mask, len(self.classes))
 
     def __len__(self) -> int:
         return len(self.images)

@@ -94,8 +94,8 @@ def read_image(file: Path | BinaryIO, size: int, channels: int) -> np.ndarray:
     return np.asarray(fitted).reshape(size, size, channels)
 
 
-def exact_size(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The image in RGB. Raises ValueError if its size is another."""
+def exact_size(image: Image.Image, width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """The image in Pillow's `mode`. Raises ValueError if its size is another."""
     if image.size != (width, height):
         raise ValueError(f"{image.width}x{image.height} pixels, expected {width}x{height}")
-    return image.convert("RGB")
+    return image.convert(mode)

@@ -35,8 +35,8 @@ def bottleneck_features(denoiser: Denoiser, x0: Tensor, cfg: Features) -> Tensor
 def pooled_features(denoiser: Denoiser, x0: Tensor, taps: Taps) -> Tensor:
     """All taps at the width of the smallest, by average pooling: (N, channels, h, w). For what an image shows."""
     maps = feature_maps(denoiser, x0, taps)
-    size = min((h.shape[-2:] for h in maps), key=lambda s: s[0] * s[1])
-    return torch.cat([_unit(F.adaptive_avg_pool2d(h, size)) for h in maps], dim=1)
+    height, width = (min(h.shape[side] for h in maps) for side in (-2, -1))
+    return torch.cat([_unit(F.adaptive_avg_pool2d(h, (height, width))) for h in maps], dim=1)
 
 
 def pixel_features(denoiser: Denoiser, x0: Tensor, taps: Taps) -> Tensor:

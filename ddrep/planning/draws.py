@@ -73,8 +73,8 @@ def draws_of(experiment: Experiment, classes: int, seen: Seen, assumed: float = 
     draws: dict[Place, Draws] = {}
     for (_, subset, index), sources in sharing.items():
         there = np.zeros(classes, int)
-        for source in sources:
-            place = (subset, source, index)
+        for name in sources:
+            place = (subset, name, index)
             judged = _judged(experiment, place, classes, seen, assumed)
             draws[place] = Draws(int(judged.sum()), int((judged - there).clip(min=0).sum()))
             there = np.maximum(there, judged)
@@ -93,7 +93,7 @@ def _judged(experiment: Experiment, place: Place, classes: int, seen: Seen, assu
         return np.full(classes, quota)
     found = seen.acceptance(source)
     trials = _trials(assumed if found is None else found, quota, quota * cfg.max_attempts)
-    return np.random.default_rng((subset, SYNTHETIC.index(source), index)).choice(trials, classes)  # type: ignore[arg-type]
+    return np.random.default_rng((subset, SYNTHETIC.index(source), index)).choice(trials, size=classes)
 
 
 def attempts(verdicts: Iterable[bool], quota: int, budget: int) -> int:

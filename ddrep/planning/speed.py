@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -122,7 +123,11 @@ def _denoiser_trials(plan: Plan, denoiser: Denoiser) -> list[Trial]:
 
 
 def _head(name: str, cfg: Head, shape: tuple[int, ...], plan: Plan, device: torch.device) -> Trial:
-    meta = {"kind": "pixels" if name == PIXEL_JUDGE else "features", "channels": shape[0], "hidden": cfg.hidden}
+    meta: dict[str, Any] = {
+        "kind": "pixels" if name == PIXEL_JUDGE else "features",
+        "channels": shape[0],
+        "hidden": cfg.hidden,
+    }
     meta |= {"num_classes": max(2, plan.sizes.classes), "dropout": cfg.dropout}
 
     def make() -> Pass:

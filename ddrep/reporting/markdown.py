@@ -40,11 +40,11 @@ def _caption(table: pd.DataFrame, cells: pd.DataFrame, test_images: int) -> str:
         [f"1x = {_range(synthetic['n_synthetic'] // synthetic['scale'], 'synthetic image')}"] if len(synthetic) else []
     )
     paper = " The paper's figures are those of Tiny ImageNet." if cells["paper_top1"].notna().any() else ""
-    return _wrapped(f"{spread} ({design}); {', '.join(sizes)}.{paper}")
+    return wrapped(f"{spread} ({design}); {', '.join(sizes)}.{paper}")
 
 
 def _explanation(confidence: float) -> str:
-    return _wrapped(
+    return wrapped(
         "Between runs of the same labelled subset and seed, about the same test images. In brackets the "
         f"{100 * confidence:g}% paired bootstrap interval: for other test images and other labelled subsets; where a "
         "cell has one subset, for that subset and other seeds; where it has one run, for other test images alone. "
@@ -54,7 +54,7 @@ def _explanation(confidence: float) -> str:
 
 def _sources(cells: pd.DataFrame) -> str:
     """Table 3: a row a source."""
-    rows = [[c["source"], _mean(c), _number(c["paper_top1"], 2)] for c in cells.to_dict("records")]
+    rows = [[c["source"], _mean(c), shown(c["paper_top1"], 2)] for c in cells.to_dict("records")]
     return grid(["Source", "Top-1", "Paper"], rows, 1)
 
 
@@ -114,15 +114,15 @@ def _interval(cell: Mapping[Any, Any], reference: str) -> str:
     value, low, high, pairs = (cell.get(f"{name}{suffix}", math.nan) for suffix in ("", "_low", "_high", "_pairs"))
     if math.isnan(value):
         return ""
-    shown = f"**{value:+z.1f}**" if low > 0 or high < 0 else f"{value:+z.1f}"
-    return f"{shown} [{low:.1f}, {high:.1f}]" + ("" if pairs == cell["n"] else f" ({pairs} runs)")
+    text = f"**{value:+z.1f}**" if low > 0 or high < 0 else f"{value:+z.1f}"
+    return f"{text} [{low:.1f}, {high:.1f}]" + ("" if pairs == cell["n"] else f" ({pairs} runs)")
 
 
 def _mean(cell: Mapping[Any, Any]) -> str:
-    return _number(cell["mean"], 1) + ("" if math.isnan(cell["std"]) else f" ± {cell['std']:.1f}")
+    return shown(cell["mean"], 1) + ("" if math.isnan(cell["std"]) else f" ± {cell['std']:.1f}")
 
 
-def _number(value: float, digits: int) -> str:
+def shown(value: float, digits: int) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
@@ -135,7 +135,7 @@ def _range(values: pd.Series, noun: str) -> str:
     return _counted(high, noun) if low == high else f"{low:,} to {_counted(high, noun)}"
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     return textwrap.fill(text, WIDTH)
 
 

@@ -24,19 +24,23 @@ CHECKPOINTED = 128
 the blocks' outputs, where it would keep all."""
 KEYS = ("table1.max_attempts", "lower table1.threshold")
 
+PIXELS = 2**17
+"""Drawn at once, which bounds the memory of the gradient: 167 images of 28x28, 32 of 64x64, 2 of 256x256."""
+
 Targets = Callable[[Sequence[Attempt]], np.ndarray]
 """(target, attempt) of each image -> what it is to be: classes (N,) or label maps (N, H, W)."""
 
 
 def noise_number(subset: int, run: int) -> int:
-    """The shard number under which a labelled subset's run draws its starting noise: its own for every pair (Cantor's
-    pairing), and the same for every method."""
-    return (subset + run) * (subset + run + 1) // 2 + run
+    """The shard number under which a run draws its starting noise: its own for each labelled subset (of which there
+    are fewer than 1000) and seed, the same for every method."""
+    return subset + 1000 * run
 
 
 def attribute_shard(
-    stage: Stage[GuidedShard], denoiser: Path, guide: Path, subset: int, run: int, pool: Path, out: Path, batch: int
-) -> None:
+    stage: Stage[GuidedShard], denoiser: Path, guide: Path, subset: int, run: int, pool: Path, out: Path,
+    batch: int | None = None,
+) -> None:  # fmt: skip
     """Write as many images of class 1, which has the attribute, as of class 0, which has not; attempts beside them.
 
     With a threshold the guide refuses images as well: guidance and rejection compose.
@@ -52,16 +56,21 @@ def attribute_shard(
 
 def mask_shard(
     stage: Stage[GuidedShard], denoiser: Path, guide: Path, masks: Path, subset: int, run: int, pool: Path,
-    out: Path, batch: int,
+    out: Path, batch: int | None = None,
 ) -> None:  # fmt: skip
-    """Write an image for each target mask of a shard, in its order, with that mask. Raises UserError."""
+    """Write images with the target masks of a shard that they were drawn for. Raises UserError.
+
+    Of N masks and n images a run, run r (of all subsets and seeds) takes numbers r n, r n + 1, ... modulo N.
+    """
     critic, targets = Guide.load(guide, denoiser, pick_device()), read_masked_shards([masks])
     check_masks(masks, targets.masks, targets.classes, critic)
-    chosen: Targets = lambda attempts: targets.masks[[i for _, i in attempts]]  # noqa: E731
-    inputs = [denoiser, guide, masks]
-    engine = _engine(stage, critic, chosen, inputs, noise_number(subset, run), pool, batch)
-    images = engine.candidates([(0, i) for i in range(len(targets.masks))])
-    write_masked_shard(out, MaskedImages(images, targets.masks, targets.keys, targets.classes))
+    number, n = noise_number(subset, run), stage.config.images
+    rows = (number * n + np.arange(n)) % len(targets)
+    chosen: Targets = lambda attempts: targets.masks[rows[[i for _, i in attempts]]]  # noqa: E731
+    engine = _engine(stage, critic, chosen, [denoiser, guide, masks], number, pool, batch)
+    images = engine.candidates([(0, i) for i in range(n)])
+    keys = [f"{i:05d}-{targets.keys[row]}" for i, row in enumerate(rows)]
+    write_masked_shard(out, MaskedImages(images, targets.masks[rows], keys, targets.classes))
 
 
 def check_masks(path: Path, masks: np.ndarray, classes: tuple[str, ...], guide: Guide) -> None:
@@ -80,7 +89,7 @@ def check_masks(path: Path, masks: np.ndarray, classes: tuple[str, ...], guide: 
 
 def _engine(
     stage: Stage[GuidedShard], guide: Guide, targets: Targets, inputs: Sequence[Path], number: int, pool: Path,
-    batch: int,
+    batch: int | None,
 ) -> Engine:  # fmt: skip
     denoiser, cfg = guide.denoiser, stage.config
     denoiser.net.gradient_checkpointing = denoiser.image_shape[-1] >= CHECKPOINTED
@@ -94,4 +103,6 @@ def _engine(
     # what does not steer does not name its candidates: unguided sampling and its rejection share them
     digests = [sha256(path) for path in (inputs if cfg.scale else inputs[:1])]
     key = fingerprint(cfg.sampling.model_dump_json(), str(cfg.scale), str(stage.seed), *digests)
-    return Engine(draw_guided, Pool(pool, key, number), batch, cfg.sampling.steps)
+    _, height, width = denoiser.image_shape
+    at_once = batch or max(1, PIXELS // (height * width))
+    return Engine(draw_guided, Pool(pool, key, number), at_once, cfg.sampling.steps)

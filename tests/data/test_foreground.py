@@ -9,7 +9,7 @@ from scipy import ndimage
 from ddrep import config
 from ddrep.data import embedded
 from ddrep.data.datasets import labelled, masked
-from ddrep.data.foreground import DARK, HOLE, SPECK, foreground
+from ddrep.data.foreground import DARK, foreground
 from ddrep.data.masks import MaskedImages
 from ddrep.errors import UserError
 
@@ -61,12 +61,12 @@ def test_only_small_holes_are_filled_and_only_small_specks_dropped() -> None:
         image[0, 3 : 3 + height, 3 : 3 + width] = 0
         return image
 
-    assert foreground(ring(2, HOLE // 2))[0, 3, 3]
-    assert not foreground(ring(2, HOLE // 2 + 1))[0, 3, 3]
-    for length in (SPECK - 1, SPECK):
+    assert foreground(ring(2, 2))[0, 3, 3]
+    assert not foreground(ring(2, 3))[0, 3, 3]
+    for length in (5, 6):
         line = np.zeros((1, 16, 16), np.uint8)
         line[0, range(length), range(length)] = 255  # regions join at their corners
-        assert foreground(line).any() == (length >= SPECK)
+        assert foreground(line).any() == (length == 6)
 
 
 def test_an_image_does_not_hear_of_its_neighbours_in_the_stack() -> None:

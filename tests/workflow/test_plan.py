@@ -23,6 +23,7 @@ def jobs(experiment: Experiment) -> Counter[str]:
 @pytest.mark.parametrize("name", ["demo", "fashion-full", "tiny-imagenet", "tiny-imagenet at 7x"])
 def test_jobs_are_those_that_snakemake_plans_from_nothing(tree: Tree, name: str) -> None:
     (tree.path / "imagenet64.safetensors").touch()
+    tree.configure(parts=["augmentation"])
     files = overlays(name, tree.path)
     given = ["--configfile", *map(str, files)] if files else []
     done = tree.snakemake(*given, "--cores", "2", "--dry-run", "--quiet", "rules")
@@ -39,7 +40,7 @@ def test_pretraining_and_a_subset_without_a_denoiser_are_counted(tree: Tree) -> 
         {**block, "sources": ["real", "real-equal-steps"], "subsets": [2]},
         {**block, "sources": ["ours"], "subsets": [1]},
     ]
-    tree.configure(denoiser={"kind": "pretrain"}, table4=blocks)
+    tree.configure(denoiser={"kind": "pretrain"}, table4=blocks, parts=["augmentation"])
     done = tree.snakemake("--cores", "2", "--dry-run", "--quiet", "rules")
     assert done.returncode == 0, done.stderr
     table = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if re.search(r" \d+$", line)}

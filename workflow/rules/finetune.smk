@@ -26,4 +26,4 @@ rule finetune:
     shell:
         "ddrep finetune --stage {params.stage:q} --denoiser {input.denoiser:q} --train {input.train:q}"
         " --validation {input.validation:q} --out {output.denoiser:q} --grid {output.grid:q} --history {output.history:q}"
-        " --threads {threads} --log {log:q}"
+        " --processes {resources.gpu} --threads {threads} --log {log:q}"

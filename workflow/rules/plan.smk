@@ -2,9 +2,9 @@
 rule plan:
     log:
         f"results/{NAME}/logs/plan.log",
+    localrule: True
     conda:
         "../../environment.yml"
-    localrule: True
     threads: WAITED_FOR
     resources:
         gpu=1,

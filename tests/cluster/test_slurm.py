@@ -1,0 +1,175 @@
+"""The embedded experiment, shrunk, through workflow/profiles/slurm on a real cluster, while things go wrong on it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ddrep.config import Data
+from ddrep.data.datasets import labelled
+from ddrep.data.idx import write_idx
+from tests.cluster.records import Record, most_at_once, records, shared_devices
+from tests.workflow.test_end_to_end import BOTH, SMALLEST
+from tests.workflow.tree import Tree, copy_workflow
+
+pytestmark = pytest.mark.cluster
+SHRUNK = SMALLEST | {
+    "experiment": "shrunk",
+    "parts": ["augmentation"],
+    "synthesis": SMALLEST["synthesis"] | {"shards_per_scale": 1},
+    "table4": [{"architectures": ["resnet18"], "mix": [False], "sources": ["real", "ours"], "scales": [0, 1], **BOTH}],
+}
+RESULTS = "results/shrunk"
+GROUPED = {"classifiers": 3, "closing": 1}
+"""SLURM jobs for the 6 classifiers in pairs, and for the tables, figures and lists."""
+ALONE = {
+    "held_out_images": 2, "labelled_images": 1, "pretrain": 1, "finetune": 1, "features": 1, "rejection": 1,
+    "pixel_rejection": 1, "pixel_threshold": 1, "synthesis": 4,
+}  # fmt: skip
+"""Jobs of the rules that have a SLURM job each."""
+
+
+def shrunk(path: Path) -> Tree:
+    path.mkdir()
+    tree = copy_workflow(path)
+    write_idx(path / "unlabelled-idx3-ubyte.gz", labelled(Data(), "validation", 0, 0).images[:16, :, :, 0])
+    tree.configure(**SHRUNK)
+    profile = path / "workflow/profiles/slurm/config.yaml"
+    filled_in = profile.read_text().replace("slurm_account: CHANGE-ME", "slurm_account: lab")
+    profile.write_text(filled_in.replace("slurm_partition: CHANGE-ME", "slurm_partition: gpu"))
+    return tree
+
+
+@dataclass
+class Trouble:
+    """What goes wrong on the cluster, each once: the SLURM job it befell; and the files finished until then."""
+
+    befell: dict[str, str] = field(default_factory=dict)
+    finished: dict[Path, tuple[int, int]] = field(default_factory=dict)
+
+    def look(self, results: Path) -> None:
+        """Cancel the features' job, hang the control's past its limit, and take the node of a late shard down."""
+        for row in _told("squeue", "-h", "-t", "running", "-o", "%A|%N|%k").splitlines():
+            job, node, comment = row.split("|", 2)
+            if comment.startswith("rule_features"):
+                self._once("scancel", job, results, ["scancel", job])
+            elif comment.startswith("rule_pixel_rejection") and self._once(
+                "hang", job, results, ["scancel", "--full", "--signal=STOP", job]
+            ):
+                _told("scontrol", "update", f"jobid={job}", "timelimit=1")
+            elif comment.startswith("rule_synthesis") and "_pixel-rejection_" in comment:
+                down = ["scontrol", "update", f"nodename={node}", "state=down", "reason=test"]
+                self._once("node down", job, results, down)
+
+    def _once(self, kind: str, job: str, results: Path, command: list[str]) -> bool:
+        if kind in self.befell:
+            return False
+        self.finished |= outputs_of_jobs_alone(results)
+        _told(*command)
+        self.befell[kind] = job
+        return True
+
+
+def _told(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def outputs_of_jobs_alone(results: Path) -> dict[Path, tuple[int, int]]:
+    """Inode and time of each file that a rule with a SLURM job of its own has written."""
+    files = [path for folder in ("data", "subset0") for path in (results / folder).rglob("*") if path.is_file()]
+    alone = [path for path in files if not {"classifiers", "cas"} & set(path.parts) and path.name != "_info.json"]
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in alone if not path.name.startswith(".")}
+
+
+@dataclass
+class Run:
+    tree: Tree
+    trouble: Trouble
+    jobs: list[Record]
+
+
+@pytest.fixture(scope="module")
+def locally(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """The same on this machine. Its jobs have as many threads: Snakemake gives none more than there are cores."""
+    tree = shrunk(tmp_path_factory.mktemp("here") / "tree")
+    done = tree.snakemake("--cores", str(os.cpu_count()), "--show-failed-logs", "--quiet", "progress")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return tree
+
+
+@pytest.fixture(scope="module")
+def on_cluster(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    tree, trouble = shrunk(tmp_path_factory.mktemp("cluster") / "tree"), Trouble()
+    call = "--workflow-profile workflow/profiles/slurm --resources gpu=4 --group-components classifiers=2 closing=100"
+    log = tree.path / "snakemake.log"
+    with log.open("w") as told:
+        process = tree.start(*call.split(), log=told)
+        while process.poll() is None:
+            trouble.look(tree.path / RESULTS)
+            time.sleep(0.5)
+    assert process.returncode == 0, log.read_text()
+    return Run(tree, trouble, records(re.findall(r"SLURM run ID: (\S+)", log.read_text())[0]))
+
+
+def test_three_jobs_came_to_grief_and_were_tried_again(on_cluster: Run) -> None:
+    states = {job.id: job.state for job in on_cluster.jobs}
+    befell = {kind: states[job] for kind, job in on_cluster.trouble.befell.items()}
+    assert befell == {"scancel": "CANCELLED", "hang": "TIMEOUT", "node down": "NODE_FAIL"}
+    on_the_node = Counter(job.state for job in on_cluster.jobs)["NODE_FAIL"]
+    assert len([job for job in on_cluster.jobs if job.state != "COMPLETED"]) == 2 + on_the_node
+
+
+def test_a_second_attempt_may_take_longer(on_cluster: Run) -> None:
+    """The rule's 240 minutes: lowered to 1 for the job that hangs, twice as long for the next."""
+    limits = [job.limit for job in on_cluster.jobs if job.rule == "pixel_rejection"]
+    assert limits == ["00:01:00", "08:00:00"]
+
+
+def test_no_finished_job_was_redone(on_cluster: Run) -> None:
+    completed = Counter(job.rule for job in on_cluster.jobs if job.state == "COMPLETED")
+    assert {rule: completed[rule] for rule in ALONE} == ALONE
+    assert completed.total() == sum(ALONE.values()) + sum(GROUPED.values())
+    now = outputs_of_jobs_alone(on_cluster.tree.path / RESULTS)
+    assert len(on_cluster.trouble.finished) > 10
+    assert {path: now[path] for path in on_cluster.trouble.finished} == on_cluster.trouble.finished
+
+
+def test_every_gpu_job_had_a_gpu_to_itself(on_cluster: Run) -> None:
+    without = {"held_out_images", "labelled_images", "closing"}
+    for job in on_cluster.jobs:
+        assert job.gpus == len(job.devices) == (0 if without & {job.rule} else 1), job
+    gpu_jobs = [job for job in on_cluster.jobs if job.gpus]
+    assert {(job.node, *job.devices) for job in gpu_jobs} <= {(node, gpu) for node in ("n1", "n2") for gpu in "01"}
+    assert shared_devices(gpu_jobs) == []
+    assert 2 <= most_at_once(gpu_jobs) <= 4
+
+
+def table(tree: Tree, name: str) -> pd.DataFrame:
+    return pd.read_parquet(tree.path / RESULTS / f"tables/{name}.parquet")
+
+
+@pytest.mark.parametrize("name", ["table3", "table3-summary", "table4", "table4-summary"])
+def test_tables_are_those_of_a_local_run(on_cluster: Run, locally: Tree, name: str) -> None:
+    here, there = (
+        pd.read_parquet(tree.path / RESULTS / f"tables/{name}.parquet") for tree in (locally, on_cluster.tree)
+    )
+    pd.testing.assert_frame_equal(there, here, check_exact=True)
+
+
+def test_costs_differ_in_times_and_memory_alone(on_cluster: Run, locally: Tree) -> None:
+    measured = ["seconds", "seconds_per_accepted", "max_rss_mb"]
+    here, there = (table(tree, "costs").drop(columns=measured) for tree in (locally, on_cluster.tree))
+    pd.testing.assert_frame_equal(there, here, check_exact=True)
+
+
+def test_nothing_is_planned_again(on_cluster: Run) -> None:
+    done = on_cluster.tree.snakemake("--dry-run", "--workflow-profile", "workflow/profiles/slurm")
+    assert "Nothing to be done" in done.stdout + done.stderr
