@@ -148,8 +148,8 @@ def run_stages(meter: Meter, e: Experiment, results: Path) -> dict[tuple[str, st
         ("pixel_threshold", ""): lambda: synthesis.match_threshold(
             shard, tuned, base, ours, pixels, results / "pool", threshold, 64
         ),
-        ("synthesis", "pixel-rejection"): shards("pixel-rejection", 1),
         ("synthesis", "ours"): shards("ours", 2),
+        ("synthesis", "pixel-rejection"): shards("pixel-rejection", 1),
         ("classifier", "resnet18"): classify(True),
         ("classifier_on_synthetic_alone", "resnet18"): classify(False),
     }

@@ -23,6 +23,8 @@ ASSUMED = 0.5
 RANGE = (0.8, 0.3)
 """Shares that a sensible threshold gives: the cheapest and the dearest."""
 TRIALS = 256
+DRAWING = sorted(SYNTHETIC, key="pixel-rejection".__eq__)
+"""The sources in the order in which they come to draw: the control waits for its threshold."""
 
 Place = tuple[int, str, int]
 """Labelled subset, source, number of the shard."""
@@ -65,7 +67,7 @@ def draws_of(experiment: Experiment, classes: int, seen: Seen, assumed: float = 
     """What every shard takes. `assumed`: the acceptance where none has been seen."""
     sharing: dict[tuple[str, int, int], list[str]] = defaultdict(list)
     asked = shards_asked(experiment)
-    for source in SYNTHETIC:
+    for source in DRAWING:
         settings = shard_of(source, experiment).sampling.model_dump_json()
         for subset in {subset for subset, name in asked if name == source}:
             for index in range(asked[subset, source] * experiment.synthesis.shards_per_scale):

@@ -148,7 +148,7 @@ def _head(name: str, cfg: Head, sizes: Sizes) -> Job:
 
 
 def _synthesis(plan: Plan, assumed: float) -> list[Row]:
-    """A row a source; candidates that an earlier row has drawn, for it shares their settings, are not counted again."""
+    """A row a source; candidates that sources share are counted for the one that draws them."""
     e, classes = plan.experiment, plan.sizes.classes
     draws = draws_of(e, classes, plan.seen, assumed)
     quota = classes * (e.synthesis.per_class // e.synthesis.shards_per_scale)
