@@ -47,8 +47,9 @@ def loss_in_parts(denoiser: Denoiser, cfg: FineTune | Pretrain, micro_batch: int
     mine, loss = parallel.share(cfg.batch), _Loss(denoiser, cfg.precision)
     size = micro_batch or _micro_batch(loss, mine.stop - mine.start)
     parts = [slice(start, min(start + size, mine.stop)) for start in range(mine.start, mine.stop, size)]
-    compile_where_it_pays(denoiser.net, denoiser.device, cfg.steps)
     dropouts = _share_dropout(denoiser.net, cfg.batch)
+    if not dropouts:  # compiled code would draw other masks
+        compile_where_it_pays(denoiser.net, denoiser.device, cfg.steps)
     team = DistributedDataParallel(loss, gradient_as_bucket_view=True) if parallel.processes() > 1 else None
     gpus = [torch.cuda.current_device()] if denoiser.device.type == "cuda" else []
 
@@ -79,7 +80,6 @@ class PartDropout(nn.Dropout):
         super().__init__(p)
         self.batch, self.rows = batch, slice(0, batch)
 
-    @torch.compiler.disable  # compiled code draws other masks
     def forward(self, x: Tensor) -> Tensor:
         """x (rows, C, H, W)."""
         if not self.training:
