@@ -10,7 +10,7 @@ RESULTS := results/fashion-demo/tables
 .PHONY: demo install test lint
 demo: .venv/.installed
 	.venv/bin/snakemake --workflow-profile workflow/profiles/local
-	@cat $(RESULTS)/table3-summary.md $(RESULTS)/table4-summary.md
+	@cat $(RESULTS)/table{1,2,3,4}-summary.md
 
 install: .venv/.installed
 

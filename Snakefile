@@ -10,9 +10,34 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from ddrep import config as settings
-from ddrep.config import data_of, denoiser_path, shard_of, stage_json, training_of
+from ddrep.config import (
+    GuidanceTable,
+    attribute_images_of,
+    check_evaluation,
+    data_of,
+    denoiser_path,
+    guide_of,
+    guided_of,
+    scores_of,
+    shard_of,
+    stage_json,
+    training_of,
+)
 from ddrep.errors import UserError
-from ddrep.runs import shard_paths, shards_asked, table3_runs, table4_runs
+from ddrep.runs import (
+    adapted_subsets,
+    all_runs,
+    all_shards,
+    figure2_runs,
+    guide_folders,
+    shard_paths,
+    shards_asked,
+    table1_runs,
+    table2_runs,
+    table3_runs,
+    table4_runs,
+    targets,
+)
 
 min_version("9.0")
 
@@ -23,6 +48,7 @@ configfile: "config.yaml"
 try:
     EXPERIMENT = settings.parse(config)
     DENOISER = denoiser_path(EXPERIMENT)
+    check_evaluation(EXPERIMENT)
 except UserError as e:
     print(f"ddrep: {e}", file=sys.stderr)
     sys.exit(2)
@@ -51,18 +77,22 @@ wildcard_constraints:
     mix="plain|mix",
     scale=r"\d+",
     train_seed=r"\d+",
+    run=r"\d+",
+    attribute="[A-Za-z0-9_-]+",
+    part="train|test|oracle",
+    reads="features|pixels",
+    method="unguided|rejection|ddim-i|ours",
+    steps=r"\d+",
     number="[34]",
 
 
 rule all:
     default_target: True
     input:
-        expand("results/{experiment}/tables/table{number}.parquet", experiment=NAME, number=[3, 4]),
-        expand("results/{experiment}/tables/costs.parquet", experiment=NAME),
-        expand("results/{experiment}/figures/figure{number}.png", experiment=NAME, number=[1, 3, 4]),
-        [f"results/{NAME}/subset{subset}/synthetic/{source}/_info.json" for subset, source in shards_asked(EXPERIMENT)],
+        [f"results/{NAME}/{target}" for target in targets(EXPERIMENT)],
 
 
+include: "workflow/rules/plan.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/denoiser.smk"
 include: "workflow/rules/finetune.smk"
@@ -72,3 +102,5 @@ include: "workflow/rules/classifiers.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/costs.smk"
+include: "workflow/rules/attributes.smk"
+include: "workflow/rules/masks.smk"

@@ -6,9 +6,16 @@ import os
 
 import torch
 
+from ddrep import gpus
 
-def pick_device() -> torch.device:
-    """The first visible GPU, else the CPU. Which GPUs are visible is the scheduler's business."""
+
+def pick_device(wanted: int = 1) -> torch.device:
+    """The first visible GPU, else the CPU.
+
+    Where no scheduler has given this job its GPUs, it takes `wanted` that no other job holds and makes them the only
+    visible ones (ddrep.gpus). torch counts devices without initialising CUDA, which would fix what is visible.
+    """
+    gpus.claim(wanted, torch.cuda.device_count)
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 

@@ -11,8 +11,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddrep.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+STATE_FORMAT = "2"
+"""Raised when the content of a state changes, so that what an older ddrep left is begun anew."""
 
 
 @contextlib.contextmanager
@@ -51,6 +56,26 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         f.write(ordered.ljust(size))
 
 
+def load_tensors(path: Path, form: str, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Weights and metadata of a safetensors file whose metadata give its format as `form`.
+
+    Raises UserError for any other file; `what` says what was expected and how to make one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as f:
+            meta = f.metadata() or {}
+            weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; expected {what}") from None
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{path}: not a readable safetensors file ({e}); expected {what}") from None
+    if meta.get("format") != form:
+        raise UserError(f"{path}: of another format ({meta.get('format', 'unnamed')}); expected {what}")
+    return weights, meta
+
+
 def sha256(path: Path) -> str:
     """Hex digest of a file's content."""
     with path.open("rb") as f:
@@ -68,4 +93,4 @@ def state_path(stage: str, *parts: str) -> Path:
     `parts` are everything that determines the result (the stage's JSON, the inputs' digests, options): another
     experiment or other inputs never meet this state.
     """
-    return Path(".ddrep", "state", f"{stage}-{fingerprint(stage, *parts)}.pt")
+    return Path(".ddrep", "state", f"{stage}-{fingerprint(STATE_FORMAT, stage, *parts)}.pt")

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ddrep.config import Features
@@ -18,7 +17,7 @@ from ddrep.data.batches import to_unit
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.errors import UserError
-from ddrep.files import save_tensors, sha256, written_whole
+from ddrep.files import load_tensors, save_tensors, sha256, written_whole
 
 FORMAT = "ddrep.judge/1"
 
@@ -70,7 +69,8 @@ class Judge:
     @classmethod
     def load(cls, path: Path, denoiser: Path, device: torch.device) -> Judge:
         """Read a judge, with the denoiser it listens to. Raises UserError if it was trained on another one."""
-        weights, meta = _read(path)
+        weights, raw = load_tensors(path, FORMAT, "a rejection classifier; train one with `ddrep rejection`")
+        meta = json.loads(raw["judge"])
         listens = meta["kind"] == "features"
         if listens and meta["denoiser_sha256"] != sha256(denoiser):
             raise UserError(f"{path}: trained on the features of another denoiser than {denoiser}; train it again")
@@ -97,17 +97,3 @@ def build(meta: dict[str, Any]) -> nn.Sequential:
     """The untrained network that a judge's metadata describes."""
     make = feature_cnn if meta["kind"] == "features" else pixel_cnn
     return make(meta["channels"], meta["num_classes"], meta["hidden"], meta["dropout"])
-
-
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as f:
-            meta = f.metadata() or {}
-            weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
-    except (FileNotFoundError, SafetensorError, OSError) as e:
-        raise UserError(
-            f"{path}: not a readable rejection classifier ({e}); train one with `ddrep rejection`"
-        ) from None
-    if meta.get("format") != FORMAT:
-        raise UserError(f"{path}: not a rejection classifier; train one with `ddrep rejection`")
-    return weights, json.loads(meta["judge"])

@@ -71,3 +71,91 @@ def shards_asked(experiment: Experiment) -> dict[tuple[int, str], int]:
         if needs_shards(run):
             asked[run.subset, run.source] = max(run.scale, asked.get((run.subset, run.source), 0))
     return asked
+
+
+@dataclass(frozen=True, order=True)
+class GuidedRun:
+    """One shard of guided images: of an attribute and its absence, or (attribute None) of the target masks."""
+
+    attribute: str | None
+    subset: int
+    seed: int
+    method: str
+    steps: int
+
+    @property
+    def folder(self) -> Path:
+        """Of the run's guides, relative to results/{experiment}."""
+        kind = f"attributes/{self.attribute}" if self.attribute else "masks"
+        return Path(f"subset{self.subset}/{kind}/{self.seed}")
+
+    @property
+    def shard(self) -> Path:
+        return self.folder / self.method / f"{self.steps}.tar"
+
+    @property
+    def score(self) -> Path:
+        return self.folder / self.method / f"{self.steps}.score.parquet"
+
+    @property
+    def features(self) -> Path:
+        """Of its images, for Fréchet distances."""
+        return self.folder / self.method / f"{self.steps}.npz"
+
+
+def table1_runs(experiment: Experiment) -> list[GuidedRun]:
+    """The runs of every attribute; a method's are together."""
+    t = experiment.table1
+    lists = (experiment.attributes.having, t.subsets, t.seeds, t.methods, t.steps)
+    return [GuidedRun(*values) for values in itertools.product(*lists)]
+
+
+def table2_runs(experiment: Experiment) -> list[GuidedRun]:
+    """The runs of the target masks."""
+    t = experiment.table2
+    return [GuidedRun(None, *values) for values in itertools.product(t.subsets, t.seeds, t.methods, t.steps)]
+
+
+def figure2_runs(experiment: Experiment) -> list[GuidedRun]:
+    """The first subset's and seed's runs of the target masks: a row of Figure 2 each."""
+    first = experiment.table2.subsets[0], experiment.table2.seeds[0]
+    return [run for run in table2_runs(experiment) if (run.subset, run.seed) == first]
+
+
+def guide_folders(experiment: Experiment) -> list[Path]:
+    """The folders of all guides of attributes."""
+    return list(dict.fromkeys(run.folder for run in table1_runs(experiment)))
+
+
+def targets(experiment: Experiment) -> list[Path]:
+    """What an experiment asks for, by its parts, relative to results/{experiment}."""
+    asked: list[str | Path] = []
+    if "augmentation" in experiment.parts:
+        asked += ["tables/table3.parquet", "tables/table4.parquet", "tables/costs.parquet"]
+        asked += [f"figures/figure{number}.png" for number in (1, 3, 4)]
+        asked += [f"subset{subset}/synthetic/{source}/_info.json" for subset, source in shards_asked(experiment)]
+    if "attributes" in experiment.parts:
+        asked += ["tables/table1.parquet", "tables/robustness.parquet", "figures/robustness.png"]
+    if "masks" in experiment.parts:
+        asked += ["tables/table2.parquet", "figures/figure2.png"]
+    return [Path(path) for path in asked]
+
+
+def all_runs(experiment: Experiment) -> list[Run]:
+    """Those of both tables, each once."""
+    return list(dict.fromkeys(table3_runs(experiment) + table4_runs(experiment)))
+
+
+def all_shards(experiment: Experiment) -> list[Path]:
+    """Every synthetic shard, relative to results/{experiment}."""
+    per_scale = experiment.synthesis.shards_per_scale
+    return [
+        shard
+        for (subset, source), scale in shards_asked(experiment).items()
+        for shard in shard_paths(subset, source, scale, per_scale)
+    ]
+
+
+def adapted_subsets(experiment: Experiment) -> list[int]:
+    """The labelled subsets for which a denoiser is fine-tuned."""
+    return sorted({subset for subset, _ in shards_asked(experiment)})

@@ -20,8 +20,8 @@ VERBS = {
     (field.alias or name).replace("_", "-"): get_args(field.annotation)[0]
     for name, field in cli.Ddrep.model_fields.items()
 }
-BY_HAND = {"import"}
-"""Verbs that prepare what the workflow is given."""
+BY_HAND = {"import", "export", "sample"}
+"""Verbs between the workflow's denoisers and the files of others, and the one that is for looking at them."""
 
 WRONG = {
     "no such verb": (["nonsense"], "invalid choice: 'nonsense'"),

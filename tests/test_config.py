@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 from snakemake.utils import update_config
 
 from ddrep import config
@@ -21,7 +22,9 @@ REPO = Path(__file__).resolve().parents[1]
 
 def test_the_demo_and_the_overlays_are_valid() -> None:
     overlays = sorted((REPO / "workflow/experiments").glob("*.yaml"))
-    names = [load(REPO / "config.yaml", *files).experiment for files in ([], *([each] for each in overlays))]
+    whole = [[each] for each in overlays if not each.stem.endswith("-toy")]
+    toys = [[each.with_name(each.name.replace("-toy", "")), each] for each in overlays if each.stem.endswith("-toy")]
+    names = [load(REPO / "config.yaml", *files).experiment for files in ([], *whole, *toys)]
     assert overlays and len(set(names)) == len(names), "every overlay sets a name of its own"
 
 
@@ -175,6 +178,44 @@ def test_only_the_table_of_the_kind_counts(kind: str) -> None:
         data = alone.data.model_copy(update={table: changed})
         with warnings.catch_warnings(action="ignore"):
             assert stage_json("data", data, 0) != written, name
+
+
+MASKS: dict[str, dict[str, Any]] = {
+    "embedded": {"train": 10},
+    "few-shot": {"root": "celeba_19"},
+    "celebamask-hq": {"root": "CelebAMask-HQ"},
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_only_the_tables_of_the_kind_of_masks_count(kind: str) -> None:
+    tables = {name.replace("-", "_"): content for name, content in MASKS.items()}
+    own = {kind.replace("-", "_")} | ({"celebamask_hq"} if kind == "few-shot" else set())
+    alone = config.MaskData.model_validate({"kind": kind, **{name: tables[name] for name in own}})
+    beside = config.MaskData.model_validate({"kind": kind, **tables})
+    written = stage_json("masks", beside, 0)
+    assert written == stage_json("masks", alone, 0)
+    assert set(json.loads(written)["config"]) == {"kind", *own}
+    read = config.Stage[config.MaskData].model_validate_json(written).config
+    assert stage_json("masks", read, 0) == written
+    for table in own:
+        for name in type(getattr(alone, table)).model_fields:
+            cfg = getattr(alone, table).model_copy(update={name: "changed"})
+            with warnings.catch_warnings(action="ignore"):
+                assert stage_json("masks", alone.model_copy(update={table: cfg}), 0) != written, name
+
+
+def test_masks_need_the_table_of_their_kind() -> None:
+    for given, said in (
+        ({"kind": "few-shot"}, "kind is few-shot: expected a table few_shot"),
+        ({"kind": "celebamask-hq"}, "kind is celebamask-hq: expected a table celebamask_hq"),
+        (
+            {"kind": "celebamask-hq", "celebamask_hq": {"root": "a", "images": 520}},
+            "train and test: expected less than",
+        ),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            config.MaskData.model_validate(given)
 
 
 def test_config_yaml_has_every_other_table_as_a_comment() -> None:

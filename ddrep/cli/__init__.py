@@ -12,14 +12,29 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
 
 from ddrep.cli.base import log
+from ddrep.cli.evaluation import Evaluator, Segmenter
+from ddrep.cli.exchange import Export, Import
+from ddrep.cli.guidance import (
+    Attribute,
+    Guide,
+    GuideAttribute,
+    GuideMasks,
+    RealFeatures,
+    Robustness,
+    ScoreAttribute,
+    ScoreMasks,
+)
+from ddrep.cli.guidance_reporting import Figure2, GuidanceTable, RobustnessFigure, RobustnessTable
+from ddrep.cli.plan import Plan
 from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
+from ddrep.cli.sample import Sample
 from ddrep.cli.stages import (
     Classify,
     Data,
     Features,
     Finetune,
-    Import,
     Info,
+    Masks,
     PixelRejection,
     PixelThreshold,
     Pretrain,
@@ -42,9 +57,12 @@ class Ddrep(BaseSettings):
         cli_hide_none_type=True,
         cli_use_class_docs_for_groups=True,
     )
+    plan: CliSubCommand[Plan]
     data: CliSubCommand[Data]
+    masks: CliSubCommand[Masks]
     pretrain: CliSubCommand[Pretrain]
     import_: CliSubCommand[Import] = Field(alias="import")
+    export: CliSubCommand[Export]
     finetune: CliSubCommand[Finetune]
     features: CliSubCommand[Features]
     rejection: CliSubCommand[Rejection]
@@ -53,11 +71,26 @@ class Ddrep(BaseSettings):
     pixel_threshold: CliSubCommand[PixelThreshold]
     info: CliSubCommand[Info]
     classify: CliSubCommand[Classify]
+    attribute: CliSubCommand[Attribute]
+    guide: CliSubCommand[Guide]
+    guide_attribute: CliSubCommand[GuideAttribute]
+    guide_masks: CliSubCommand[GuideMasks]
+    real_features: CliSubCommand[RealFeatures]
+    score_attribute: CliSubCommand[ScoreAttribute]
+    score_masks: CliSubCommand[ScoreMasks]
+    robustness: CliSubCommand[Robustness]
+    guidance_table: CliSubCommand[GuidanceTable]
+    robustness_table: CliSubCommand[RobustnessTable]
+    robustness_figure: CliSubCommand[RobustnessFigure]
+    figure2: CliSubCommand[Figure2]
+    sample: CliSubCommand[Sample]
     table: CliSubCommand[Table]
     figure1: CliSubCommand[Figure1]
     figure3: CliSubCommand[Figure3]
     figure4: CliSubCommand[Figure4]
     costs: CliSubCommand[Costs]
+    evaluator: CliSubCommand[Evaluator]
+    segmenter: CliSubCommand[Segmenter]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)

@@ -6,12 +6,15 @@ import logging
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 Count = Annotated[int, Ge(0)]
+Batch = Annotated[int, Ge(1)]
+OptionalFile = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
+"""A file that need not be given; an empty name stands for none, as the workflow writes it."""
 log = logging.getLogger("ddrep")
 
 
@@ -52,10 +55,13 @@ class Light(Verb):
         pass
 
 
-def log_to(path: Path | None) -> None:
+def log_to(path: Path | None, mode: Literal["w", "a"] = "w") -> None:
+    """Progress messages to a file begun anew ("w") or gone on with ("a"), or to standard error."""
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="w") if path else logging.StreamHandler()
+        path.open(mode).close()
+    # Always appending, for the processes of one command write to one file.
+    handler = logging.FileHandler(path, mode="a") if path else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)

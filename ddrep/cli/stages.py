@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-from annotated_types import Ge, Gt
-from pydantic import BeforeValidator
+from annotated_types import Ge
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.cli.base import Count, Light, Verb
+from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb, log, log_to
 from ddrep.config import Stage
 
 
@@ -32,6 +31,24 @@ class Data(Light):
         write_shard(self.out, labelled(self.stage.config, self.split, self.subset, self.stage.seed))
 
 
+class Masks(Light):
+    """Write one split of the images with segmentation masks as a shard."""
+
+    stage: Stage[config.MaskData]
+    split: str = "train"
+    """train, test, or oracle: images for a segmenter that is trained apart and judges."""
+    subset: Count = 0
+    """Which of the disjoint labelled subsets (train only)."""
+    out: Path
+    """Shard (.tar) to write."""
+
+    def run(self) -> None:
+        from ddrep.data.datasets import masked
+        from ddrep.data.masks import write_masked_shard
+
+        write_masked_shard(self.out, masked(self.stage.config, self.split, self.subset))
+
+
 class Pretrain(Verb):
     """Train an unconditional denoiser on unlabelled images."""
 
@@ -45,38 +62,6 @@ class Pretrain(Verb):
         from ddrep.training.pretrain import run
 
         run(self.stage, self.out, self.grid)
-
-
-class Import(Verb):
-    """Make a denoiser of a published checkpoint: a U-Net of improved-diffusion, guided-diffusion or ermongroup/ddim.
-
-    Options are for what the file does not tell; for the published files it is known.
-    """
-
-    file: CliPositionalArg[Path]
-    """The checkpoint (.pt, .pth): a state dict of tensors, or ddim's list."""
-    image_size: Annotated[int, Gt(0)] | None = None
-    """Pixels a side."""
-    num_heads: Annotated[int, Gt(0)] | None = None
-    """Attention heads of every layer."""
-    num_head_channels: Annotated[int, Gt(0)] | None = None
-    """Channels of an attention head, instead of the number of heads."""
-    new_attention_order: bool | None = None
-    """Whether q, k, v are split before the heads (guided-diffusion's use_new_attention_order)."""
-    schedule: Literal["cosine", "linear"] | None = None
-    """Noise schedule."""
-    num_steps: Annotated[int, Gt(0)] | None = None
-    """Steps of the schedule."""
-    rescale_timesteps: bool | None = None
-    """Whether the network is told times in 0..1000 whatever the number of steps."""
-    out: Path
-    """Denoiser (.safetensors) to write."""
-
-    def run(self) -> None:
-        from ddrep.denoiser.importers import Settings, run
-
-        given = self.model_dump(exclude={"file", "out", "threads", "log"})
-        run(self.file, self.out, Settings(**given))
 
 
 class Finetune(Verb):
@@ -94,12 +79,28 @@ class Finetune(Verb):
     grid: Path
     """PNG with a row of samples a class to write."""
     history: Path
-    """Loss and label margin by step (.parquet) to write."""
+    """Loss and label margin by step (.parquet) to write. Beside the log, if there is one, come grids of samples."""
+    processes: Annotated[int, Ge(1)] | None = None
+    """Processes that share each batch; the default is one for each visible GPU, or one on a CPU."""
+    micro_batch: Annotated[int, Ge(1)] | None = None
+    """Images a process computes at once, accumulating gradients; the default is all that fit the GPU's memory."""
 
     def run(self) -> None:
-        from ddrep.training.finetune import run
+        from ddrep.training.parallel import in_processes
 
-        run(self.stage, self.denoiser, self.train, self.validation, self.out, self.grid, self.history)
+        in_processes(self.processes, _finetune, self.model_dump(mode="json"))
+
+
+def _finetune(options: dict[str, Any]) -> None:
+    """One process of `Finetune`, which need not be the one that read the command line."""
+    from ddrep.training.finetune import run
+    from ddrep.training.parallel import rank
+
+    verb = Finetune.model_validate(options)
+    if rank() == 0 and not log.handlers:
+        log_to(verb.log, "a")
+    files = verb.denoiser, verb.train, verb.validation, verb.out, verb.grid, verb.history
+    run(verb.stage, *files, verb.micro_batch, verb.log and verb.log.with_suffix(""))
 
 
 class Features(Verb):
@@ -166,15 +167,15 @@ class Drawing(Verb):
     """The rejection classifier: on features or, for synthesize, on pixels."""
     pool: Path
     """Folder in which candidates outlive this command."""
-    batch: Annotated[int, Ge(1)] = 250
+    batch: Batch = 250
     """Images drawn at once; does not change them."""
 
 
 class Synthesize(Drawing):
     """Generate one shard of accepted images."""
 
-    threshold_file: Annotated[Path | None, BeforeValidator(lambda given: given or None)] = None
-    """JSON made by pixel-threshold; its threshold replaces the section's. Empty: none."""
+    threshold_file: OptionalFile = None
+    """JSON made by pixel-threshold; its threshold replaces the section's."""
     index: Count
     """Number of the shard."""
     out: Path

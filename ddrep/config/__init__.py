@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import yaml
 from annotated_types import Ge
@@ -16,6 +16,23 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, 
 
 from ddrep.config.base import Section
 from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
+from ddrep.config.evaluation import Evaluation, Evaluator, Oracle, Segmenter
+from ddrep.config.guidance import (
+    AttributeImages,
+    Attributes,
+    AttributeScores,
+    GuidanceTable,
+    Guide,
+    Guided,
+    GuidedShard,
+    GuideTraining,
+    Masks,
+    Robustness,
+    Table1,
+    Table2,
+    Taps,
+)
+from ddrep.config.masks import CelebAMaskHQ, EmbeddedMasks, FewShot, MaskData
 from ddrep.config.stages import (
     Classifier,
     DenoiserChoice,
@@ -36,17 +53,27 @@ from ddrep.config.tables import SYNTHETIC, Figures, Name, Runs, Source, Table3, 
 from ddrep.errors import UserError
 
 __all__ = [
-    "SYNTHETIC", "CelebA", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "Experiment",
-    "Features", "Figures", "FineTune", "Head", "ImageFolder", "Mix", "Name", "Network", "PixelHead", "Pretrain", "Runs",
-    "Sampling", "Section", "Shard", "Source", "Stage", "Synthesis", "Table3", "Tables", "TinyImageNet", "Training",
-    "WebDatasetFiles", "data_of", "denoiser_path", "explain", "load", "merge", "parse", "shard_of", "stage_json",
-    "training_of",
+    "SYNTHETIC", "AttributeImages", "AttributeScores", "Attributes", "CelebA", "CelebAMaskHQ", "Classifier", "Data",
+    "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment",
+    "Features", "FewShot", "Figures", "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided",
+    "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Name", "Network", "Oracle", "PixelHead",
+    "Pretrain", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Source", "Stage", "Synthesis",
+    "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet", "Training", "WebDatasetFiles",
+    "attribute_images_of", "check_evaluation", "data_of", "denoiser_path", "explain", "guide_of", "guided_of",
+    "load", "merge", "parse", "scores_of", "shard_of", "stage_json", "training_of",
 ]  # fmt: skip
 
 VERSIONS = {
     "data": 1,
+    "masks": 1,
     "pretrain": 1,
     "finetune": 1,
+    "attribute-images": 1,
+    "guide": 1,
+    "guided": 1,
+    "attribute-scores": 1,
+    "robustness": 1,
+    "guidance-tables": 1,
     "features": 1,
     "rejection": 1,
     "pixel-rejection": 1,
@@ -55,8 +82,13 @@ VERSIONS = {
     "classifier": 1,
     "tables": 1,
     "figures": 1,
+    "evaluator": 1,
+    "segmenter": 1,
 }
 """Raised when ddrep's code changes what a stage computes: results of older versions are made anew."""
+
+
+Part = Literal["augmentation", "attributes", "masks"]
 
 
 class Experiment(Section):
@@ -65,6 +97,9 @@ class Experiment(Section):
     experiment: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Name; results go to results/NAME."""
     seed: Annotated[int, Ge(0)] = 0
+    parts: tuple[Part, ...] = ("augmentation",)
+    """Which parts of the paper to make: augmentation (Tables 3 and 4, Figures 1, 3 and 4), attributes (Table 1 and what
+    guides make of x0hat), masks (Table 2, Figure 2)."""
     data: Data = Data()
     denoiser: DenoiserChoice = DenoiserChoice()
     finetune: FineTune = FineTune()
@@ -74,10 +109,22 @@ class Experiment(Section):
     sampling: Sampling = Sampling()
     synthesis: Synthesis = Synthesis()
     classifier: Classifier = Classifier()
+    attributes: Attributes = Attributes()
+    masks: Masks = Masks()
+    evaluation: Evaluation = Evaluation()
+    robustness: Robustness = Robustness()
+    table1: Table1 = Table1()
+    table2: Table2 = Table2()
     table3: Table3 = Table3()
     table4: tuple[Runs, ...] = (Runs(),)
     tables: Tables = Tables()
     figures: Figures = Figures()
+
+    @model_validator(mode="after")
+    def _has_attributes(self) -> Experiment:
+        if "attributes" in self.parts and not self.attributes.groups:
+            raise ValueError("attributes.groups: empty; name one attribute at least, or leave attributes out of parts")
+        return self
 
 
 C = TypeVar("C", bound=BaseModel)
@@ -140,6 +187,43 @@ def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
     return Training(classifier=classifier, mixed=mixed, per_class=per_class)
 
 
+def attribute_images_of(attribute: str, examples: bool, experiment: Experiment) -> AttributeImages:
+    """All images of an attribute, or the examples that guides learn from."""
+    section = experiment.attributes
+    if attribute not in section.having:
+        raise UserError(f"attributes.groups: no {attribute}; it has {', '.join(section.having)}")
+    count = section.examples if examples else 0
+    having = section.having[attribute]
+    return AttributeImages(data=data_of(experiment), attribute=attribute, having=having, examples=count)
+
+
+def scores_of(attribute: str, experiment: Experiment) -> AttributeScores:
+    """Which of the evaluator's classes have an attribute: one trained for the attribute knows it by its name."""
+    given = experiment.evaluation.evaluator is not None
+    having = experiment.attributes.having[attribute] if given else (attribute,)
+    return AttributeScores(attribute=attribute, having=having)
+
+
+def guide_of(section: Attributes | Masks, reads: str) -> Guide:
+    """The section of a guide on features, or on pixels, which has no taps."""
+    return Guide(taps=section.taps if reads == "features" else None, training=section.training)
+
+
+def guided_of(section: Attributes | Masks, method: str, steps: int, experiment: Experiment) -> GuidedShard:
+    """The section of a shard of guided images: only ddim-i and ours are guided, only rejection refuses.
+
+    Writing these as settings keeps a changed scale from replanning what is not guided.
+    """
+    drawn = section.sampling
+    sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
+    shard = GuidedShard(sampling=sampling, scale=drawn.scale if method in ("ddim-i", "ours") else 0.0)
+    if isinstance(section, Masks):
+        return shard.model_copy(update={"images": experiment.table2.images})
+    table = experiment.table1
+    refused = {"threshold": table.threshold, "max_attempts": table.max_attempts} if method == "rejection" else {}
+    return shard.model_copy(update={"images": table.images, **refused})
+
+
 def parse(raw: dict[str, Any], where: str = "config") -> Experiment:
     """A merged configuration -> Experiment. Raises UserError naming every key that is wrong, in one line."""
     try:
@@ -156,6 +240,16 @@ def denoiser_path(experiment: Experiment) -> str:
     if not path.is_file():
         raise UserError(f"denoiser.file.path: no file {path}; give a denoiser's .safetensors, or set denoiser.kind")
     return str(path)
+
+
+def check_evaluation(experiment: Experiment) -> None:
+    """Raise UserError for a file of the evaluation that should be there and is not."""
+    section, parts = experiment.evaluation, set(experiment.parts)
+    wanted = {"inception": section.inception, "evaluator": section.evaluator} if parts - {"augmentation"} else {}
+    wanted |= {"segmenter": section.segmenter} if "masks" in parts else {}
+    for name, path in wanted.items():
+        if path and not path.is_file():
+            raise UserError(f"evaluation.{name}: no file {path}; give one, or null (docs/evaluation.md)")
 
 
 def explain(error: ValidationError) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict
+from annotated_types import Ge, Gt, Le, MinLen
+from pydantic import BaseModel, ConfigDict, model_validator
 
 Positive = Annotated[int, Gt(0)]
 Rate = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Timestep = Annotated[float, Ge(0), Le(999)]
+Subsets = Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)]
+Seeds = Subsets
 Precision = Literal["auto", "fp32", "bf16"]
 
 
@@ -18,3 +20,20 @@ class Section(BaseModel):
     """Base of all sections: unknown keys are errors, and the text below a field is its help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Choice(Section):
+    """Base of the sections in which `kind` names the sub-table that counts."""
+
+    kind: str
+
+    @model_validator(mode="after")
+    def _has_its_table(self) -> Self:
+        if getattr(self, self.table) is None:
+            raise ValueError(f"kind is {self.kind}: expected a table {self.table}; see config.yaml for its keys")
+        return self
+
+    @property
+    def table(self) -> str:
+        """Name of the sub-table that counts."""
+        return self.kind.replace("-", "_")

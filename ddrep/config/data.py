@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from ddrep.config.base import Positive, Section
+from ddrep.config.base import Choice, Positive, Section
 
 
 class EmbeddedData(Section):
@@ -78,7 +78,7 @@ class CelebA(Section):
     """Width and height in pixels that the square crop is resized to."""
 
 
-class Data(Section):
+class Data(Choice):
     """The labelled images. `kind` names the sub-table that counts."""
 
     kind: Literal["embedded", "image-folder", "tiny-imagenet", "webdataset", "celeba"] = "embedded"
@@ -87,17 +87,6 @@ class Data(Section):
     tiny_imagenet: TinyImageNet | None = None
     webdataset: WebDatasetFiles | None = None
     celeba: CelebA | None = None
-
-    @model_validator(mode="after")
-    def _has_its_table(self) -> Data:
-        if getattr(self, self.table) is None:
-            raise ValueError(f"kind is {self.kind}: expected a table {self.table}; see config.yaml for its keys")
-        return self
-
-    @property
-    def table(self) -> str:
-        """Name of the sub-table that counts."""
-        return self.kind.replace("-", "_")
 
     @model_serializer(mode="wrap")
     def _without_empty_tables(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
-from ddrep.config.base import Positive, Section
+from ddrep.config.base import Positive, Section, Seeds, Subsets
 
 Name = Literal["improved-ddpm", "classifier-free", "pixel-rejection", "ours"]
 Source = Literal["real", "real-equal-steps", "improved-ddpm", "classifier-free", "pixel-rejection", "ours"]
@@ -20,8 +20,8 @@ class Runs(Section):
     mix: Annotated[tuple[bool, ...], MinLen(1)] = (False, True)
     sources: Annotated[tuple[Source, ...], MinLen(1)] = ("real", "real-equal-steps", "ours")
     scales: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
-    subsets: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
-    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
+    subsets: Subsets = (0,)
+    seeds: Seeds = (0,)
 
 
 class Table3(Section):
@@ -29,8 +29,8 @@ class Table3(Section):
 
     architecture: str = "resnet18"
     sources: tuple[Name, ...] = SYNTHETIC
-    subsets: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
-    seeds: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0,)
+    subsets: Subsets = (0,)
+    seeds: Seeds = (0,)
 
 
 class Tables(Section):
@@ -49,6 +49,8 @@ class Figures(Section):
     """Number of the class."""
     figure1_images: Positive = 12
     """Attempts side by side."""
+    figure2_images: Positive = 12
+    """Target masks side by side."""
     figure3_classes: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
     """Numbers of the classes."""
     figure3_images: Positive = 12

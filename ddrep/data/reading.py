@@ -37,7 +37,7 @@ def reason(error: Exception) -> str:
 
 
 def read_all(
-    names: Sequence[str], read: Callable[[str], np.ndarray], shape: tuple[int, int, int]
+    names: Sequence[str], read: Callable[[str], np.ndarray], shape: tuple[int, ...]
 ) -> tuple[np.ndarray, list[str]]:
     """Images uint8 (N, *shape) of all `names`, and a complaint for each that could not be read."""
     images = np.zeros((len(names), *shape), np.uint8)  # in place: a list and its stack would take the memory twice
@@ -94,8 +94,8 @@ def read_image(file: Path | BinaryIO, size: int, channels: int) -> np.ndarray:
     return np.asarray(fitted).reshape(size, size, channels)
 
 
-def exact_size(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The image in RGB. Raises ValueError if its size is another."""
+def exact_size(image: Image.Image, width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """The image in Pillow's `mode`. Raises ValueError if its size is another."""
     if image.size != (width, height):
         raise ValueError(f"{image.width}x{image.height} pixels, expected {width}x{height}")
-    return image.convert("RGB")
+    return image.convert(mode)

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.errors import UserError
-from ddrep.files import save_tensors, written_whole
+from ddrep.files import load_tensors, save_tensors, written_whole
 
 FORMAT = "ddrep.denoiser/1"
 
@@ -85,20 +84,7 @@ class Denoiser:
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Denoiser:
         """Read a file written by `save`, in evaluation mode. Raises UserError for any other file."""
-        try:
-            with safe_open(path, framework="pt") as f:
-                meta = f.metadata() or {}
-                weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
-        except FileNotFoundError:
-            raise UserError(
-                f"{path}: no such denoiser file; make one with `ddrep pretrain` or `ddrep import`"
-            ) from None
-        except (SafetensorError, OSError) as e:
-            raise UserError(
-                f"{path}: not a readable safetensors file ({e}); expected one written by ddrep; see `ddrep import`"
-            ) from None
-        if meta.get("format") != FORMAT:
-            raise UserError(f"{path}: not a ddrep denoiser; expected one made by `ddrep pretrain` or `ddrep finetune`")
+        weights, meta = load_tensors(path, FORMAT, "a denoiser; make one with `ddrep pretrain` or `ddrep import`")
         net = UNet(network_config(json.loads(meta["network"])))
         net.load_state_dict(weights, strict=True)
         net.eval().requires_grad_(False).to(device)

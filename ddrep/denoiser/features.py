@@ -1,18 +1,25 @@
-"""The denoiser as a feature extractor: what the rejection classifier is trained on, and what it judges by.
+"""The denoiser as a feature extractor: what heads are trained on, and what they judge and guide by.
 
-One function serves both; the published code normalises features for training and forgets to for sampling.
-Sources: paper, 4.2 and 5.3.1; Baranchuk et al. 2022 for noising the image first.
+One function serves training and use; the published code normalises features for training and forgets to for sampling.
+Gradients run through it, for guidance.
+Sources: paper, 4.1, 4.2 and 5; Baranchuk et al. 2022 for noising the image first and for per-pixel features.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddrep.config import Features
+from ddrep.config import Features, Taps
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import add_noise
+from ddrep.denoiser.unet import UNet
+from ddrep.errors import UserError
+
+MIDDLE = "middle"
 
 
 def bottleneck_features(denoiser: Denoiser, x0: Tensor, cfg: Features) -> Tensor:
@@ -20,19 +27,60 @@ def bottleneck_features(denoiser: Denoiser, x0: Tensor, cfg: Features) -> Tensor
 
     Runs the encoder and the middle block alone: 0.3 of a forward pass.
     """
-    return torch.cat([_at(denoiser, x0, t, cfg) for t in cfg.timesteps], dim=1)
+    maps = feature_maps(denoiser, x0, Taps(blocks=(MIDDLE,), timesteps=cfg.timesteps, noise=cfg.noise))
+    pooled = [F.adaptive_avg_pool2d(h, cfg.pool) for h in maps] if cfg.pool else maps
+    return torch.cat([_unit(h) for h in pooled], dim=1)
 
 
-def _at(denoiser: Denoiser, x0: Tensor, t: float, cfg: Features) -> Tensor:
+def pooled_features(denoiser: Denoiser, x0: Tensor, taps: Taps) -> Tensor:
+    """All taps at the width of the smallest, by average pooling: (N, channels, h, w). For what an image shows."""
+    maps = feature_maps(denoiser, x0, taps)
+    height, width = (min(h.shape[side] for h in maps) for side in (-2, -1))
+    return torch.cat([_unit(F.adaptive_avg_pool2d(h, (height, width))) for h in maps], dim=1)
+
+
+def pixel_features(denoiser: Denoiser, x0: Tensor, taps: Taps) -> Tensor:
+    """All taps at the image's size, by nearest neighbour: (N, channels, H, W). For what a pixel shows (paper, 5.2)."""
+    maps = feature_maps(denoiser, x0, taps)
+    return torch.cat([F.interpolate(_unit(h), size=x0.shape[-2:], mode="nearest") for h in maps], dim=1)
+
+
+def feature_maps(denoiser: Denoiser, x0: Tensor, taps: Taps) -> list[Tensor]:
+    """Images (N, C, H, W) in [-1, 1] -> the tapped blocks' outputs as they are, by timestep, then by block.
+
+    The decoder runs as far as the last tapped block. Raises UserError for a block that the network has not.
+    """
+    numbers = block_numbers(denoiser.net, taps.blocks)
+    return [h for t in taps.timesteps for h in _at(denoiser, x0, t, taps.noise, numbers)]
+
+
+def block_numbers(net: UNet, blocks: Sequence[str]) -> list[int | None]:
+    """Number in `output_blocks` of each named block; None for the middle block. upL is the last of decoder level L."""
+    last = len(net.output_blocks) - 1
+    known: dict[str, int | None] = {MIDDLE: None, **net.level_ends}
+    known |= {f"output_blocks.{i}": i for i in range(last + 1)}
+    if unknown := [name for name in blocks if name not in known]:
+        levels = ", ".join(net.level_ends)
+        raise UserError(f"blocks: no {unknown[0]} in this denoiser; it has middle, {levels}, output_blocks.0 to {last}")
+    return [known[name] for name in blocks]
+
+
+def _at(denoiser: Denoiser, x0: Tensor, t: float, noise: str, numbers: list[int | None]) -> list[Tensor]:
     index = torch.full((len(x0),), denoiser.schedule.index(t), device=x0.device)
     x = x0
-    if cfg.noise == "fixed":
+    if noise == "fixed":
         # One noise for all images and all time: features of an image must not depend on its neighbours in the batch.
-        noise = torch.randn(x0.shape[1:], generator=torch.Generator().manual_seed(0)).to(x0)
-        x = add_noise(x0, noise[None], denoiser.schedule.abar_at(index, x0))
+        z = torch.randn(x0.shape[1:], generator=torch.Generator().manual_seed(0)).to(x0)
+        x = add_noise(x0, z[None], denoiser.schedule.abar_at(index, x0))
     net = denoiser.net
     y = torch.full_like(index, denoiser.null_row) if net.cfg.num_classes else None
-    h, _ = net.encode(x, net.embed(denoiser.schedule.embedded(index).to(x.dtype), y))
-    if cfg.pool:
-        h = F.adaptive_avg_pool2d(h, cfg.pool)
+    emb = net.embed(denoiser.schedule.embedded(index).to(x.dtype), y)
+    h, skips = net.encode(x, emb)
+    wanted = [i for i in numbers if i is not None]
+    tapped = net.decode(h, skips, emb, wanted, stop=max(wanted))[1] if wanted else {}
+    return [h if i is None else tapped[i] for i in numbers]
+
+
+def _unit(h: Tensor) -> Tensor:
+    """At unit root mean square an image."""
     return h / h.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()

@@ -134,9 +134,13 @@ HO = Settings(num_heads=1, new_attention_order=False, rescale_timesteps=False)
 """What the layout of ermongroup/ddim says of every network."""
 
 
-def run(file: Path, out: Path, given: Settings) -> None:
-    """Write the Denoiser of a published checkpoint to `out`, or raise UserError and write nothing."""
-    import_checkpoint(file, given).save(out)
+def published(name: str, image_size: int) -> tuple[str, UNetConfig] | None:
+    """The unconditional published file whose name begins with `name`, and its network; None if there is none."""
+    for architecture, (files, settings) in PUBLISHED.items():
+        named = any(file.startswith(name) for file in files.replace(" or ", ", ").split(", "))
+        if named and settings.image_size == image_size and not architecture.num_classes:
+            return files, _config(Path(files), architecture, settings)
+    return None
 
 
 def import_checkpoint(file: Path, given: Settings | None = None) -> Denoiser:
@@ -299,16 +303,19 @@ def _compare(file: Path, found: Shapes, cfg: UNetConfig) -> None:
     """Raise UserError, with what differs, unless names and shapes are those of the network."""
     with torch.device("meta"):
         expected = shapes(UNet(cfg).state_dict())
-    reshaped = [f"{k} {found[k]} instead of {v}" for k, v in expected.items() if k in found and found[k] != v]
-    differences = {
+    if text := differences(found, expected):
+        kind = "the U-Net of ermongroup/ddim (names are ADM's)" if cfg.ho_details else "an ADM U-Net"
+        raise UserError(f"{file}: not quite {kind}: {text}")
+
+
+def differences(found: Shapes, expected: Shapes) -> str:
+    """How names and shapes differ, in short; empty if they do not."""
+    parts = {
         "missing": [k for k in expected if k not in found],
         "unexpected": [k for k in found if k not in expected],
-        "of another shape": reshaped,
+        "of another shape": [f"{k} {found[k]} instead of {v}" for k, v in expected.items() if found.get(k, v) != v],
     }
-    if any(differences.values()):
-        kind = "the U-Net of ermongroup/ddim (names are ADM's)" if cfg.ho_details else "an ADM U-Net"
-        text = "; ".join(f"{what}: {_some(names)}" for what, names in differences.items() if names)
-        raise UserError(f"{file}: not quite {kind}: {text}")
+    return "; ".join(f"{what}: {_some(names)}" for what, names in parts.items() if names)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -18,12 +18,12 @@ Job = tuple[str, str]
 
 def run(attempts: Sequence[Path], benchmarks: Sequence[Path], out: Path) -> None:
     """One row a job: stage, subset, job, seconds, max_rss_mb and, for synthesis, source, attempts, accepted,
-    acceptance, attempts_per_accepted, seconds_per_accepted.
+    acceptance, attempts_per_accepted, seconds_per_accepted, network_evaluations_per_accepted.
 
     benchmarks: Snakemake's, .../benchmarks/{stage}/{job}.tsv; attempts: those beside the shards,
     .../subset{k}/synthetic/{source}/{index}.parquet. A column is empty where it
     does not apply or was not measured. A shard whose candidates lay in the pool took the time to select them, not to
-    sample them. Raises UserError.
+    sample them; the evaluations of denoisers are those of all its attempts, wherever they lay. Raises UserError.
     """
     rows: dict[Job, dict[str, Any]] = {}
     for path in benchmarks:
@@ -38,7 +38,7 @@ def run(attempts: Sequence[Path], benchmarks: Sequence[Path], out: Path) -> None
 TYPES = {
     "stage": "str", "subset": "Int64", "job": "str", "seconds": "Float64", "max_rss_mb": "Float64", "source": "str",
     "attempts": "Int64", "accepted": "Int64", "acceptance": "Float64", "attempts_per_accepted": "Float64",
-    "seconds_per_accepted": "Float64",
+    "seconds_per_accepted": "Float64", "network_evaluations_per_accepted": "Float64",
 }  # fmt: skip
 
 
@@ -70,10 +70,12 @@ def _measured(path: Path) -> dict[str, Any]:
 
 def _counted(path: Path) -> dict[str, Any]:
     try:
-        accepted = pd.read_parquet(path, columns=["accepted"])["accepted"]
+        table = pd.read_parquet(path)
+        accepted = table["accepted"]
     except (FileNotFoundError, ValueError, KeyError):
         raise UserError(f"{path}: expected a shard's attempts with a column accepted; make the shard anew") from None
-    return {"source": path.parent.name, "attempts": len(accepted), "accepted": int(accepted.sum())}
+    counts = {"source": path.parent.name, "attempts": len(accepted), "accepted": int(accepted.sum())}
+    return counts | ({"evaluations": int(table["evaluations"].sum())} if "evaluations" in table else {})
 
 
 def _row(job: Job, row: dict[str, Any]) -> dict[str, Any]:
@@ -83,4 +85,5 @@ def _row(job: Job, row: dict[str, Any]) -> dict[str, Any]:
         whole["acceptance"] = row["accepted"] / row["attempts"]
         whole["attempts_per_accepted"] = row["attempts"] / row["accepted"]
         whole["seconds_per_accepted"] = row.get("seconds", float("nan")) / row["accepted"]
+        whole["network_evaluations_per_accepted"] = row.get("evaluations", float("nan")) / row["accepted"]
     return whole

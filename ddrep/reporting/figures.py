@@ -61,7 +61,7 @@ def figure1(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
         if refused
         else ""
     )
-    _save(_grid([path.parent.name for path in shards], tiles, cfg.figure1_images, heading, note), out)
+    save(tile_grid([path.parent.name for path in shards], tiles, cfg.figure1_images, heading, note), out)
 
 
 def figure3(stage: Stage[Figures], shard: Path, out: Path) -> None:
@@ -73,7 +73,7 @@ def figure3(stage: Stage[Figures], shard: Path, out: Path) -> None:
         row = _attempts(shard, label, "figures.figure3_classes", images)
         tiles.append(dict(enumerate(_tiles(shard, row[row["accepted"]].head(cfg.figure3_images), images).values())))
     names = [images.classes[label] for label in cfg.figure3_classes]
-    _save(_grid(names, tiles, cfg.figure3_images, f"Accepted images: {shard.parent.name}", ""), out)
+    save(tile_grid(names, tiles, cfg.figure3_images, f"Accepted images: {shard.parent.name}", ""), out)
 
 
 def _attempts(path: Path, label: int, key: str, images: LabelledImages) -> pd.DataFrame:
@@ -98,7 +98,7 @@ def _tiles(path: Path, attempts: pd.DataFrame, images: LabelledImages) -> dict[i
     return {int(n): images.images[place[key]] if accepted else float(p) for n, key, p, accepted in rows}
 
 
-def _grid(
+def tile_grid(
     names: Sequence[str], rows: Sequence[dict[int, np.ndarray | float]], columns: int, heading: str, note: str
 ) -> Figure:
     """Rows of tiles under a heading, row names at the left; column -> image, or p of what was refused, or nothing."""
@@ -155,7 +155,7 @@ def figure4(stage: Stage[Figures], table: Path, out: Path) -> None:
     panels[0].set_ylabel("top-1 accuracy (%)")
     handles, size = _handles(runs), {"handlelength": 2.8, "fontsize": 9.5}
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, **size)
-    _save(figure, out)
+    save(figure, out)
 
 
 def _panel(axes: Axes, runs: pd.DataFrame) -> None:
@@ -222,7 +222,7 @@ def _handles(runs: pd.DataFrame) -> list[Artist]:
     return [*lines, *marks, *([spread] if several else [])]
 
 
-def _save(figure: Figure, out: Path) -> None:
+def save(figure: Figure, out: Path) -> None:
     """PNG at `out` and a PDF beside it, without dates and version in their metadata."""
     with written_whole(out, out.with_suffix(".pdf")) as drafts:
         for draft, metadata in zip(drafts, _undated(), strict=True):

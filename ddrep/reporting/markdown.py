@@ -40,11 +40,11 @@ def _caption(table: pd.DataFrame, cells: pd.DataFrame, test_images: int) -> str:
         [f"1x = {_range(synthetic['n_synthetic'] // synthetic['scale'], 'synthetic image')}"] if len(synthetic) else []
     )
     paper = " The paper's figures are those of Tiny ImageNet." if cells["paper_top1"].notna().any() else ""
-    return _wrapped(f"{spread} ({design}); {', '.join(sizes)}.{paper}")
+    return wrapped(f"{spread} ({design}); {', '.join(sizes)}.{paper}")
 
 
 def _explanation(confidence: float) -> str:
-    return _wrapped(
+    return wrapped(
         "Between runs of the same labelled subset and seed, about the same test images. In brackets the "
         f"{100 * confidence:g}% paired bootstrap interval: for other test images and other labelled subsets; where a "
         "cell has one subset, for that subset and other seeds; where it has one run, for other test images alone. "
@@ -54,8 +54,8 @@ def _explanation(confidence: float) -> str:
 
 def _sources(cells: pd.DataFrame) -> str:
     """Table 3: a row a source."""
-    rows = [[c["source"], _mean(c), _number(c["paper_top1"], 2)] for c in cells.to_dict("records")]
-    return _grid(["Source", "Top-1", "Paper"], rows, 1)
+    rows = [[c["source"], _mean(c), shown(c["paper_top1"], 2)] for c in cells.to_dict("records")]
+    return grid(["Source", "Top-1", "Paper"], rows, 1)
 
 
 def _scales(cells: pd.DataFrame) -> list[str]:
@@ -75,7 +75,7 @@ def _some_scales(cells: pd.DataFrame, scales: Sequence[int]) -> str:
         heads = [[str(architecture), "yes" if mix else "no"]] + [["", ""]] * (len(lines) - 1)
         rows += [head + line for head, line in zip(heads, lines, strict=True)]
     titles = ["Real only" if scale == 0 else f"+{scale}x" for scale in scales]
-    return _grid(["Architecture", "Mixup+CutMix", "Source", *titles], rows, 3)
+    return grid(["Architecture", "Mixup+CutMix", "Source", *titles], rows, 3)
 
 
 def _line(block: pd.DataFrame, sources: Sequence[str], scales: Sequence[int]) -> list[str]:
@@ -104,7 +104,7 @@ def _differences(cells: pd.DataFrame) -> list[str]:
         ]
         if lines:
             parts.append(f"### {architecture}{', Mixup+CutMix' if mix else ''}")
-            parts.append(_grid(["Source", "Scale", "Runs", *(f"vs {name}" for name in names)], lines, 1))
+            parts.append(grid(["Source", "Scale", "Runs", *(f"vs {name}" for name in names)], lines, 1))
     return parts
 
 
@@ -114,15 +114,15 @@ def _interval(cell: Mapping[Any, Any], reference: str) -> str:
     value, low, high, pairs = (cell.get(f"{name}{suffix}", math.nan) for suffix in ("", "_low", "_high", "_pairs"))
     if math.isnan(value):
         return ""
-    shown = f"**{value:+z.1f}**" if low > 0 or high < 0 else f"{value:+z.1f}"
-    return f"{shown} [{low:.1f}, {high:.1f}]" + ("" if pairs == cell["n"] else f" ({pairs} runs)")
+    text = f"**{value:+z.1f}**" if low > 0 or high < 0 else f"{value:+z.1f}"
+    return f"{text} [{low:.1f}, {high:.1f}]" + ("" if pairs == cell["n"] else f" ({pairs} runs)")
 
 
 def _mean(cell: Mapping[Any, Any]) -> str:
-    return _number(cell["mean"], 1) + ("" if math.isnan(cell["std"]) else f" ± {cell['std']:.1f}")
+    return shown(cell["mean"], 1) + ("" if math.isnan(cell["std"]) else f" ± {cell['std']:.1f}")
 
 
-def _number(value: float, digits: int) -> str:
+def shown(value: float, digits: int) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
@@ -135,11 +135,11 @@ def _range(values: pd.Series, noun: str) -> str:
     return _counted(high, noun) if low == high else f"{low:,} to {_counted(high, noun)}"
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     return textwrap.fill(text, WIDTH)
 
 
-def _grid(titles: Sequence[str], rows: Iterable[Sequence[str]], right: int) -> str:
+def grid(titles: Sequence[str], rows: Iterable[Sequence[str]], right: int) -> str:
     """A Markdown table padded to even columns; those from number `right` on are flush right."""
     lines = [list(titles), *map(list, rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]

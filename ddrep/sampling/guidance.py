@@ -1,4 +1,4 @@
-"""What a sampler listens to: eps of the fine-tuned network, alone or against an unconditional estimate."""
+"""What a sampler listens to: eps of a network, alone, against an unconditional estimate, or steered by a guide."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.schedule import Schedule, x0_from_eps
 
 EpsFunction = Callable[[Tensor, Tensor], Tensor]
 """(x_t (N, C, H, W), schedule indices (N,)) -> eps like x_t."""
@@ -30,3 +31,25 @@ def classifier_free(denoiser: Denoiser, y: Tensor, scale: float, pretrained: Den
         return (1 + scale) * conditional - scale * null
 
     return eps
+
+
+def guided(
+    eps: EpsFunction, schedule: Schedule, log_likelihood: Callable[[Tensor], Tensor], scale: float
+) -> EpsFunction:
+    """eps - lambda sqrt(1 - abar) grad_{x_t} log p(y | x0hat(x_t)) (paper, eq. 10, 11 and 13), lambda = `scale`.
+
+    log_likelihood: images (N, C, H, W) -> (N,). The gradient runs through x0hat, what the guide reads, and the
+    denoiser, which costs about three evaluations of each. lambda = 0 is `eps` itself.
+    """
+    if scale == 0:
+        return eps
+
+    def steered(x: Tensor, index: Tensor) -> Tensor:
+        abar = schedule.abar_at(index, x)
+        with torch.enable_grad():
+            x = x.detach().requires_grad_()
+            plain = eps(x, index)
+            (gradient,) = torch.autograd.grad(log_likelihood(x0_from_eps(x, plain, abar)).sum(), x)
+        return plain.detach() - scale * (1 - abar).sqrt() * gradient
+
+    return steered

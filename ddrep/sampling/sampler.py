@@ -58,7 +58,13 @@ def to_uint8(x: Tensor) -> np.ndarray:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a guide takes gradients in between
+def draw(denoiser: Denoiser, seeds: Sequence[int], cfg: Sampling, eps: EpsFunction) -> np.ndarray:
+    """One image a seed by listening to `eps`, uint8 (N, H, W, C)."""
+    noise = ImageNoise(seeds, denoiser.image_shape, denoiser.device)
+    return to_uint8(solve(eps, denoiser.schedule, noise, cfg))
+
+
 def sample(
     denoiser: Denoiser,
     seeds: Sequence[int],
@@ -67,10 +73,20 @@ def sample(
     pretrained: Denoiser | None = None,
 ) -> np.ndarray:
     """One image a seed, uint8 (N, H, W, C); of the given classes if the denoiser is conditional."""
-    noise = ImageNoise(seeds, denoiser.image_shape, denoiser.device)
-    eps: EpsFunction = denoiser.eps
-    if labels is not None:
-        y = torch.tensor(list(labels), device=denoiser.device)
-        other = pretrained if cfg.unconditional == "pretrained" else None
-        eps = classifier_free(denoiser, y, cfg.guidance_scale, other)
-    return to_uint8(solve(eps, denoiser.schedule, noise, cfg))
+    return draw(denoiser, seeds, cfg, eps_of(denoiser, cfg, labels, pretrained))
+
+
+def evaluations(cfg: Sampling) -> int:
+    """Evaluations of denoisers that one image of a class takes; see `classifier_free`."""
+    return cfg.steps * (2 if cfg.guidance_scale else 1)
+
+
+def eps_of(
+    denoiser: Denoiser, cfg: Sampling, labels: Sequence[int] | None = None, pretrained: Denoiser | None = None
+) -> EpsFunction:
+    """What unguided sampling listens to: plain eps, or with labels classifier-free guidance."""
+    if labels is None:
+        return denoiser.eps
+    y = torch.tensor(list(labels), device=denoiser.device)
+    other = pretrained if cfg.unconditional == "pretrained" else None
+    return classifier_free(denoiser, y, cfg.guidance_scale, other)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ddrep.config import Sampling, Shard, Stage
+from ddrep.config import Shard, Stage
 from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
@@ -25,9 +25,12 @@ from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256, written_whole
 from ddrep.heads import Judge
 from ddrep.sampling.pool import Attempt, Pool
-from ddrep.sampling.sampler import image_seed, sample
+from ddrep.sampling.sampler import evaluations, image_seed, sample
 
 log = logging.getLogger("ddrep")
+
+KEYS = ("synthesis.max_attempts", "lower synthesis.threshold or fine-tune longer")
+"""The budget's key, and what else to do when it is used up."""
 
 
 @dataclass
@@ -54,21 +57,20 @@ class Tally:
         return range(len(self.p), min(budget, len(self.p) + math.ceil(missing / rate))) if missing > 0 else range(0)
 
 
-class Engine:
-    """Draws candidates of one shard through the pool and has them judged."""
+Draw = Callable[[Sequence[Attempt]], np.ndarray]
+"""(class, attempt) of each image -> uint8 images (N, H, W, C)."""
+Probabilities = Callable[[np.ndarray], np.ndarray]
+"""uint8 images (N, H, W, C) -> (N, classes)."""
 
-    def __init__(self, stage: Stage[Shard], finetuned: Path, pretrained: Path, shard: int, pool: Path, batch: int):
-        device = pick_device()
-        self.seed, self.shard, self.batch = stage.seed, shard, batch
-        self.sampling: Sampling = stage.config.sampling
-        self.denoiser = Denoiser.load(finetuned, device)
-        if not self.denoiser.net.cfg.num_classes:
-            raise UserError(f"{finetuned}: an unconditional denoiser; expected one made by `ddrep finetune`")
-        self.num_classes = self.denoiser.null_row
-        mixes = self.sampling.unconditional == "pretrained"
-        self.pretrained = Denoiser.load(pretrained, device) if mixes else None
-        digests = [sha256(finetuned), *([sha256(pretrained)] if mixes else [])]
-        self.pool = Pool(pool, fingerprint(self.sampling.model_dump_json(), str(self.seed), *digests), shard)
+
+class Engine:
+    """Draws candidates of one shard through the pool and has them judged.
+
+    evaluations: of denoisers, an attempt takes; those of judges and guides apart.
+    """
+
+    def __init__(self, draw: Draw, pool: Pool, batch: int, evaluations: int):
+        self.draw, self.pool, self.batch, self.evaluations = draw, pool, batch, evaluations
 
     def candidates(self, attempts: Sequence[Attempt]) -> np.ndarray:
         """uint8 images (N, H, W, C) of the attempts, drawn now unless the pool has them."""
@@ -76,16 +78,47 @@ class Engine:
             missing = [a for a in attempts if a not in self.pool.images]
             for i in range(0, len(missing), self.batch):
                 part = missing[i : i + self.batch]
-                seeds = [image_seed(self.seed, label, self.shard, attempt) for label, attempt in part]
-                labels = [label for label, _ in part]
-                self.pool.add(part, sample(self.denoiser, seeds, self.sampling, labels, self.pretrained))
+                self.pool.add(part, self.draw(part))
             log.info("%d candidates, %d of them drawn now", len(attempts), len(missing))
         return np.stack([self.pool.images[a] for a in attempts])
 
-    def judged(self, attempts: Sequence[Attempt], judge: Judge) -> list[float]:
+    def judged(self, attempts: Sequence[Attempt], judge: Probabilities) -> list[float]:
         """p(its class) of each attempt."""
-        p = judge.probabilities(self.candidates(attempts))
+        p = judge(self.candidates(attempts))
         return [float(row[label]) for row, (label, _) in zip(p, attempts, strict=True)]
+
+    def write_accepted(
+        self, tallies: Sequence[Tally], quota: int, seed: int, shard: int, classes: tuple[str, ...], out: Path
+    ) -> None:
+        """The first `quota` accepted images of each class, shuffled, as a shard; a row an attempt beside it."""
+        rows = attempt_rows(tallies, quota, seed, shard).assign(evaluations=self.evaluations)
+        kept = rows[rows["accepted"]].sample(frac=1, random_state=np.random.RandomState(shard))
+        images = np.stack([self.pool.images[a] for a in zip(kept["class"], kept["attempt"], strict=True)])
+        accepted = LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), classes)
+        with written_whole(out, out.with_suffix(".parquet")) as (shard_draft, table_draft):
+            write_shard(shard_draft, accepted)
+            rows.to_parquet(table_draft, index=False)
+
+
+def class_conditional(
+    stage: Stage[Shard], finetuned: Path, pretrained: Path, shard: int, pool: Path, batch: int
+) -> tuple[Engine, tuple[str, ...]]:
+    """The engine of a fine-tuned denoiser's shard, and the names of its classes."""
+    device, sampling = pick_device(), stage.config.sampling
+    denoiser = Denoiser.load(finetuned, device)
+    if not denoiser.net.cfg.num_classes:
+        raise UserError(f"{finetuned}: an unconditional denoiser; expected one made by `ddrep finetune`")
+    assert len(denoiser.classes) == denoiser.null_row  # which is a UserError where every row is a class
+    mixes = sampling.unconditional == "pretrained"
+    other = Denoiser.load(pretrained, device) if mixes else None
+    digests = [sha256(finetuned), *([sha256(pretrained)] if mixes else [])]
+
+    def draw(attempts: Sequence[Attempt]) -> np.ndarray:
+        seeds = [image_seed(stage.seed, label, shard, attempt) for label, attempt in attempts]
+        return sample(denoiser, seeds, sampling, [label for label, _ in attempts], other)
+
+    key = fingerprint(sampling.model_dump_json(), str(stage.seed), *digests)
+    return Engine(draw, Pool(pool, key, shard), batch, evaluations(sampling)), denoiser.classes
 
 
 def run(
@@ -100,32 +133,31 @@ def run(
     batch: int,
 ) -> None:
     """Write shard `index`: exactly the same number of accepted images of each class, and its attempts beside it."""
-    engine = Engine(stage, finetuned, pretrained, index, pool, batch)
+    engine, classes = class_conditional(stage, finetuned, pretrained, index, pool, batch)
     critic = Judge.load(judge, pretrained, pick_device())
-    if critic.meta["num_classes"] != engine.num_classes:
+    if critic.meta["num_classes"] != len(classes):
         known = critic.meta["num_classes"]
-        raise UserError(
-            f"{judge}: knows {known} classes, {finetuned} {engine.num_classes}; train both on the same labels"
-        )
+        raise UserError(f"{judge}: knows {known} classes, {finetuned} {len(classes)}; train both on the same labels")
     cfg = stage.config.synthesis
     quota = cfg.per_class // cfg.shards_per_scale
     threshold = json.loads(threshold_file.read_text())["threshold"] if threshold_file else cfg.threshold
-    tallies = [Tally(label, threshold) for label in range(engine.num_classes)]
-    fill(tallies, quota, quota * cfg.max_attempts, lambda attempts: engine.judged(attempts, critic))
-    rows = attempt_rows(tallies, quota, stage.seed, index)
-    kept = rows[rows["accepted"]].sample(frac=1, random_state=np.random.RandomState(index))
-    images = np.stack([engine.pool.images[a] for a in zip(kept["class"], kept["attempt"], strict=True)])
-    table = out.with_suffix(".parquet")
-    with written_whole(out, table) as (shard_draft, table_draft):
-        write_shard(
-            shard_draft,
-            LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), engine.denoiser.classes),
-        )
-        rows.to_parquet(table_draft, index=False)
+    tallies = [Tally(label, threshold) for label in range(len(classes))]
+    judged = lambda attempts: engine.judged(attempts, critic.probabilities)  # noqa: E731
+    fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS)
+    engine.write_accepted(tallies, quota, stage.seed, index, classes, out)
 
 
-def fill(tallies: Sequence[Tally], quota: int, budget: int, judge: Callable[[Sequence[Attempt]], list[float]]) -> None:
-    """Make attempts until every class has its quota. Raises UserError naming the classes that used up the budget."""
+def fill(
+    tallies: Sequence[Tally],
+    quota: int,
+    budget: int,
+    judge: Callable[[Sequence[Attempt]], list[float]],
+    keys: tuple[str, str],
+) -> None:
+    """Make attempts until every class has its quota. Raises UserError naming the classes that used up the budget.
+
+    keys: the budget's config key, and what else the user can do.
+    """
     while wanted := [(t.label, attempt) for t in tallies for attempt in t.wanted(quota, budget)]:
         by_label = {t.label: t for t in tallies}
         for (label, _), p in zip(wanted, judge(wanted), strict=True):
@@ -134,8 +166,7 @@ def fill(tallies: Sequence[Tally], quota: int, budget: int, judge: Callable[[Seq
     if short:
         rates = ", ".join(f"{t.label} ({t.accepted}/{len(t.p)} = {t.accepted / len(t.p):.1%})" for t in short)
         raise UserError(
-            f"synthesis.max_attempts: classes {rates} accepted fewer than the {quota} images asked for; "
-            "raise the budget, lower synthesis.threshold or fine-tune longer"
+            f"{keys[0]}: classes {rates} accepted fewer than the {quota} images asked for; raise the budget, {keys[1]}"
         )
 
 
@@ -170,12 +201,12 @@ def match_threshold(
 
     Both judge the first `per_class` attempts of each class of shard 0, which classifier-free needs anyway.
     """
-    engine = Engine(stage, finetuned, pretrained, 0, pool, batch)
+    engine, classes = class_conditional(stage, finetuned, pretrained, 0, pool, batch)
     cfg, device = stage.config.synthesis, pick_device()
     quota = cfg.per_class // cfg.shards_per_scale
-    attempts = [(label, attempt) for label in range(engine.num_classes) for attempt in range(quota)]
-    ours = np.array(engine.judged(attempts, Judge.load(judge, pretrained, device)))
-    pixels = np.array(engine.judged(attempts, Judge.load(pixel_judge, pretrained, device)))
+    attempts = [(label, attempt) for label in range(len(classes)) for attempt in range(quota)]
+    ours = np.array(engine.judged(attempts, Judge.load(judge, pretrained, device).probabilities))
+    pixels = np.array(engine.judged(attempts, Judge.load(pixel_judge, pretrained, device).probabilities))
     share = float((ours >= cfg.threshold).mean())
     threshold = matched(pixels, share)
     content = {

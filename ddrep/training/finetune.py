@@ -6,10 +6,12 @@ the null row, so that the network keeps an unconditional estimate for classifier
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,22 +23,25 @@ from ddrep.config import FineTune, Sampling, Stage
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
-from ddrep.denoiser.loss import denoising_loss
 from ddrep.denoiser.schedule import add_noise
 from ddrep.denoiser.unet import UNet
-from ddrep.device import autocast, pick_device
+from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed, sample
-from ddrep.training.loop import LoopConfig, train
+from ddrep.training import parallel
+from ddrep.training.loop import PATIENCE, LoopConfig, train
+from ddrep.training.objective import loss_in_parts
 
 log = logging.getLogger("ddrep")
 
 MARGIN_EVERY = 200
-"""Steps between measurements of the label margin; they do not change the result."""
+"""Steps between measurements of loss and label margin; they do not change the result."""
+GRID_EVERY = 10_000
+"""Steps between grids of samples beside the log: a thousandth of the time at the paper's size, none in a short run."""
 GRID_ATTEMPTS = 10
-"""Samples a class in the grid, of the first 20 classes."""
+"""Samples a class in the grids, of the first 20 classes."""
 
 
 def with_labels(denoiser: Denoiser, classes: tuple[str, ...], std: float) -> Denoiser:
@@ -58,32 +63,37 @@ def with_labels(denoiser: Denoiser, classes: tuple[str, ...], std: float) -> Den
 
 def finetune(
     denoiser: Denoiser, data: LabelledImages, cfg: FineTune, *, seed: int, state: Path | None = None,
-    on_step: Callable[[int, Denoiser], None] | None = None,
+    on_step: Callable[[int, Denoiser], None] | None = None, losses: Tensor | None = None,
+    micro_batch: int | None = None,
 ) -> Denoiser:  # fmt: skip
-    """Train on labelled images and return the EMA of the class-conditional denoiser, in evaluation mode."""
+    """Train on labelled images and return the EMA of the class-conditional denoiser, in evaluation mode.
+
+    state, on_step, losses: see `ddrep.training.loop.train`; micro_batch: see `loss_in_parts`. In several processes only
+    the first returns the EMA.
+    """
     torch.manual_seed(seed)
     device = denoiser.device
     model = with_labels(denoiser, data.classes, cfg.embedding_std)
     labels = torch.as_tensor(data.labels)
     optimizer = torch.optim.AdamW(model.net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    loss_of = loss_in_parts(model, cfg, micro_batch)
 
-    def loss_at(step: int) -> Tensor:
+    def loss_at(step: int) -> Iterable[Tensor]:
         rows = batch_indices(len(labels), cfg.batch, step, seed)
         x0, y = to_unit(data.images[rows], device), labels[rows].to(device)
         if cfg.flip:
             x0 = torch.where(torch.rand(len(x0), 1, 1, 1, device=device) < 0.5, x0.flip(-1), x0)
         y = torch.where(torch.rand(len(y), device=device) < cfg.label_dropout, torch.full_like(y, model.null_row), y)
         index = torch.randint(model.schedule.num_steps, y.shape, device=device)
-        with autocast(cfg.precision, device):
-            return denoising_loss(model, x0, index, torch.randn_like(x0), y)
+        return loss_of(x0, index, torch.randn_like(x0), y)
 
     def follow(step: int, net: UNet) -> None:
         if on_step:
             on_step(step, dataclasses.replace(model, net=net))
 
-    loop = LoopConfig(steps=cfg.steps, seed=seed, ema_decay=cfg.ema_decay, clip=cfg.clip)
+    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
     warm_up = lambda step: min(1.0, (step + 1) / max(1, cfg.warmup))  # noqa: E731
-    net = train(model.net, optimizer, loss_at, loop, lr_factor=warm_up, state=state, on_step=follow)
+    net = train(model.net, optimizer, loss_at, loop, lr_factor=warm_up, state=state, on_step=follow, losses=losses)
     return dataclasses.replace(model, net=net.eval().requires_grad_(False))
 
 
@@ -107,30 +117,56 @@ def label_margin(denoiser: Denoiser, x0: Tensor, y: Tensor, timesteps: tuple[flo
     return float(np.mean(wins))
 
 
-class _Margins:
-    """The label margin by step, kept beside the training state so that a resumed job reports those of all its parts."""
+@contextlib.contextmanager
+def _evaluated(model: Denoiser) -> Iterator[None]:
+    """Evaluation mode for a while: without EMA it is the very network being trained, with its dropout."""
+    training = model.net.training
+    model.net.eval()
+    yield
+    model.net.train(training)
 
-    def __init__(self, file: Path, x0: Tensor, y: Tensor):
-        self.file, self.x0, self.y = file, x0, y
-        self.rows: list[tuple[int, float]] = []
+
+class _History:
+    """Loss and label margin by step, kept beside the training state so that a resumed job reports all its parts."""
+
+    def __init__(self, file: Path, losses: Tensor, x0: Tensor, y: Tensor):
+        self.file, self.losses, self.x0, self.y = file, losses, x0, y
+        self.rows: list[tuple[int, float, float]] = []
         if file.exists():
-            self.rows = [(int(step), float(margin)) for step, margin in json.loads(file.read_text())]
+            self.rows = [(int(step), float(loss), float(margin)) for step, loss, margin in json.loads(file.read_text())]
 
     def measure(self, step: int, model: Denoiser) -> None:
-        training = model.net.training  # without EMA it is the very network being trained, with its dropout
-        model.net.eval()
-        margin = label_margin(model, self.x0, self.y)
-        model.net.train(training)
-        self.rows = [row for row in self.rows if row[0] < step] + [(step, margin)]
+        with _evaluated(model):
+            margin = label_margin(model, self.x0, self.y)
+        self.rows = [row for row in self.rows if row[0] < step]
+        since = self.rows[-1][0] if self.rows else 0
+        self.rows.append((step, self.losses[since:step].nanmean().item(), margin))
         with written_whole(self.file) as (draft,):
             draft.write_text(json.dumps(self.rows))
         log.info("step %d: the own label helps on %.1f%% of unseen images", step, 100 * margin)
 
+    def save(self, path: Path) -> None:
+        with written_whole(path) as (draft,):
+            pd.DataFrame(self.rows, columns=["step", "loss", "label_margin"]).to_parquet(draft, index=False)
+
+
+def save_samples(model: Denoiser, seed: int, path: Path) -> None:
+    """A grid with a row of samples for each of the first 20 classes, the same noise every time."""
+    attempts = [(label, attempt) for label in range(min(20, model.null_row)) for attempt in range(GRID_ATTEMPTS)]
+    seeds = [image_seed(seed, label, 0, attempt) for label, attempt in attempts]
+    with _evaluated(model):
+        samples = sample(model, seeds, Sampling(guidance_scale=0, eta=1), [label for label, _ in attempts])
+    save_grid(samples, GRID_ATTEMPTS, path)
+
 
 def run(
-    stage: Stage[FineTune], denoiser: Path, train_shard: Path, validation: Path, out: Path, grid: Path, history: Path
-) -> None:
-    """Fine-tune; write the denoiser, a grid with a row of samples a class, and the label margin by step."""
+    stage: Stage[FineTune], denoiser: Path, train_shard: Path, validation: Path, out: Path, grid: Path, history: Path,
+    micro_batch: int | None = None, previews: Path | None = None,
+) -> None:  # fmt: skip
+    """Fine-tune; write the denoiser, a grid with a row of samples a class, and loss and label margin by step.
+
+    previews: a grid of samples is written to {previews}-{step}.png every GRID_EVERY steps.
+    """
     base, data = Denoiser.load(denoiser, pick_device()), read_shards([train_shard])
     if data.images.shape[1:] != (*base.image_shape[1:], base.image_shape[0]):
         c, h, w = base.image_shape
@@ -139,25 +175,28 @@ def run(
     x0, y = to_unit(unseen.images[:256], base.device), torch.as_tensor(unseen.labels[:256]).to(base.device)
     inputs = {"denoiser_sha256": sha256(denoiser), "train_sha256": sha256(train_shard)}
     state = state_path("finetune", stage.model_dump_json(), *inputs.values())
-    margins = _Margins(state.with_suffix(".json"), x0, y)
+    losses = torch.empty(stage.config.steps, dtype=torch.float64)
+    records = _History(state.with_suffix(".json"), losses, x0, y)
 
     def watch(step: int, model: Denoiser) -> None:
         if step % MARGIN_EVERY == 0 or step == stage.config.steps:
-            margins.measure(step, model)
+            records.measure(step, model)
+        if previews and step % GRID_EVERY == 0:
+            save_samples(model, stage.seed, previews.with_name(f"{previews.name}-{step:06d}.png"))
 
-    model = finetune(base, data, stage.config, seed=stage.seed, state=state, on_step=watch)
+    model = finetune(
+        base, data, stage.config, seed=stage.seed, state=state, on_step=watch, losses=losses, micro_batch=micro_batch
+    )
+    if parallel.rank() > 0:
+        return
     model.provenance = {
         "command": "ddrep finetune",
         "stage": stage.model_dump(mode="json"),
         "from": base.provenance,
         **inputs,
     }
-    with written_whole(history) as (draft,):
-        pd.DataFrame(margins.rows, columns=["step", "label_margin"]).to_parquet(draft, index=False)
-    attempts = [(label, attempt) for label in range(min(20, model.null_row)) for attempt in range(GRID_ATTEMPTS)]
-    seeds = [image_seed(stage.seed, label, 0, attempt) for label, attempt in attempts]
-    samples = sample(model, seeds, Sampling(guidance_scale=0, eta=1), [label for label, _ in attempts])
-    save_grid(samples, GRID_ATTEMPTS, grid)
+    records.save(history)
+    save_samples(model, stage.seed, grid)
     model.save(out)
-    for file in (state, margins.file):
+    for file in (state, records.file):
         file.unlink(missing_ok=True)

@@ -153,9 +153,18 @@ class _Best:
 
 @torch.inference_mode()
 def assess(net: nn.Module, x: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
-    """Top-1 (percent), cross-entropy, confusion (rows true) and calibration in ten bins of the top probability."""
+    """`quality` of a network's probabilities on inputs x (N, C, h, w)."""
     device = next(net.parameters()).device
-    p = F.softmax(net(x.to(device)).cpu().double(), dim=1)
+    report = quality(F.softmax(net(x.to(device)).cpu().double(), dim=1), labels, classes)
+    gap = report["expected_calibration_error"]
+    log.info("held out: top-1 %.1f of %d images, calibration error %.3f", report["top1"], len(labels), gap)
+    return report
+
+
+def quality(p: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
+    """Of probabilities (N, classes): top-1 (percent), cross-entropy, confusion (rows true) and calibration in ten bins
+    of the top probability.
+    """
     top, guess = p.max(dim=1)
     right = guess == labels
     confusion = torch.zeros(classes, classes, dtype=torch.long)
@@ -169,5 +178,4 @@ def assess(net: nn.Module, x: Tensor, labels: Tensor, classes: int) -> dict[str,
     gap = sum(c["n"] * abs(c["confidence"] - c["accuracy"]) for c in calibration) / len(labels)
     report = {"n": len(labels), "top1": 100 * float(right.double().mean()), "expected_calibration_error": gap}
     report["cross_entropy"] = float(F.nll_loss(p.clamp(min=1e-12).log(), labels))
-    log.info("held out: top-1 %.1f of %d images, calibration error %.3f", report["top1"], len(labels), gap)
     return {**report, "confusion": confusion.tolist(), "calibration": calibration}

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,9 +17,13 @@ from torch import Tensor, nn
 
 from ddrep.errors import UserError
 from ddrep.files import written_whole
+from ddrep.training import parallel
 
 log = logging.getLogger("ddrep")
 N = TypeVar("N", bound=nn.Module)
+
+PATIENCE = 5
+"""`LoopConfig.patience` for networks without batch statistics."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,12 @@ class LoopConfig:
     ema_decay: float = 0.0
     """0 for none. The decay warms up as min(decay, (1 + step) / (10 + step))."""
     clip: float = 0.0
-    """Largest gradient norm; 0 for no clipping."""
+    """Largest gradient norm; 0 for no clipping, inf to look at the norm alone."""
+    patience: int = 1
+    """Steps in a row without a finite loss (and norm) at which training stops; if there are fewer, they are skipped.
+
+    1 for networks with BatchNorm, whose statistics such a step has spoiled.
+    """
     save_every: float = 60.0
     """Seconds between checkpoints; does not change the result."""
     log_every: int = 100
@@ -52,58 +61,83 @@ def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
 def train(
     net: N,
     optimizer: torch.optim.Optimizer,
-    loss_at: Callable[[int], Tensor],
+    loss_at: Callable[[int], Tensor | Iterable[Tensor]],
     cfg: LoopConfig,
     *,
     lr_factor: Callable[[int], float] = lambda step: 1.0,
     state: Path | None = None,
     on_step: Callable[[int, N], None] | None = None,
+    losses: Tensor | None = None,
 ) -> N:
     """Minimise `loss_at(step)` for cfg.steps steps and return the EMA of `net` (or `net` itself without EMA).
 
+    `loss_at`: one loss, or several whose sum counts and of which one at a time is in memory.
     `state`: file of the unfinished run, read if it is there; the caller removes it once the result is safe. Whatever
     `loss_at` draws from the global generator is seeded a step, so an interrupted run gives bitwise the weights of an
     unbroken one on a CPU.
     `on_step(step, ema)` is called behind every step (1-based), under the EMA weights.
+    `losses` (cfg.steps,): filled with the loss of each step, also of those before an interruption; nan where skipped.
+    Of several processes (ddrep.training.parallel) the first has the EMA, calls `on_step` and writes the state.
+    Raises UserError when there is no finite loss for cfg.patience steps in a row.
     """
-    ema = _ema_of(net) if cfg.ema_decay else net
+    first_process = parallel.rank() == 0
+    ema = _ema_of(net) if cfg.ema_decay and first_process else net
+    losses = torch.empty(cfg.steps, dtype=torch.float64) if losses is None else losses
     base_lrs = [g["lr"] for g in optimizer.param_groups]
-    first = _resume(state, net, ema, optimizer) if state else 0
-    saved, started, running = time.monotonic(), time.monotonic(), 0.0
+    first = _resume(state, net, ema, optimizer, losses) if state else 0
+    saved, started = time.monotonic(), time.monotonic()
     for step in range(first, cfg.steps):
         torch.manual_seed(step_seed(cfg.seed, step))
         for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
             group["lr"] = lr * lr_factor(step)
-        loss = _update(net, optimizer, loss_at, step, cfg.clip)
-        if ema is not net:
+        losses[step] = _update(net, optimizer, loss_at, step, cfg.clip)
+        if losses[step].isnan():
+            _skip(losses[: step + 1], cfg.patience)
+        elif ema is not net:
             _follow(ema, net, min(cfg.ema_decay, (1 + step) / (10 + step)))
-        running = loss if step == first else 0.98 * running + 0.02 * loss
         if (step + 1) % cfg.log_every == 0:
             speed = (step + 1 - first) / (time.monotonic() - started)
-            log.info("step %d/%d loss %.4f, %.2f steps/s", step + 1, cfg.steps, running, speed)
-        if on_step:
+            recent = losses[step + 1 - cfg.log_every : step + 1].nanmean()
+            log.info("step %d/%d loss %.4f, %.2f steps/s", step + 1, cfg.steps, recent, speed)
+        if on_step and first_process:
             on_step(step + 1, ema)
-        if state and time.monotonic() - saved > cfg.save_every:
-            _save(state, step + 1, net, ema, optimizer)
+        if state and first_process and time.monotonic() - saved > cfg.save_every:
+            _save(state, step + 1, net, ema, optimizer, losses)
             saved = time.monotonic()
-    if state and time.monotonic() - started > cfg.save_every:
-        _save(state, cfg.steps, net, ema, optimizer)
+    if state and first_process and time.monotonic() - started > cfg.save_every:
+        _save(state, cfg.steps, net, ema, optimizer, losses)
     return ema
 
 
 def _update(
-    net: nn.Module, optimizer: torch.optim.Optimizer, loss_at: Callable[[int], Tensor], step: int, clip: float
-) -> float:
+    net: nn.Module, optimizer: torch.optim.Optimizer, loss_at: Callable[[int], Tensor | Iterable[Tensor]], step: int,
+    clip: float,
+) -> float:  # fmt: skip
+    """Take one step and return its loss; nan if it was not taken, for the loss or the gradient norm is not finite."""
     optimizer.zero_grad(set_to_none=True)
-    loss = loss_at(step)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise UserError(f"training: the loss is {value} at step {step}; lower the learning rate")
-    loss.backward()
-    if clip:
-        nn.utils.clip_grad_norm_(net.parameters(), clip)
+    parts, losses = loss_at(step), []
+    for part in [parts] if isinstance(parts, Tensor) else parts:
+        part.backward()
+        losses.append(part.detach())
+    loss = parallel.mean(torch.stack(losses).sum())
+    norm = nn.utils.clip_grad_norm_(net.parameters(), clip) if clip else torch.zeros_like(loss)
+    value, length = torch.stack([loss, norm]).tolist()  # together, for a GPU is waited for
+    if not math.isfinite(value) or not math.isfinite(length):
+        return math.nan
     optimizer.step()
     return value
+
+
+def _skip(losses: Tensor, patience: int) -> None:
+    """Say that the last step was skipped; UserError if it is one of `patience` in a row."""
+    step, skipped = len(losses) - 1, losses.isnan()
+    if len(losses) >= patience and skipped[-patience:].all():
+        often = f" for {patience} steps in a row" if patience > 1 else ""
+        raise UserError(
+            f"training: the loss or its gradient is not finite{often}, at step {step}; lower the learning rate (lr),"
+            " or train in fp32 (precision)"
+        )
+    log.warning("step %d: loss or gradient not finite, step skipped; %d so far", step + 1, skipped.sum())
 
 
 def _ema_of(net: N) -> N:
@@ -117,19 +151,30 @@ def _follow(ema: nn.Module, net: nn.Module, decay: float) -> None:
         mine.copy_(theirs)
 
 
-def _save(state: Path, step: int, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def _save(
+    state: Path, step: int, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, losses: Tensor
+) -> None:
     with written_whole(state) as (draft,):
         content = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save(content | ({"ema": ema.state_dict()} if ema is not net else {}), draft)
+        content |= {"losses": losses[:step].clone()} | ({"ema": ema.state_dict()} if ema is not net else {})
+        torch.save(content, draft)
 
 
-def _resume(state: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    if not state.exists():
-        return 0
+def _resume(state: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, losses: Tensor) -> int:
+    """Steps done by the run that left `state`. Every process reads it, and none goes on before the others have."""
+    if parallel.rank() == 0:
+        for draft in state.parent.glob(f".{state.stem}.*{state.suffix}"):  # of one that was killed while it wrote
+            draft.unlink(missing_ok=True)
+    step = _read(state, net, ema, optimizer, losses) if state.exists() else 0
+    return parallel.minimum(step, next(net.parameters()).device)
+
+
+def _read(state: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, losses: Tensor) -> int:
     try:
-        content = torch.load(state, weights_only=True)
+        content = torch.load(state, map_location="cpu", weights_only=True)
         net.load_state_dict(content["net"])
         optimizer.load_state_dict(content["optimizer"])
+        losses[: content["step"]] = content["losses"]
         if ema is not net:
             ema.load_state_dict(content["ema"])
     except (RuntimeError, UnpicklingError, OSError, EOFError, KeyError, TypeError, ValueError):

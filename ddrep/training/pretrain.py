@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ddrep.config import Pretrain, Sampling, Stage
+from ddrep.config import Network, Pretrain, Sampling, Stage
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.idx import read_idx
 from ddrep.denoiser.denoiser import Denoiser
-from ddrep.denoiser.loss import denoising_loss
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
-from ddrep.device import autocast, pick_device
+from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed, sample
-from ddrep.training.loop import LoopConfig, cosine_with_warmup, train
+from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
+from ddrep.training.objective import loss_in_parts
+
+
+def network_of(section: Network, size: int, channels: int) -> UNetConfig:
+    """The whole configuration of a section's network for images of `size` pixels a side."""
+    return UNetConfig(image_size=size, in_channels=channels, out_channels=channels, **section.model_dump())
 
 
 def pretrain(
@@ -29,20 +36,18 @@ def pretrain(
     """uint8 images (N, H, W[, C]) -> an unconditional Denoiser with EMA weights."""
     torch.manual_seed(seed)
     channels = 1 if images.ndim == 3 else images.shape[-1]
-    network = UNetConfig(
-        image_size=images.shape[1], in_channels=channels, out_channels=channels, **cfg.network.model_dump()
-    )
-    net = UNet(network).to(device)
+    net = UNet(network_of(cfg.network, images.shape[1], channels)).to(device)
     denoiser = Denoiser(net, Schedule(kind=cfg.schedule, num_steps=cfg.num_steps))
     optimizer = torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
 
-    def loss_at(step: int) -> Tensor:
+    losses = loss_in_parts(denoiser, cfg)
+
+    def loss_at(step: int) -> Iterable[Tensor]:
         x0 = to_unit(images[batch_indices(len(images), cfg.batch, step, seed)], device)
         index = torch.randint(cfg.num_steps, (len(x0),), device=device)
-        with autocast(cfg.precision, device):
-            return denoising_loss(denoiser, x0, index, torch.randn_like(x0))
+        return losses(x0, index, torch.randn_like(x0))
 
-    loop = LoopConfig(steps=cfg.steps, seed=seed, ema_decay=cfg.ema_decay, clip=cfg.clip)
+    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
     factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
     trained = train(net, optimizer, loss_at, loop, lr_factor=factor, state=state)
     return Denoiser(trained.eval().requires_grad_(False), denoiser.schedule)

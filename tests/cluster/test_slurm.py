@@ -23,6 +23,7 @@ pytestmark = pytest.mark.cluster
 SHRUNK = SMALLEST | {
     "experiment": "shrunk",
     "denoiser": {"kind": "file", "file": {"path": "denoiser.safetensors"}},
+    "parts": ["augmentation"],
     "synthesis": SMALLEST["synthesis"] | {"shards_per_scale": 1},
     "table4": [{"architectures": ["resnet18"], "mix": [False], "sources": ["real", "ours"], "scales": [0, 1], **BOTH}],
 }

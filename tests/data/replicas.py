@@ -83,3 +83,47 @@ def celeba(root: Path, partition: tuple[int, int, int] = (6, 3, 4)) -> Path:
     (root / "list_attr_celeba.txt").write_text("\n".join(lines) + "\n")
     (root / "list_eval_partition.txt").write_text("\n".join(parts) + "\n")
     return root
+
+
+def few_shot(root: Path, train: int = 4, test: int = 3, size: int = 32, mask_size: int = 32, classes: int = 19) -> Path:
+    """A set of ddpm-segmentation: noise, and label maps of various integer types with every class and 255."""
+    rng = np.random.default_rng(1)
+    for split, count in (("train", train), ("test", test)):
+        folder = root / "real" / split
+        folder.mkdir(parents=True)
+        for i in range(count):
+            name, dtype = (f"{i}.jpg", np.int64) if i % 2 else (f"img_{i}.v1.png", np.uint8)
+            Image.fromarray(rng.integers(0, 256, (size, size, 3), np.uint8)).save(folder / name)
+            labels = rng.integers(0, classes + 1, (mask_size, mask_size)).astype(dtype)
+            labels[labels == classes] = 255
+            np.save((folder / name).with_suffix(".npy"), labels)
+    return root
+
+
+def celebamask_hq(root: Path, images: int = 6) -> Path:
+    """The published tree. Images are coarse noise; eye_g is absent in odd images, hat in all but image 2."""
+    folder, annotations = root / "CelebA-HQ-img", root / "CelebAMask-HQ-mask-anno"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(2)
+    for i in range(images):
+        coarse = Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8))
+        coarse.resize((1024, 1024), Image.Resampling.BICUBIC).save(folder / f"{i}.jpg")
+        (annotations / str(i // 2000)).mkdir(parents=True, exist_ok=True)
+        for part in FACE:
+            if not (part == "eye_g" and i % 2) and not (part == "hat" and i != 2):
+                mode = "RGB" if part == "skin" else "L"  # the published files are of more than one mode
+                mask = Image.fromarray(face_part(part, i)).convert(mode)
+                mask.save(annotations / str(i // 2000) / f"{i:05d}_{part}.png")
+    return root
+
+
+FACE = ("cloth", "ear_r", "eye_g", "hair", "hat", "l_brow", "l_ear", "l_eye", "l_lip", "mouth", "neck", "neck_l",
+        "nose", "r_brow", "r_ear", "r_eye", "skin", "u_lip")  # fmt: skip
+
+
+def face_part(part: str, i: int) -> np.ndarray:
+    """uint8 (512, 512), 255 in the part: overlapping rectangles, different in each image."""
+    top, left, height, width = np.random.default_rng([FACE.index(part), i]).integers(20, 240, 4)
+    mask = np.zeros((512, 512), np.uint8)
+    mask[top : top + height, left : left + width] = 255
+    return mask

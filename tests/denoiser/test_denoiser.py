@@ -73,13 +73,13 @@ def _broken(tmp_path, kind: str):
 @pytest.mark.parametrize(
     ("kind", "says"),
     [
-        ("missing", "no such denoiser file"),
+        ("missing", "no such file; expected a denoiser"),
         ("truncated", "not a readable safetensors file"),
         ("no header", "not a readable safetensors file"),
         ("pickle", "not a readable safetensors file"),
         ("folder", "not a readable safetensors file"),
-        ("foreign", "not a ddrep denoiser"),
-        ("another of ours", "not a ddrep denoiser"),
+        ("foreign", "of another format (unnamed)"),
+        ("another of ours", "of another format (ddrep.judge/1)"),
     ],
 )
 def test_another_file_is_refused_in_one_line_that_names_it(kind, says, tmp_path):

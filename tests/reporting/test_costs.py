@@ -16,9 +16,9 @@ def _benchmark(path, *rows):
     return path
 
 
-def _attempts(path, accepted):
+def _attempts(path, accepted, **columns):
     path.parent.mkdir(parents=True, exist_ok=True)
-    pd.DataFrame({"key": [str(i) for i in range(len(accepted))], "accepted": accepted}).to_parquet(path)
+    pd.DataFrame({"key": [str(i) for i in range(len(accepted))], "accepted": accepted, **columns}).to_parquet(path)
     return path
 
 
@@ -32,7 +32,7 @@ def results(tmp_path):
         _benchmark(root / "benchmarks/figures/figure4.tsv", (0.5, "-")),
     ]
     attempts = [
-        _attempts(root / "subset1/synthetic/ours/00002.parquet", [True, False, True, True, False]),
+        _attempts(root / "subset1/synthetic/ours/00002.parquet", [True, False, True, True, False], evaluations=24),
         _attempts(root / "subset0/synthetic/pixel-rejection/00000.parquet", [False, True]),
     ]
     return attempts, benchmarks
@@ -44,7 +44,7 @@ def test_a_row_a_job(results, tmp_path):
     costs = pd.read_parquet(out)
     assert list(costs.columns) == [
         "stage", "subset", "job", "seconds", "max_rss_mb", "source", "attempts", "accepted", "acceptance",
-        "attempts_per_accepted", "seconds_per_accepted",
+        "attempts_per_accepted", "seconds_per_accepted", "network_evaluations_per_accepted",
     ]  # fmt: skip
     assert len(costs) == 5
     by_job = costs.set_index(["stage", "job"])
@@ -54,8 +54,10 @@ def test_a_row_a_job(results, tmp_path):
     assert shard["acceptance"] == pytest.approx(0.6)
     assert shard["attempts_per_accepted"] == pytest.approx(5 / 3)
     assert shard["seconds_per_accepted"] == pytest.approx(10)
+    assert shard["network_evaluations_per_accepted"] == pytest.approx(5 * 24 / 3)
     unmeasured = by_job.loc["synthesis", "subset0/pixel-rejection/00000"]
     assert unmeasured["acceptance"] == 0.5 and unmeasured[["seconds", "seconds_per_accepted"]].isna().all()
+    assert pd.isna(unmeasured["network_evaluations_per_accepted"]), "a shard made before evaluations were counted"
     finetune = by_job.loc["finetune", "subset1"]
     assert (finetune["subset"], finetune["seconds"], finetune["max_rss_mb"]) == (1, 110.0, 950.0)
     assert finetune[["source", "attempts", "acceptance"]].isna().all()

@@ -44,8 +44,8 @@ def shards(request, tmp_path):
 def drawn(monkeypatch) -> list[Figure]:
     """The figures that were saved."""
     saved: list[Figure] = []
-    real = figures._save
-    monkeypatch.setattr(figures, "_save", lambda figure, out: (saved.append(figure), real(figure, out)))
+    real = figures.save
+    monkeypatch.setattr(figures, "save", lambda figure, out: (saved.append(figure), real(figure, out)))
     return saved
 
 

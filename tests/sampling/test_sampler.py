@@ -9,7 +9,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.sampling.guidance import classifier_free
-from ddrep.sampling.sampler import ImageNoise, image_seed, sample
+from ddrep.sampling.sampler import ImageNoise, evaluations, image_seed, sample
 
 
 def tiny(num_classes: int = 0, seed: int = 0) -> Denoiser:
@@ -72,3 +72,14 @@ def test_noise_of_an_image_is_its_own_generators():
 def test_seeds_differ_in_every_part_and_fit_a_parquet_integer():
     seeds = {image_seed(*parts) for parts in np.ndindex(3, 3, 3, 3)}
     assert len(seeds) == 81 and all(0 <= s < 2**63 for s in seeds)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm-solver++"])
+@pytest.mark.parametrize("scale, unconditional", [(0.0, "row"), (0.5, "row"), (0.5, "pretrained"), (0.0, "pretrained")])
+def test_evaluations_are_those_the_networks_count(monkeypatch, solver, scale, unconditional):
+    passed = []
+    forward = UNet.forward
+    monkeypatch.setattr(UNet, "forward", lambda net, x, *rest: passed.append(len(x)) or forward(net, x, *rest))
+    cfg = Sampling(solver=solver, steps=5, guidance_scale=scale, unconditional=unconditional)
+    sample(tiny(4), [1, 2, 3], cfg, [0, 1, 2], tiny())
+    assert sum(passed) == 3 * evaluations(cfg)

@@ -17,12 +17,12 @@ from ddrep.files import sha256
 from ddrep.heads import Judge, build
 from ddrep.sampling import synthesis
 from ddrep.sampling.sampler import image_seed, sample
-from ddrep.sampling.synthesis import Engine, Tally, fill, match_threshold, matched, run
+from ddrep.sampling.synthesis import KEYS, Tally, class_conditional, fill, match_threshold, matched, run
 from tests import tiny
 
 CLASSES, ATTEMPTS, SEED, INDEX, QUOTA = 3, 60, 7, 2, 6
 SAMPLING = Sampling(steps=4, eta=1.0, guidance_scale=0.5)
-COLUMNS = {"key", "class", "attempt", "seed", "p", "accepted"}
+COLUMNS = {"key", "class", "attempt", "seed", "p", "accepted", "evaluations"}
 
 
 @dataclass
@@ -251,7 +251,7 @@ def test_only_the_classes_that_fall_short_are_named():
 
     tallies = [Tally(label, 0.5) for label in p]
     with pytest.raises(UserError, match=r"classes 1 \(2/8 = 25\.0%\) accepted"):
-        fill(tallies, 4, 8, judge)
+        fill(tallies, 4, 8, judge, KEYS)
     assert len(set(asked)) == len(asked) and max(attempt for _, attempt in asked) == 7
     assert sum(label == 0 for label, _ in asked) == 4, "a class that accepts everything is asked for its quota alone"
 
@@ -298,7 +298,8 @@ def test_ours_and_classifier_free_share_their_candidates(world, tmp_path, drawn)
 
 def test_a_pool_is_of_all_that_determines_an_image_and_of_nothing_else(world, tmp_path):
     def folder(stage: Stage[Shard], finetuned: Path = world.finetuned, pretrained: Path = world.pretrained) -> str:
-        return Engine(stage, finetuned, pretrained, INDEX, tmp_path / "pool", 8).pool.folder.parent.name
+        engine, _ = class_conditional(stage, finetuned, pretrained, INDEX, tmp_path / "pool", 8)
+        return engine.pool.folder.parent.name
 
     other = tmp_path / "other.safetensors"
     tiny.denoiser(CLASSES + 1, seed=9).save(other)

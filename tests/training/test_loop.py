@@ -203,3 +203,75 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_spoils_the_weights(valu
     with pytest.raises(UserError, match="at step 2; lower the learning rate"):
         train(net, optimizer, loss_at, LoopConfig(5, seed=0))
     assert all(torch.isfinite(p).all() for p in net.parameters())
+
+
+def _train_with_bad_steps(bad, state=None, kill_at=None):
+    """Weights, EMA and losses of 12 steps of which `bad` (step: "loss" or "gradient") are not finite."""
+    torch.manual_seed(0)
+    net, losses = nn.Linear(3, 1), torch.empty(STEPS, dtype=torch.float64)
+
+    def loss_at(step: int) -> torch.Tensor:
+        if step == kill_at:
+            raise Killed
+        loss = net(torch.randn(4, 3)).square().mean()
+        if bad.get(step) == "gradient":  # the loss as it is, and sqrt's infinite slope at 0
+            return loss + (net.weight.sum() * 0).sqrt()
+        return loss * (math.nan if step in bad else 1.0)
+
+    cfg = LoopConfig(STEPS, seed=5, ema_decay=0.9, clip=math.inf, patience=3, save_every=0.0)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-2)
+    ema = train(net, optimizer, loss_at, cfg, state=state, losses=losses)
+    steps = optimizer.state[net.weight]["step"].item()
+    return {**{f"net.{k}": v for k, v in net.state_dict().items()}, **ema.state_dict()}, losses, steps
+
+
+@pytest.mark.parametrize("kind", ["loss", "gradient"])
+def test_single_steps_without_a_finite_loss_are_skipped(kind, caplog):
+    good, all_losses, _ = _train_with_bad_steps({})
+    weights, losses, steps = _train_with_bad_steps(dict.fromkeys([3, 4, 9], kind))
+    assert losses.isnan().nonzero().flatten().tolist() == [3, 4, 9] and steps == STEPS - 3
+    assert torch.equal(losses[:3], all_losses[:3]) and not _equal(weights, good)
+    assert all(value.isfinite().all() for value in weights.values())
+    assert [record.args for record in caplog.records if "skipped" in record.msg] == [(4, 1), (5, 2), (10, 3)]
+
+
+def test_several_steps_in_a_row_without_a_finite_loss_stop_it(tmp_path):
+    bad = dict.fromkeys([2, 3, 7, 8, 9], "loss")
+    said = r"^training: the loss or its gradient is not finite for 3 steps in a row, at step 9; lower .*precision\)$"
+    with pytest.raises(UserError, match=said):
+        _train_with_bad_steps(bad)
+    with pytest.raises(Killed):
+        _train_with_bad_steps(bad, tmp_path / "s.pt", kill_at=9)
+    with pytest.raises(UserError, match=said):  # those before the interruption count
+        _train_with_bad_steps(bad, tmp_path / "s.pt")
+    assert all(v.isfinite().all() for v in torch.load(tmp_path / "s.pt")["net"].values()), "the last good weights"
+
+
+def test_losses_and_skipped_steps_outlive_a_kill(tmp_path):
+    bad = dict.fromkeys([3, 4, 9], "loss")
+    weights, losses, _ = _train_with_bad_steps(bad)
+    with pytest.raises(Killed):
+        _train_with_bad_steps(bad, tmp_path / "s.pt", kill_at=5)
+    resumed, again, _ = _train_with_bad_steps(bad, tmp_path / "s.pt")
+    assert _equal(resumed, weights) and torch.equal(again.nan_to_num(), losses.nan_to_num())
+
+
+def test_a_loss_may_come_in_parts():
+    x = torch.randn(6, 3)
+    trained = []
+    for parts in ([slice(0, 6)], [slice(0, 4), slice(4, 6)]):
+        net = nn.Linear(3, 2)
+        nn.init.ones_(net.weight), nn.init.zeros_(net.bias)
+        losses = torch.empty(2, dtype=torch.float64)
+        loss_at = lambda step, net=net, parts=parts: (net(x[p]).square().sum() / 6 for p in parts)  # noqa: E731
+        train(net, torch.optim.SGD(net.parameters(), 0.1), loss_at, LoopConfig(2, 0, clip=1.0), losses=losses)
+        trained.append([*net.parameters(), losses])
+    torch.testing.assert_close(trained[1], trained[0])
+
+
+def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path):
+    (tmp_path / ".s.4711.pt").write_bytes(b"half")
+    (tmp_path / ".other.4711.pt").write_bytes(b"of another training")
+    with pytest.raises(Killed):
+        _train_with_bad_steps({}, tmp_path / "s.pt", kill_at=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.4711.pt", "s.pt"]

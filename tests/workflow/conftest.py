@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.tree import Tree, copy_workflow
+from tests.workflow.tree import Tree, copy_workflow, touch_networks
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    """The workflow as it is, with a file where the embedded denoiser belongs; enough for planning."""
-    (tmp_path / "ddrep/data/embedded").mkdir(parents=True)
-    (tmp_path / "ddrep/data/embedded/denoiser.safetensors").touch()
+    """The workflow as it is, with files where the embedded networks belong; enough for planning."""
+    touch_networks(tmp_path)
     return copy_workflow(tmp_path)

@@ -9,6 +9,7 @@ import pytest
 
 from ddrep.config import Data, load
 from ddrep.data.datasets import labelled
+from ddrep.data.embedded import FOLDER
 from ddrep.data.idx import write_idx
 from ddrep.runs import table3_runs, table4_runs
 from tests.workflow.tree import Tree, copy_workflow
@@ -37,8 +38,18 @@ SMALLEST = {
         {"architectures": ["wide_resnet50_2", "resnext50_32x4d"], "mix": [False], "sources": ["real", "ours"],
          "scales": [0, 1], **BOTH},
     ],
+    "attributes": {
+        "groups": [{"name": "footwear", "having": ["Sandal", "Sneaker", "Ankle boot"]}], "examples": 4,
+        "training": {"steps": 2, "hidden": 8, "batch": 8}, "taps": {"blocks": ["middle", "up1"], "timesteps": [700]},
+    },
+    "masks": {"data": {"kind": "embedded", "embedded": {"train": 4, "test": 4}},
+              "training": {"steps": 2, "hidden": 8, "batch": 4}, "taps": {"blocks": ["up1"], "timesteps": [500]}},
+    "evaluation": {name: str(FOLDER / f"{name}.safetensors") for name in ("evaluator", "segmenter")},
+    "robustness": {"timesteps": [300, 900], "images": 20},
+    "table1": {"steps": [2], "images": 2, "threshold": 0.1},
+    "table2": {"steps": [2], "images": 4},
     "tables": {"resamples": 20},
-    "figures": {"figure1_images": 1, "figure3_classes": [0, 1], "figure3_images": 1},
+    "figures": {"figure2_images": 2, "figure1_images": 1, "figure3_classes": [0, 1], "figure3_images": 1},
 }  # fmt: skip
 KEYS = ["subset", "architecture", "mix", "source", "scale", "seed"]
 
@@ -72,7 +83,7 @@ def test_tables_have_every_row_asked_for(finished: Tree, number: int) -> None:
 
 def test_figures_costs_and_sources_are_there(finished: Tree) -> None:
     results = finished.path / "results/smallest"
-    for number in (1, 3, 4):
+    for number in (1, 2, 3, 4):
         assert (results / f"figures/figure{number}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / f"figures/figure{number}.pdf").read_bytes().startswith(b"%PDF")
     costs = pd.read_parquet(results / "tables/costs.parquet")
@@ -80,6 +91,20 @@ def test_figures_costs_and_sources_are_there(finished: Tree) -> None:
     assert costs.loc[costs["stage"] == "synthesis", "accepted"].tolist() == [10] * 8
     for source in ("improved-ddpm", "classifier-free", "pixel-rejection", "ours"):
         assert (results / f"subset0/synthetic/{source}/_info.json").is_file()
+
+
+def test_guidance_has_its_tables(finished: Tree) -> None:
+    tables = finished.path / "results/smallest/tables"
+    rows = pd.read_parquet(tables / "table1.parquet")
+    assert rows["method"].tolist() == ["unguided", "rejection", "ddim-i", "ours"] * 2
+    assert rows["present"].tolist() == [True] * 4 + [False] * 4
+    assert rows["share"].between(0, 100).all() and (rows["n"] == 2).all() and (rows["attempts"] >= 2).all()
+    masks = pd.read_parquet(tables / "table2.parquet")
+    assert masks["method"].tolist() == ["unguided", "ddim-i", "ours"] and masks["miou"].between(0, 1).all()
+    accuracy = pd.read_parquet(tables / "robustness.parquet")
+    assert sorted(zip(accuracy["reads"], accuracy["t"], strict=True)) == [
+        (reads, t) for reads in ("features", "pixels") for t in (300, 900)
+    ]
 
 
 def test_no_draft_is_left(finished: Tree) -> None:

@@ -60,6 +60,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"denoiser": {"file": {"path": "gone.safetensors"}}},
         "denoiser.file.path: no file gone.safetensors",
     ),
+    "no such evaluator": ({"evaluation": {"evaluator": "gone.safetensors"}}, "evaluation.evaluator: no file gone"),
     "no table for kind": ({"data": {"kind": "image-folder"}}, "data: kind is image-folder"),
 }
 

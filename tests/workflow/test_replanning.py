@@ -16,7 +16,7 @@ import yaml
 
 from ddrep.config import Experiment, Section, load, merge, parse
 from ddrep.errors import UserError
-from tests.workflow.tree import REPO, Job, Tree, copy_workflow
+from tests.workflow.tree import REPO, Job, Tree, copy_workflow, touch_networks
 
 TABLE4 = [
     {"architectures": ["resnet18"], "mix": [False, True], "sources": ["real", "real-equal-steps", "ours"],
@@ -24,10 +24,12 @@ TABLE4 = [
     {"architectures": ["resnet18"], "mix": [False], "sources": ["ours"],
      "scales": [2, 3], "subsets": [0], "seeds": [0]},
 ]  # fmt: skip
+GUIDED = {"attribute_guide", "attribute_shard", "robustness", "mask_guide", "mask_shard"}
+MEASURED = {"attribute_score", "attribute_real_features", "mask_score", "mask_real_features"}
 FOLLOWS = {
     "labelled_images": {"finetune", "features", "rejection", "pixel_rejection", "classifier"},
     "held_out_images": {"finetune", "classifier", "classifier_on_synthetic_alone"},
-    "pretrain": {"finetune", "features", "pixel_threshold", "synthesis"},
+    "pretrain": {"finetune", "features", "pixel_threshold", "synthesis", *GUIDED},
     "finetune": {"pixel_threshold", "synthesis", "costs"},
     "features": {"rejection", "costs"},
     "rejection": {"pixel_threshold", "synthesis", "costs"},
@@ -37,13 +39,29 @@ FOLLOWS = {
     "classifier": {"table", "costs"},
     "classifier_on_synthetic_alone": {"table", "costs"},
     "table": {"figure4"},
+    "attribute_images": {"attribute_evaluator", "attribute_real_features", "robustness"},
+    "attribute_examples": {"attribute_guide"},
+    "attribute_guide": {"attribute_shard", "robustness"},
+    "attribute_shard": {"attribute_score"},
+    "attribute_evaluator": {"attribute_score", "attribute_real_features"},
+    "attribute_real_features": {"table1"},
+    "attribute_score": {"table1"},
+    "robustness": {"robustness_table"},
+    "robustness_table": {"robustness_figure"},
+    "mask_images": {"mask_shard", "mask_real_features", "mask_segmenter"},
+    "mask_examples": {"mask_guide"},
+    "mask_guide": {"mask_shard"},
+    "mask_shard": {"mask_score", "figure2"},
+    "mask_segmenter": {"mask_score"},
+    "mask_real_features": {"table2"},
+    "mask_score": {"table2"},
 }
 SAMPLED = {"pixel_threshold", "synthesis", "shard_info"}
 TRAINED = {"classifier", "classifier_on_synthetic_alone"}
 OWN = {
-    "data": {"labelled_images", "held_out_images"},
+    "data": {"labelled_images", "held_out_images", "attribute_images", "attribute_examples"},
     "denoiser.pretrain": {"pretrain"},
-    "denoiser.file": {"finetune", "features", "pixel_threshold", "synthesis"},
+    "denoiser.file": {"finetune", "features", "pixel_threshold", "synthesis", *GUIDED},
     "finetune": {"finetune"},
     "features": {"features"},
     "rejection": {"rejection"},
@@ -53,19 +71,69 @@ OWN = {
     "synthesis.per_class": SAMPLED | {"classifier"},
     "classifier": TRAINED,
     "classifier.mix": {"classifier"},
+    "attributes.groups": {"table1", "robustness_table"},
+    "attributes.examples": {"attribute_examples"},
+    "attributes.taps": {"attribute_guide"},
+    "attributes.training": {"attribute_guide"},
+    "attributes.sampling": {"attribute_shard"},
+    "masks.data": {"mask_images", "mask_examples"},
+    "masks.taps": {"mask_guide"},
+    "masks.training": {"mask_guide"},
+    "masks.sampling": {"mask_shard"},
+    "evaluation.inception": MEASURED,
+    "evaluation.evaluator": MEASURED,
+    "evaluation.segmenter": {"mask_score"},
+    "evaluation.minimum": {"table1", "table2"},
+    "evaluation.evaluator_training": {"attribute_evaluator"},
+    "evaluation.segmenter_training": {"mask_segmenter"},
+    "robustness": {"robustness"},
+    "table1": {"table1"},
+    "table1.images": {"attribute_shard"},
+    "table1.threshold": {"attribute_shard"},
+    "table1.max_attempts": {"attribute_shard"},
+    "table2": {"table2"},
+    "table2.images": {"mask_shard"},
     "table3": {"table", "costs"},
     "table4": {"table", "costs"},
     "tables": {"table"},
-    "figures": {"figure1", "figure3", "figure4"},
+    "figures": {"figure1", "figure2", "figure3", "figure4"},
 }
 """Rules with work of their own when a key that starts so is changed; the longest such start counts."""
 MORE = {
     "synthesis.shards_per_scale": TRAINED | {"synthesis", "costs", "figure1", "figure3"},
+    "attributes.groups": {
+        "attribute_images",
+        "attribute_examples",
+        "attribute_real_features",
+        "attribute_score",
+        "attribute_guide",
+        "attribute_shard",
+        "robustness",
+    },
+    "table1": {
+        "attribute_examples",
+        "attribute_guide",
+        "attribute_shard",
+        "attribute_score",
+        "robustness",
+        "robustness_table",
+    },
+    "table2": {"mask_examples", "mask_guide", "mask_shard", "mask_score", "figure2"},
     "table3": TRAINED | {"synthesis", "shard_info"},
     "table4": TRAINED | {"synthesis", "shard_info"},
 }
 """Rules that may have work of their own as well: runs and shards that are new."""
-SHARED = {"table3.subsets", "table4.0.subsets", "table4.1.subsets", "data.kind", "denoiser.kind", "experiment", "seed"}
+SHARED = {
+    "table3.subsets",
+    "table4.0.subsets",
+    "table4.1.subsets",
+    "data.kind",
+    "denoiser.kind",
+    "masks.data.kind",
+    "experiment",
+    "seed",
+    "parts",
+}
 """Keys on which almost everything hangs: tested by themselves."""
 
 
@@ -112,12 +180,17 @@ def changed(raw: dict[str, Any], path: tuple[str | int, ...]) -> dict[str, Any]:
 
 
 def _overlay(content: dict[str, Any], path: tuple[str | int, ...], value: Any) -> dict[str, Any]:
-    if path[0] == "table4":
-        blocks = copy.deepcopy(content["table4"])
-        blocks[path[1]][path[2]] = value
-        return {"table4": blocks}
-    overlay: Any = value
-    for key in reversed(path):
+    """An overlay that sets the key at `path`; a list is given whole, for overlays replace lists."""
+    place = copy.deepcopy(content)
+    holder: Any = place
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    whole = next((path[:i] for i, key in enumerate(path) if isinstance(key, int)), path)
+    overlay: Any = place
+    for key in whole:
+        overlay = overlay[key]
+    for key in reversed(whole):
         overlay = {key: overlay}
     return dict(overlay)
 
@@ -128,21 +201,24 @@ def base(kind: str) -> dict[str, Any]:
     raw |= {"table4": TABLE4}
     if kind == "made here":
         return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},
-                           "denoiser": {"kind": "pretrain"}})  # fmt: skip
+                           "denoiser": {"kind": "pretrain"},
+                           "evaluation": {"evaluator": None, "segmenter": None}})  # fmt: skip
     return raw
 
 
 def keys(kind: str) -> list[tuple[str | int, ...]]:
-    here = ("image_folder", "pretrain")
     # tables of other kinds are not in the JSON at all (tests/test_config.py)
-    every = [
-        path for path in leaves(parse(base(kind))) if path[1:] not in (("tiny_imagenet",), ("webdataset",), ("celeba",))
-    ]
-    paths = [path for path in every if path[0] in ("data", "denoiser") or kind == "as it is"]
-    counts = [
-        path for path in paths if path[0] not in ("data", "denoiser") or (path[1] in here) == (kind == "made here")
-    ]
-    return [path for path in counts if dotted(path) not in SHARED]
+    others = ("tiny_imagenet", "webdataset", "celeba", "few_shot", "celebamask_hq")
+    every = [path for path in leaves(parse(base(kind))) if path[-1] not in others and dotted(path) not in SHARED]
+    here = ("image_folder", "pretrain", "evaluator_training", "segmenter_training")
+    return [path for path in every if _counts(path, here, kind)]
+
+
+def _counts(path: tuple[str | int, ...], here: tuple[str, ...], kind: str) -> bool:
+    """Whether a key matters under a kind: that of a sub-table where it is used, any other as it is."""
+    if path[0] in ("data", "denoiser") or path[1:2] in ((name,) for name in here):
+        return (path[1] in here) == (kind == "made here")
+    return kind == "as it is"
 
 
 def dotted(path: tuple[str | int, ...]) -> str:
@@ -167,9 +243,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def finish(path: Path, config: dict[str, Any]) -> Tree:
-    denoiser = path / "ddrep/data/embedded/denoiser.safetensors"
-    denoiser.parent.mkdir(parents=True)
-    denoiser.touch()
+    touch_networks(path)
     (path / "other.file").touch()
     tree = copy_workflow(path)
     tree.configure(**config)
@@ -189,7 +263,9 @@ def test_every_key_replans_its_own_stage_and_what_follows(finished: tuple[str, T
         own = OWN[max((start for start in OWN if dotted(path).startswith(start)), key=len)]
         started = rules([job for job in jobs if job.pending and not job.status.startswith("ok")])
         pending = rules([job for job in jobs if job.pending])
-        may = own | MORE.get(dotted(path), MORE.get(str(path[0]), set()))
+        may = own | MORE.get(
+            max((start for start in MORE if dotted(path).startswith(start)), key=len, default=""), set()
+        )
         if not (started and started <= may and own <= pending <= downstream(may)):
             wrong.append(
                 f"{dotted(path)}: started {sorted(started)}, planned {sorted(pending)}, expected {sorted(own)}"
@@ -215,6 +291,13 @@ def test_learning_rate_of_the_fine_tune(demo: Tree) -> None:
     assert "subset0/classifiers/resnet18/plain/real/0x/0.parquet" in kept
     assert "subset0/classifiers/resnet18/plain/real-equal-steps/1x/0.parquet" in kept
     assert rules([job for job in jobs if job.pending]) == downstream({"finetune"})
+
+
+def test_parts_leave_the_others_aside(demo: Tree) -> None:
+    done = demo.snakemake("--dry-run", "--forceall", "--quiet", "rules", "--config", 'parts=["masks"]')
+    planned = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert {"mask_shard", "table2", "figure2"} <= planned
+    assert not {"finetune", "classifier", "attribute_shard", "table", "table1"} & planned
 
 
 def test_scale_3_to_7_plans_only_what_is_new(demo: Tree) -> None:
@@ -264,7 +347,7 @@ def test_config_yaml_names_every_key() -> None:
     """config.yaml is complete: leaving it to a default would hide a key from the reader."""
     raw = yaml.safe_load((REPO / "config.yaml").read_text())
     for path in leaves(load(REPO / "config.yaml")):
-        if path[0] == "data" and path[1] not in ("kind", "embedded"):
+        if "data" in path[:2] and path[-1] not in ("kind", "per_class", "test_images", "train", "test"):
             continue  # tables that are there as comments: test_config.py reads those
         found: Any = raw
         for key in path:

@@ -1,14 +1,12 @@
-SHARDS = [
-    shard
-    for (subset, source), scale in shards_asked(EXPERIMENT).items()
-    for shard in shard_paths(subset, source, scale, SHARDS_PER_SCALE)
-]
-RUNS = dict.fromkeys(table3_runs(EXPERIMENT) + table4_runs(EXPERIMENT))
-SUBSETS = sorted({subset for subset, _ in shards_asked(EXPERIMENT)})
+SHARDS = all_shards(EXPERIMENT)
 JOBS = (
-    [f"{stage}/subset{subset}" for stage in ("finetune", "features", "rejection") for subset in SUBSETS]
+    [
+        f"{stage}/subset{subset}"
+        for stage in ("finetune", "features", "rejection")
+        for subset in adapted_subsets(EXPERIMENT)
+    ]
     + [f"synthesis/{shard.with_suffix('')}" for shard in SHARDS]
-    + [f"classifier/{run.path.with_suffix('')}" for run in RUNS]
+    + [f"classifier/{run.path.with_suffix('')}" for run in all_runs(EXPERIMENT)]
 )
 
 

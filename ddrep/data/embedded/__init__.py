@@ -18,6 +18,8 @@ CLASSES = (
     "Ankle boot",
 )
 """Names of the labels 0..9, as Fashion-MNIST's README has them."""
+SUBSETS = 3
+"""Disjoint labelled subsets of the training images."""
 PARTS = {"train": "train", "validation": "train", "test": "t10k"}
 """Our splits, and the official split (as its files are named) that each is drawn from."""
 

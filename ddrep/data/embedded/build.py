@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ddrep.data.embedded import CLASSES, FOLDER, PARTS, file_name
+from ddrep.data.embedded import CLASSES, FOLDER, PARTS, SUBSETS, file_name
 from ddrep.data.idx import idx_bytes, read_idx, write_idx
 from ddrep.errors import UserError
 from ddrep.files import written_whole
 
 SEED = 2023
-SUBSETS, PER_CLASS = 3, 50
+PER_CLASS = 50
 VALIDATION_PER_CLASS, TEST_PER_CLASS = 100, 500
 
 

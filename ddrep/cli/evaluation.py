@@ -1,0 +1,45 @@
+"""The verbs that train what generated images are measured with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import CliPositionalArg
+
+from ddrep import config
+from ddrep.cli.base import Verb
+from ddrep.config import Stage
+
+
+class Evaluator(Verb):
+    """Train the classifier on whose features Fréchet distances are taken."""
+
+    stage: Stage[config.Evaluator]
+    train: CliPositionalArg[list[Path]]
+    """Shards of labelled images."""
+    validation: Path | None = None
+    """Shard of labelled images on which its accuracy is measured, for its metadata."""
+    out: Path
+    """Evaluator (.safetensors) to write."""
+
+    def run(self) -> None:
+        from ddrep.training.evaluators import run_evaluator
+
+        run_evaluator(self.stage, self.train, self.validation, self.out)
+
+
+class Segmenter(Verb):
+    """Train the segmenter that says what a generated image shows, pixel by pixel."""
+
+    stage: Stage[config.Segmenter]
+    train: CliPositionalArg[list[Path]]
+    """Shards of images with masks."""
+    validation: Path | None = None
+    """Shard of images with masks on which its mIoU is measured, for its metadata."""
+    out: Path
+    """Segmenter (.safetensors) to write."""
+
+    def run(self) -> None:
+        from ddrep.training.evaluators import run_segmenter
+
+        run_segmenter(self.stage, self.train, self.validation, self.out)

@@ -1,0 +1,59 @@
+"""The verbs between a Denoiser and the files of others: published checkpoints, folders of diffusers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Gt
+from pydantic_settings import CliPositionalArg
+
+from ddrep.cli.base import Verb
+
+
+class Import(Verb):
+    """Make a denoiser of a published U-Net: of improved-diffusion, guided-diffusion, ermongroup/ddim or diffusers.
+
+    Options are for what the file does not tell; for the published files it is known.
+    """
+
+    file: CliPositionalArg[Path]
+    """The checkpoint (.pt, .pth): a state dict of tensors, or ddim's list; or a folder of diffusers."""
+    image_size: Annotated[int, Gt(0)] | None = None
+    """Pixels a side."""
+    num_heads: Annotated[int, Gt(0)] | None = None
+    """Attention heads of every layer."""
+    num_head_channels: Annotated[int, Gt(0)] | None = None
+    """Channels of an attention head, instead of the number of heads."""
+    new_attention_order: bool | None = None
+    """Whether q, k, v are split before the heads (guided-diffusion's use_new_attention_order)."""
+    schedule: Literal["cosine", "linear"] | None = None
+    """Noise schedule."""
+    num_steps: Annotated[int, Gt(0)] | None = None
+    """Steps of the schedule."""
+    rescale_timesteps: bool | None = None
+    """Whether the network is told times in 0..1000 whatever the number of steps."""
+    out: Path
+    """Denoiser (.safetensors) to write."""
+
+    def run(self) -> None:
+        from ddrep.denoiser.diffusers import import_folder
+        from ddrep.denoiser.importers import Settings, import_checkpoint
+
+        given = Settings(**self.model_dump(exclude={"file", "out", "threads", "log"}))
+        read = import_folder if self.file.is_dir() else import_checkpoint
+        read(self.file, given).save(self.out)
+
+
+class Export(Verb):
+    """Write a denoiser as a folder that diffusers reads (UNet2DModel, DDPMScheduler, DDIMScheduler)."""
+
+    denoiser: CliPositionalArg[Path]
+    """The denoiser (.safetensors)."""
+    out: Path
+    """Folder to make."""
+
+    def run(self) -> None:
+        from ddrep.denoiser.diffusers import export_folder
+
+        export_folder(self.denoiser, self.out)

@@ -1,0 +1,27 @@
+"""The verb that says what an experiment will cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Ge
+
+from ddrep.cli.base import Verb
+from ddrep.config import load
+
+
+class Plan(Verb):
+    """Print what the whole experiment will make and cost: jobs, images, network evaluations, disk and time."""
+
+    configfile: list[Path] = []
+    """Overlays on config.yaml, as for snakemake; give the option once for each."""
+    cores: Annotated[int, Ge(1)] | None = None
+    """Cores to run on; the default is all of this machine's."""
+    gpus: Annotated[int, Ge(0)] | None = None
+    """GPUs to run on; the default is all of this machine's."""
+
+    def run(self) -> None:
+        from ddrep.planning.report import run
+
+        run(load(Path("config.yaml"), *self.configfile), self.cores, self.gpus)

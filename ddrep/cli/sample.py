@@ -1,0 +1,48 @@
+"""The verb that draws samples by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
+from pydantic_settings import CliPositionalArg
+
+from ddrep.cli.base import Batch, Count, Verb
+
+
+class Sample(Verb):
+    """Draw a grid of samples: unconditional, by class, by attribute, or for a mask."""
+
+    denoiser: CliPositionalArg[Path]
+    """An unconditional or class-conditional denoiser."""
+    guide: Path | None = None
+    """A guide of an attribute or of masks, trained with this denoiser by `ddrep guide`."""
+    name: str | None = None
+    """A class of the denoiser or of the guide ("X" or "not X"); the default is a row for each."""
+    mask: Path | None = None
+    """Label map (.npy or .png) that a guide of masks steers towards."""
+    images: Batch = 10
+    """Samples a row."""
+    seed: Count = 0
+    """Of the starting noise."""
+    steps: Annotated[int, Ge(2)] = 20
+    """Solver steps."""
+    solver: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
+    """DDIM, or DPM-Solver++(2M)."""
+    eta: Annotated[float, Ge(0), Le(1)] = 1.0
+    """Fresh noise in every step: 0 is deterministic."""
+    guidance_scale: Annotated[float, Ge(0)] | None = None
+    """w of classifier-free guidance (default 0) or, with a guide, lambda (default 1; of masks 0.15)."""
+    out: Path
+    """PNG to write."""
+
+    def run(self) -> None:
+        from ddrep.config import Sampling
+        from ddrep.sampling.by_hand import run
+
+        w, scale = self.guidance_scale or 0.0, self.guidance_scale
+        if scale is None:
+            scale = 0.15 if self.mask else 1.0
+        cfg = Sampling(solver=self.solver, steps=self.steps, eta=self.eta, guidance_scale=0.0 if self.guide else w)
+        run(self.denoiser, self.guide, self.name, self.mask, self.images, cfg, scale, self.seed, self.out)

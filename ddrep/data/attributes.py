@@ -1,0 +1,47 @@
+"""Images with and without an attribute: two classes out of any data set with labels."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from ddrep.config import AttributeImages
+from ddrep.data.datasets import labelled
+from ddrep.data.shards import LabelledImages
+from ddrep.errors import UserError
+
+
+def attribute_images(cfg: AttributeImages, split: str, subset: int, seed: int, run: int) -> LabelledImages:
+    """Images of `split` as classes 0 ("not X") and 1 ("X"); `run` chooses the examples where not all are asked for.
+
+    `subset` and `seed` are those of ddrep.data.datasets.labelled. Raises UserError.
+    """
+    key = f"attributes.groups.{cfg.attribute}"
+    data = cfg.data
+    having = cfg.having
+    if data.celeba and data.kind == "celeba":
+        if len(having) > 1:
+            raise UserError(f"{key}: expected one name of list_attr_celeba.txt, got {', '.join(having)}")
+        data = data.model_copy(update={"celeba": data.celeba.model_copy(update={"attribute": having[0]})})
+    images = labelled(data, split, subset, seed)
+    if data.kind != "celeba" and (unknown := [name for name in having if name not in images.classes]):
+        raise UserError(f"{key}: no class {unknown[0]}; expected some of {', '.join(images.classes)}")
+    has = np.array([name in having for name in images.classes])[images.labels].astype(np.int64)
+    names = (f"not {cfg.attribute}", cfg.attribute)
+    renamed = dataclasses.replace(images, labels=has, classes=names)
+    return _examples(renamed, cfg.examples, run, split) if cfg.examples else renamed
+
+
+def _examples(images: LabelledImages, count: int, run: int, split: str) -> LabelledImages:
+    """`count` of each of the two classes, in random order. Raises UserError if there are fewer."""
+    rng = np.random.default_rng((run, count))
+    found = [np.flatnonzero(images.labels == label) for label in (0, 1)]
+    if few := [images.classes[label] for label in (0, 1) if len(found[label]) < count]:
+        there = ", ".join(f"{len(rows)} of {images.classes[label]}" for label, rows in enumerate(found))
+        raise UserError(
+            f"attributes.examples: {count} of {few[0]} asked for, {split} has {there}; "
+            "ask for fewer, or choose another attribute"
+        )
+    rows = rng.permutation(np.concatenate([rng.permutation(rows)[:count] for rows in found]))
+    return LabelledImages(images.images[rows], images.labels[rows], [images.keys[i] for i in rows], images.classes)

@@ -1,0 +1,161 @@
+"""The tars of all shards: for each key an image (KEY.png) and one more member, readable by webdataset as they are."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from ddrep.errors import UserError
+from ddrep.files import written_whole
+
+META = "__shard__"
+"""First member: JSON with the class names and the number of images. WebDataset skips members named __*__."""
+KEY = re.compile(r"(?!__)[^./]+")
+"""What a key may look like: WebDataset ends it at the first dot, and reads slashes as folders."""
+AGAIN = "delete the shard and make it again"
+
+T = TypeVar("T")
+
+
+class Images(Protocol):
+    """What the contents of all shards have."""
+
+    @property
+    def images(self) -> np.ndarray: ...
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+
+
+P = TypeVar("P", bound=Images)
+
+
+def check_images(images: np.ndarray, keys: Sequence[str]) -> None:
+    """Raise ValueError unless `images` are uint8 (N, H, W, 1 or 3) and `keys` N."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise ValueError(f"images: expected uint8 (N, H, W, 1 or 3), got {images.dtype} {images.shape}")
+    if len(keys) != len(images):
+        raise ValueError(f"{len(images)} images, {len(keys)} keys: expected as many of each")
+
+
+def write_tar(
+    path: Path, classes: Sequence[str], keys: Sequence[str], images: np.ndarray, extension: str, others: Iterable[bytes]
+) -> None:
+    """Write each image as KEY.png and each of `others` as KEY.`extension`, whole or not at all.
+
+    Equal content gives equal bytes. Raises ValueError for keys that WebDataset would lose.
+    """
+    wrong = [key for key in keys if not KEY.fullmatch(key)]
+    if wrong or len(set(keys)) < len(keys):
+        raise ValueError(
+            f"keys: expected each once, without dot, slash or leading __; got {wrong[:3] or 'a key twice'}"
+        )
+    meta = json.dumps({"classes": list(classes), "images": len(images)}, ensure_ascii=False)
+    with written_whole(path) as (draft,), tarfile.open(draft, "w", format=tarfile.PAX_FORMAT) as tar:
+        _add(tar, META, meta.encode())
+        for key, image, other in zip(keys, images, others, strict=True):
+            _add(tar, f"{key}.png", encode_png(image))
+            _add(tar, f"{key}.{extension}", other)
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)  # time stamp 0, owner 0, mode 0644: the same bytes whoever writes, and when
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """uint8 (H, W, 1 or 3) -> PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def decode_png(content: bytes, modes: tuple[str, ...] = ("L", "RGB")) -> np.ndarray:
+    """PNG of one of Pillow's `modes` -> (H, W, C). Raises OSError, SyntaxError or ValueError."""
+    with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+        if image.mode not in modes:
+            raise ValueError(f"mode {image.mode}, expected {' or '.join(modes)}")
+        return np.asarray(image).reshape(image.height, image.width, -1)
+
+
+def members(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Name and content of each file in a shard. Raises UserError if it is missing or no tar."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                if file is not None:
+                    yield member.name, file.read()
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such shard; make it with `ddrep data`, `ddrep masks` or `ddrep synthesize`"
+        ) from None
+    except (tarfile.TarError, OSError) as e:
+        raise UserError(f"{path}: not a whole tar file ({e}); delete it and make it again") from None
+
+
+def read_tar(
+    path: Path, extension: str, decode: Callable[[bytes], T]
+) -> tuple[np.ndarray, list[T], list[str], tuple[str, ...]]:
+    """Images (N, H, W, C), the N decoded members KEY.`extension`, the keys, the class names.
+
+    `decode` raises OSError, SyntaxError or ValueError for a broken member. Raises UserError naming file and member.
+    """
+    meta: dict[str, Any] = {}
+    pngs: dict[str, np.ndarray] = {}
+    others: dict[str, T] = {}
+    for name, content in members(path):
+        key, _, ending = name.partition(".")
+        try:
+            if name == META:
+                meta = json.loads(content)
+            elif ending == "png":
+                pngs[key] = decode_png(content)
+            elif ending == extension:
+                others[key] = decode(content)
+        except (OSError, ValueError, SyntaxError) as e:
+            raise UserError(f"{path}: {name} is broken ({e}); {AGAIN}") from None
+    if not isinstance(meta, dict) or not {"classes", "images"} <= meta.keys():
+        raise UserError(f"{path}: no member {META} with classes and images; expected a shard made by ddrep")
+    alone = sorted(pngs.keys() ^ others.keys())
+    if alone:
+        raise UserError(f"{path}: {alone[0]} has only one of .png and .{extension}; {AGAIN}")
+    # tarfile takes an archive cut between two members for a whole one
+    if len(pngs) != meta["images"] or not pngs:
+        raise UserError(f"{path}: {len(pngs)} images, expected {meta['images'] or 'some'}; {AGAIN}")
+    return _stacked(path, pngs), [others[key] for key in pngs], list(pngs), tuple(meta["classes"])
+
+
+def _stacked(path: Path, pngs: dict[str, np.ndarray]) -> np.ndarray:
+    first = next(iter(pngs.values()))
+    for key, image in pngs.items():
+        if image.shape != first.shape:
+            raise UserError(f"{path}: {key}.png is {image.shape}, expected {first.shape} as the first; {AGAIN}")
+    return np.stack(list(pngs.values()))
+
+
+def read_alike(paths: Sequence[Path], read: Callable[[Path], P]) -> list[P]:
+    """The contents of all shards. Raises UserError if one differs from the first in size, channels or class names."""
+    if not paths:
+        raise UserError("shards: none given; expected at least one .tar")
+    parts = [read(path) for path in paths]
+    first = parts[0]
+    for path, part in zip(paths, parts, strict=True):
+        if part.classes != first.classes or part.images.shape[1:] != first.images.shape[1:]:
+            raise UserError(f"{path}: {_describe(part)}, but {paths[0]} {_describe(first)}; make them with one config")
+    return parts
+
+
+def _describe(part: Images) -> str:
+    height, width, channels = part.images.shape[1:]
+    return (
+        f"has {len(part.classes)} classes ({', '.join(part.classes[:3])}, ...) and images {height}x{width}x{channels}"
+    )

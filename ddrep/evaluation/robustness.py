@@ -1,0 +1,58 @@
+"""The claim of the paper's section 4.1, measured: which guide understands x0hat early in sampling?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ddrep.config import Robustness, Stage
+from ddrep.data.batches import to_unit
+from ddrep.data.shards import read_shards
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.schedule import add_noise, x0_from_eps
+from ddrep.device import pick_device
+from ddrep.files import written_whole
+from ddrep.guides import Guide
+
+
+def run(
+    stage: Stage[Robustness], attribute: str, denoiser: Path, guides: list[Path], test: Path, subset: int, seed: int,
+    out: Path,
+) -> None:  # fmt: skip
+    """A row for each guide and timestep: accuracy (percent) on x0hat(x_t) of the first test images noised to t.
+
+    The same images and noise for all guides. x0hat is the denoiser's one-step estimate (paper, eq. 11).
+    """
+    device = pick_device()
+    images = read_shards([test])
+    x0, y = to_unit(images.images[: stage.config.images], device), torch.as_tensor(images.labels[: stage.config.images])
+    loaded = [Guide.load(path, denoiser, device) for path in guides]
+    rows = []
+    for t in stage.config.timesteps:
+        estimate = x0_hat(loaded[0].denoiser, x0, t, stage.seed)
+        for guide in loaded:
+            right = 100 * (guess(guide, estimate) == y).double().mean().item()
+            rows.append({"reads": guide.meta["reads"], "t": t, "accuracy": right, "n": len(y)})
+    table = pd.DataFrame(rows).assign(attribute=attribute, subset=subset, seed=seed)
+    with written_whole(out) as (draft,):
+        table.to_parquet(draft, index=False)
+
+
+@torch.no_grad()
+def x0_hat(denoiser: Denoiser, x0: Tensor, t: float, seed: int, batch: int = 250) -> Tensor:
+    """x0hat(x_t) of images (N, C, H, W) noised to embedded time t, the noise by the seed."""
+    noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(seed)).to(x0)
+    index = torch.full((len(x0),), denoiser.schedule.index(t), device=x0.device)
+    abar = denoiser.schedule.abar_at(index, x0)
+    x = add_noise(x0, noise, abar)
+    parts = zip(x.split(batch), index.split(batch), strict=True)
+    return x0_from_eps(x, torch.cat([denoiser.eps(*part) for part in parts]), abar)
+
+
+@torch.no_grad()
+def guess(guide: Guide, x0: Tensor, batch: int = 250) -> Tensor:
+    """The more probable class of images (N, C, H, W): (N,) on the CPU."""
+    return torch.cat([guide.net(guide.inputs(part)).argmax(dim=1).cpu() for part in x0.split(batch)])

@@ -1,0 +1,108 @@
+"""How well guided images are what they were to be, by networks that had no part in making them (paper, 5.1 and 5.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ddrep.config import AttributeScores, Stage
+from ddrep.data.masks import read_masked_shards
+from ddrep.data.shards import read_shards
+from ddrep.device import pick_device
+from ddrep.errors import UserError
+from ddrep.evaluation.evaluator import Evaluator
+from ddrep.evaluation.inception import Inception
+from ddrep.evaluation.segmentation import confusion, miou
+from ddrep.evaluation.segmenter import Segmenter
+from ddrep.files import written_whole
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Which guided images: how they were made."""
+
+    method: str
+    steps: int
+    subset: int
+    seed: int
+
+
+def features_of(images: np.ndarray, evaluator: Path | None, inception: Path | None) -> tuple[str, np.ndarray]:
+    """Name of the distance, and features (N, D) of uint8 images: Inception's if its file is given; none of neither."""
+    if inception:
+        net = Inception.load(inception, pick_device())
+        return net.metric, net.features(images)
+    if evaluator is None:
+        return "", np.zeros((len(images), 0))
+    made = Evaluator.load(evaluator, pick_device())
+    return made.metric, made.features(images)
+
+
+def save_features(path: Path, metric: str, features: np.ndarray, labels: np.ndarray) -> None:
+    """Features (N, D) as float32 with the label of each image."""
+    with written_whole(path) as (draft,):
+        np.savez(draft, metric=np.array(metric), features=features.astype(np.float32), labels=labels)
+
+
+def read_features(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
+    """What `save_features` wrote. Raises UserError."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return str(content["metric"]), content["features"].astype(np.float64), content["labels"]
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError(f"{path}: not features of images ({e}); make them anew") from None
+
+
+def real_features(shard: Path, of: str, evaluator: Path | None, inception: Path | None, out: Path) -> None:
+    """Write the features of a shard of real images, with their classes; those of masked images have class 0."""
+    if of == "mask":
+        images = read_masked_shards([shard]).images
+        labels = np.zeros(len(images), np.int64)
+    else:
+        labelled = read_shards([shard])
+        images, labels = labelled.images, labelled.labels
+    save_features(out, *features_of(images, evaluator, inception), labels)
+
+
+def score_attribute(
+    stage: Stage[AttributeScores], shard: Path, evaluator: Path, inception: Path | None, cell: Cell, out: Path,
+    features: Path,
+) -> None:  # fmt: skip
+    """Write two rows, for the attribute and its absence: the share (percent) of images that show what they were to.
+
+    An image has the attribute where the evaluator gives the classes that have it more than one half.
+    """
+    images, judge = read_shards([shard]), Evaluator.load(evaluator, pick_device())
+    names = stage.config.having
+    if unknown := [name for name in names if name not in judge.classes]:
+        raise UserError(f"{evaluator}: knows no class {unknown[0]}; it has {', '.join(judge.classes)}")
+    p = judge.probabilities(images.images)[:, [judge.classes.index(name) for name in names]].sum(axis=1)
+    right = (p > 0.5) == (images.labels == 1)
+    attempts = pd.read_parquet(shard.with_suffix(".parquet"))
+    rows = []
+    for target in (1, 0):
+        mine = images.labels == target
+        row: dict[str, Any] = {"attribute": stage.config.attribute, "present": bool(target), **cell.__dict__}
+        tried = int((attempts["class"] == target).sum())
+        rows.append(row | {"share": 100 * float(right[mine].mean()), "n": int(mine.sum()), "attempts": tried})
+    save_features(features, *features_of(images.images, evaluator, inception), images.labels)
+    with written_whole(out) as (draft,):
+        pd.DataFrame(rows).to_parquet(draft, index=False)
+
+
+def score_masks(
+    shard: Path, segmenter: Path, evaluator: Path | None, inception: Path | None, cell: Cell, out: Path, features: Path
+) -> None:
+    """Write a row: the mean intersection over union of the segmenter's label maps with the target masks, 0..1."""
+    images, oracle = read_masked_shards([shard]), Segmenter.load(segmenter, pick_device())
+    if oracle.classes != images.classes:
+        raise UserError(f"{segmenter}: its classes are not those of {shard}; train one on images with such masks")
+    counts = confusion(oracle.label_maps(images.images), images.masks, len(images.classes))
+    labels = np.zeros(len(images), np.int64)
+    save_features(features, *features_of(images.images, evaluator, inception), labels)
+    with written_whole(out) as (draft,):
+        pd.DataFrame([{**cell.__dict__, "miou": miou(counts), "n": len(images)}]).to_parquet(draft, index=False)

@@ -1,0 +1,115 @@
+"""What is known of an experiment before anything is made: how many images there are, and the denoiser's network.
+
+Nothing is refused: what a missing file would tell is taken from what else is known, or left out, with a remark.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ddrep.config import Data, Experiment
+from ddrep.data.datasets import classes_of, files_of, labelled
+from ddrep.data.tars import META, members
+from ddrep.denoiser.denoiser import FORMAT, network_config
+from ddrep.denoiser.importers import published
+from ddrep.denoiser.unet import UNetConfig
+from ddrep.errors import UserError
+from ddrep.files import load_tensors
+from ddrep.training.pretrain import network_of
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the labelled images; `train` is the number in each class of one labelled subset, empty if not known."""
+
+    image: tuple[int, int, int]
+    """Height, width, channels."""
+    train: tuple[int, ...] = ()
+    validation: int = 0
+    test: int = 0
+
+    @property
+    def classes(self) -> int:
+        return len(self.train)
+
+    @property
+    def real(self) -> int:
+        """Images in one labelled subset."""
+        return sum(self.train)
+
+
+def sizes_of(experiment: Experiment) -> tuple[Sizes, list[str]]:
+    """Sizes, and what is to be remarked on them."""
+    data, made = experiment.data, Path("results", experiment.experiment)
+    image = _image(data)
+    try:
+        train, validation, test = _counts(data, experiment.seed, made)
+    except UserError as e:
+        return Sizes(image), [f"how many images there are is not known, and what depends on it left out: {e}"]
+    return Sizes(image, train, validation, test), _missing(data)
+
+
+def _missing(data: Data) -> list[str]:
+    table = getattr(data, data.table)
+    path = getattr(table, "path", None) or getattr(table, "root", None)
+    return [] if path is None or path.exists() else [f"data.{data.table}: {path} is not there yet"]
+
+
+def _image(data: Data) -> tuple[int, int, int]:
+    if data.kind == "embedded":
+        height, width, channels = labelled(data, "validation", 0, 0).images.shape[1:]
+        return height, width, channels
+    table = getattr(data, data.table)
+    return table.size, table.size, getattr(table, "channels", 3)
+
+
+def _counts(data: Data, seed: int, made: Path) -> tuple[tuple[int, ...], int, int]:
+    """Training images of each class, validation and test images. Raises UserError where they are not known."""
+    if data.kind == "tiny-imagenet" and (tiny := data.tiny_imagenet):
+        kept = tiny.train_per_class - tiny.validation_per_class
+        held_out, test = (tiny.classes * n for n in (tiny.validation_per_class, tiny.test_per_class))
+        return (kept,) * tiny.classes, held_out, test
+    if data.kind == "celeba" and data.celeba:
+        train, validation, test = data.celeba.partition
+        return _evenly(train, 2), validation, test
+    if data.kind == "embedded":
+        labels = [labelled(data, split, 0, seed).labels for split in SPLITS]
+        return tuple(np.bincount(labels[0]).tolist()), len(labels[1]), len(labels[2])
+    if data.kind == "image-folder" and data.image_folder:
+        folder = data.image_folder.root
+        of_class = [[path.parent.name for path in files_of(folder, split, seed)] for split in SPLITS]
+        return tuple(of_class[0].count(name) for name in classes_of(folder)), len(of_class[1]), len(of_class[2])
+    return _made(made)
+
+
+def _made(results: Path) -> tuple[tuple[int, ...], int, int]:
+    """What the shards say that have been made, of classes as many as there are taken for equally large."""
+    shards = [results / "subset0" / "real.tar", results / "data" / "validation.tar", results / "data" / "test.tar"]
+    if missing := [str(path) for path in shards if not path.is_file()]:
+        raise UserError(f"make {' and '.join(missing)} first, by snakemake and their names, and plan again")
+    heads = [next(content for name, content in members(path) if name == META) for path in shards]
+    train, validation, test = (json.loads(head) for head in heads)
+    return _evenly(train["images"], len(train["classes"])), validation["images"], test["images"]
+
+
+def _evenly(images: int, classes: int) -> tuple[int, ...]:
+    return tuple(images // classes + (label < images % classes) for label in range(classes))
+
+
+def denoiser_of(experiment: Experiment, image: tuple[int, int, int]) -> tuple[UNetConfig | None, list[str]]:
+    """The unconditional network, and what is to be remarked on it."""
+    if experiment.denoiser.kind == "pretrain":
+        return network_of(experiment.denoiser.pretrain.network, image[0], image[2]), []
+    path = experiment.denoiser.file.path
+    try:
+        return network_config(json.loads(load_tensors(path, FORMAT, "a denoiser")[1]["network"])), []
+    except UserError as e:
+        name, network = published(path.stem, image[0]) or ("", None)
+        instead = f"planned with the network of {name}" if network else "its disk and time are left out"
+        return network, [f"denoiser.file.path: {e}; {instead}"]

@@ -1,0 +1,212 @@
+"""Tables 1 and 2, and the guides' accuracy on estimates of the clean image: one row a run, and summaries."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ddrep.errors import UserError
+from ddrep.evaluation.frechet import floor, frechet_distance
+from ddrep.evaluation.scores import read_features
+from ddrep.files import written_whole
+from ddrep.reporting import paper
+from ddrep.reporting.markdown import grid, shown, wrapped
+
+METHODS = ("unguided", "rejection", "ddim-i", "ours")
+KEYS = {1: ["attribute", "present", "method", "steps"], 2: ["method", "steps"]}
+MEASURE = {1: "share", 2: "miou"}
+
+
+def run(
+    number: int,
+    rows: Sequence[Path],
+    real: Sequence[Path],
+    minimum: int,
+    seed: int,
+    out: Path,
+    summary: Path,
+    text: Path,
+) -> None:
+    """Score files, each with its images' features beside it, and the real images' features -> Table 1 or 2.
+
+    real: of Table 1 a file for each attribute, .../ATTRIBUTE/NAME.npz; of Table 2 one. Raises UserError.
+    """
+    table = _sorted(pd.concat([_read(path, number) for path in rows], ignore_index=True), number)
+    cells = summarise(table, number)
+    distances = _distances(cells, number, rows, real, minimum, seed)
+    cells = cells.merge(distances, on=KEYS[number], how="left")
+    document = markdown(cells, number)
+    with written_whole(out, summary, text) as (table_draft, summary_draft, text_draft):
+        table.to_parquet(table_draft, index=False)
+        cells.to_parquet(summary_draft, index=False)
+        text_draft.write_text(document, encoding="utf-8")
+    print(document)
+
+
+def _read(path: Path, number: int) -> pd.DataFrame:
+    try:
+        table = pd.read_parquet(path)
+    except (FileNotFoundError, ValueError, OSError):
+        raise UserError(f"{path}: not the scores of guided images; score them anew") from None
+    wanted = [*KEYS[number], MEASURE[number], "subset", "seed", "n"]
+    if missing := [name for name in wanted if name not in table.columns]:
+        raise UserError(f"{path}: no column {missing[0]}; score the images anew")
+    return table
+
+
+def _sorted(table: pd.DataFrame, number: int) -> pd.DataFrame:
+    ranks = table["method"].map({name: i for i, name in enumerate(METHODS)})
+    keys = [name for name in ("attribute", "present") if name in table.columns]
+    ascending = [name != "present" for name in keys] + [True] * 4
+    ordered = table.assign(rank=ranks).sort_values([*keys, "rank", "steps", "subset", "seed"], ascending=ascending)
+    return ordered.drop(columns="rank").reset_index(drop=True)
+
+
+def summarise(table: pd.DataFrame, number: int) -> pd.DataFrame:
+    """One row a cell, in the table's order: mean, std (over runs, ddof 1; NaN for one run), runs, images (of all
+    runs), attempts_per_image where there are any, and the paper's figures."""
+    cells = []
+    for key, rows in table.groupby(KEYS[number], sort=False):
+        values = rows[MEASURE[number]]
+        cell: dict[str, Any] = dict(zip(KEYS[number], key, strict=True))
+        cell |= {MEASURE[number]: values.mean(), "std": values.std(ddof=1), "runs": len(rows)}
+        cell["images"] = int(rows["n"].sum())
+        if number == 1:
+            cell["attempts_per_image"] = rows["attempts"].sum() / cell["images"]
+            cell["paper_fid"] = paper_fid(cell["attribute"], cell["present"], cell["method"])
+        else:
+            cell["paper_miou"], cell["paper_fid"] = paper.TABLE2.get(cell["method"], (math.nan, math.nan))
+        cells.append(cell)
+    return pd.DataFrame(cells)
+
+
+def paper_fid(attribute: str, present: bool, method: str) -> float:
+    """The paper's FID of a cell of Table 1; NaN where it has none."""
+    name = paper.ATTRIBUTES.get((attribute, bool(present)))
+    return paper.TABLE1[name].get(method, math.nan) if name else math.nan
+
+
+def _distances(
+    cells: pd.DataFrame, number: int, rows: Sequence[Path], real: Sequence[Path], minimum: int, seed: int
+) -> pd.DataFrame:
+    """For each cell: metric (name), distance, distance_n (images of each set) and floor; NaN below `minimum` images."""
+    references = {path.parent.name if number == 1 else None: read_features(path) for path in real}
+    found = []
+    for cell in cells.to_dict("records"):
+        metric, features, labels = references[cell.get("attribute")]
+        target = int(cell.get("present", 0))
+        theirs = features[labels == target]
+        drawn = _drawn(cell, rows, metric, target)
+        n = min(len(theirs), len(drawn))
+        row = {name: cell[name] for name in KEYS[number]} | {"metric": metric, "distance": math.nan}
+        row |= {"distance_n": n, "floor": math.nan, "minimum": minimum}
+        if n >= minimum and theirs.shape[1]:
+            row["distance"] = frechet_distance(theirs, drawn, seed, minimum).value
+            if len(theirs) // 2 > theirs.shape[1]:
+                row["floor"] = floor(theirs, n, seed).value
+        found.append(row)
+    return pd.DataFrame(found)
+
+
+def _drawn(cell: dict[Any, Any], rows: Sequence[Path], metric: str, target: int) -> np.ndarray:
+    """Features of a cell's images of all runs. Score files lie at [ATTRIBUTE/]SEED/METHOD/STEPS.score.parquet."""
+    parts = []
+    for path in rows:
+        attribute, _, method, name = path.parts[-4:]
+        mine = (method, name.split(".")[0]) == (cell["method"], str(cell["steps"]))
+        if mine and cell.get("attribute", attribute) == attribute:
+            file = path.with_name(name.replace(".score.parquet", ".npz"))
+            theirs, features, labels = read_features(file)
+            if theirs != metric:
+                raise UserError(f"{file}: features for {theirs}, the real images' are for {metric}; make them anew")
+            parts.append(features[labels == target])
+    return np.concatenate(parts)
+
+
+TITLES = {1: "Table 1: guidance by an attribute", 2: "Table 2: guidance by a segmentation mask"}
+EXPLAINED = {
+    1: "Share: percent of the images that show the attribute, or where it is to be absent do not, by a classifier that "
+    "took no part in making them. Attempts: images drawn for each one kept.",
+    2: "mIoU: mean intersection over union of the target masks with what a segmenter that took no part in making the "
+    "images sees in them.",
+}
+
+
+def markdown(cells: pd.DataFrame, number: int) -> str:
+    """The summary of Table 1 or 2 as a document that reads well unrendered."""
+    metric = str(cells["metric"].iloc[0])
+    runs = (
+        "one run a cell" if cells["runs"].max() == 1 else f"mean ± standard deviation over {cells['runs'].max()} runs"
+    )
+    notes = [f"{EXPLAINED[number]} {runs[0].upper()}{runs[1:]}.", _about_distances(cells, metric)]
+    parts = [f"# {TITLES[number]}", *map(wrapped, notes), _measured(cells, number, metric), *_reported(number)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _about_distances(cells: pd.DataFrame, metric: str) -> str:
+    minimum = int(cells["minimum"].iloc[0])
+    if not metric:
+        return "No Fréchet distances: they want Inception's weights (evaluation.inception) or an evaluator."
+    if cells["distance"].isna().all():
+        return (
+            f"No {metric}: it wants {minimum:,} images of each set, and at most {cells['distance_n'].max():,} are here."
+        )
+    counts = f"{cells['distance_n'].min():,} to {cells['distance_n'].max():,}"
+    return (
+        f"{metric}: Fréchet distance to the real test images, at equal numbers ({counts}) of each; floor: the "
+        "distance of real images to real images at that number. Lower is better."
+    )
+
+
+def _measured(cells: pd.DataFrame, number: int, metric: str) -> str:
+    distances = cells["distance"].notna().any()
+    titles = (["Attribute"] if number == 1 else []) + ["Method", "Steps", "Share" if number == 1 else "mIoU"]
+    titles += ["Attempts"] if number == 1 else []
+    titles += [metric, "Floor"] if distances else []
+    lines = []
+    for cell in cells.to_dict("records"):
+        name = [("" if cell["present"] else "not ") + cell["attribute"]] if number == 1 else []
+        spread = cell["std"]
+        digits = 1 if number == 1 else 3
+        value = shown(cell[MEASURE[number]], digits) + ("" if math.isnan(spread) else f" ± {spread:.{digits}f}")
+        line = [*name, cell["method"], str(cell["steps"]), value]
+        line += [f"{cell['attempts_per_image']:.1f}"] if number == 1 else []
+        lines.append(line + ([shown(cell["distance"], 2), shown(cell["floor"], 2)] if distances else []))
+    return grid(titles, lines, 2 if number == 1 else 1)
+
+
+def _reported(number: int) -> list[str]:
+    """The paper's own table: DiffAE, D2C and NVAE are reported, not run here."""
+    if number == 1:
+        methods = list(paper.TABLE1["male"])
+        lines = [[name, *(shown(row[m], 2) for m in methods)] for name, row in paper.TABLE1.items()]
+        return ["## Reported by the paper: FID on CelebA-64", grid(["Class", *methods], lines, 1)]
+    lines = [[name, shown(miou, 2), shown(fid, 2)] for name, (miou, fid) in paper.TABLE2.items()]
+    return ["## Reported by the paper: 500 images of CelebA-Mask, 10 steps", grid(["Method", "mIoU", "FID"], lines, 1)]
+
+
+def robustness(rows: Sequence[Path], out: Path, text: Path) -> None:
+    """Rows of ddrep.evaluation.robustness -> one table, and its means by attribute, guide and timestep, printed."""
+    table = pd.concat([pd.read_parquet(path) for path in rows], ignore_index=True)
+    table = table.sort_values(["attribute", "reads", "subset", "seed", "t"]).reset_index(drop=True)
+    means = table.pivot_table(index=["attribute", "reads"], columns="t", values="accuracy", aggfunc="mean")
+    names = {"features": "features (ours)", "pixels": "pixels (DDIM-I)"}
+    lines = [
+        [attribute, names[reads], *(shown(v, 1) for v in row)]
+        for (attribute, reads), row in zip(means.index, means.to_numpy(), strict=True)
+    ]
+    note = (
+        "Accuracy (%) of the guides on x0hat(x_t), the denoiser's one-step estimate of test images noised to t: the "
+        "claim of the paper's section 4.1. Large t is early in sampling."
+    )
+    titles = ["Attribute", "The guide reads", *(f"t={t:g}" for t in means.columns)]
+    document = "\n\n".join(["# Who understands early estimates", wrapped(note), grid(titles, lines, 2)]) + "\n"
+    with written_whole(out, text) as (table_draft, text_draft):
+        table.to_parquet(table_draft, index=False)
+        text_draft.write_text(document, encoding="utf-8")
+    print(document)

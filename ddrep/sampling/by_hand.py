@@ -1,0 +1,79 @@
+"""Grids of samples by hand: unconditional, by class, by attribute, or for a mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ddrep.config import Sampling
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.device import pick_device
+from ddrep.errors import UserError
+from ddrep.grids import save_grid
+from ddrep.guides import Guide
+from ddrep.sampling.guidance import guided
+from ddrep.sampling.guided import check_masks
+from ddrep.sampling.sampler import draw, eps_of, image_seed
+
+
+def run(
+    denoiser: Path, guide: Path | None, name: str | None, mask: Path | None, images: int, cfg: Sampling, scale: float,
+    seed: int, out: Path,
+) -> None:  # fmt: skip
+    """Write a grid of `images` samples a row: of each class, or of class `name`; of a mask; or of nothing.
+
+    Classes are those of the denoiser or, with a guide, the attribute and its absence. scale: lambda of the guide.
+    Raises UserError.
+    """
+    device = pick_device()
+    critic = Guide.load(guide, denoiser, device) if guide else None
+    model = critic.denoiser if critic else Denoiser.load(denoiser, device)
+    if (mask is not None) != (critic is not None and critic.meta["of"] == "mask"):
+        raise UserError(
+            f"--mask: expected together with a guide of masks, got {mask or 'none'} and {guide or 'no guide'}"
+        )
+    classes = () if mask else critic.classes if critic else model.classes
+    rows = _rows(denoiser if critic is None else guide, classes, name)
+    target = _mask(mask, critic) if mask and critic else None
+    drawn = [_row(model, critic, row, target, images, cfg, scale, seed) for row in rows]
+    save_grid(np.concatenate(drawn), images, out)
+
+
+def _rows(file: Path | None, classes: tuple[str, ...], name: str | None) -> list[int | None]:
+    """The classes to draw; None where there are none."""
+    if name is not None and name not in classes:
+        there = f"it has {', '.join(classes)}" if classes else "it has no classes"
+        raise UserError(f"--name: no class {name} in {file}; {there}")
+    return [classes.index(name)] if name is not None else list(range(len(classes))) or [None]
+
+
+def _row(
+    model: Denoiser, guide: Guide | None, label: int | None, mask: np.ndarray | None, images: int, cfg: Sampling,
+    scale: float, seed: int,
+) -> np.ndarray:  # fmt: skip
+    seeds = [image_seed(seed, label or 0, 0, attempt) for attempt in range(images)]
+    if guide is None:
+        return draw(model, seeds, cfg, eps_of(model, cfg, None if label is None else [label] * images))
+    goal = np.full(images, label) if mask is None else np.broadcast_to(mask, (images, *mask.shape))
+    y = torch.as_tensor(goal.copy()).long().to(model.device)
+    return draw(model, seeds, cfg, guided(model.eps, model.schedule, lambda x0: guide.log_likelihood(x0, y), scale))
+
+
+def _mask(path: Path, guide: Guide) -> np.ndarray:
+    """A label map (H, W) from a .npy, or from a PNG whose grey levels (or palette numbers) are classes."""
+    try:
+        if path.suffix == ".npy":
+            found = np.load(path, allow_pickle=False)
+        else:
+            with Image.open(path) as image:
+                found = np.asarray(image)
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: not a mask ({e}); expected a .npy of integers or a PNG of one channel") from None
+    if found.ndim != 2 or found.dtype.kind not in "ui" or found.min() < 0 or found.max() > 255:
+        raise UserError(f"{path}: {found.dtype} {found.shape}; expected integers 0..255 of shape (height, width)")
+    labels = found.astype(np.uint8)
+    check_masks(path, labels[None], (), guide)
+    return labels

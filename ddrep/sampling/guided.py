@@ -1,0 +1,108 @@
+"""Guided images as shards: of an attribute and of its absence (paper, 5.1), or one for each target mask (5.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ddrep.config import GuidedShard, Stage
+from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards, write_masked_shard
+from ddrep.device import pick_device
+from ddrep.errors import UserError
+from ddrep.files import fingerprint, sha256
+from ddrep.guides import Guide
+from ddrep.sampling.guidance import guided
+from ddrep.sampling.pool import Attempt, Pool
+from ddrep.sampling.sampler import draw, image_seed
+from ddrep.sampling.synthesis import Engine, Tally, fill
+
+CHECKPOINTED = 128
+"""Width in pixels from which gradients recompute each block: a guided step then keeps one block's activations, and
+the blocks' outputs, where it would keep all."""
+KEYS = ("table1.max_attempts", "lower table1.threshold")
+
+PIXELS = 2**17
+"""Drawn at once, which bounds the memory of the gradient: 167 images of 28x28, 32 of 64x64, 2 of 256x256."""
+
+Targets = Callable[[Sequence[Attempt]], np.ndarray]
+"""(target, attempt) of each image -> what it is to be: classes (N,) or label maps (N, H, W)."""
+
+
+def noise_number(subset: int, run: int) -> int:
+    """The shard number under which a run draws its starting noise: its own for each labelled subset (of which there
+    are fewer than 1000) and seed, the same for every method."""
+    return subset + 1000 * run
+
+
+def attribute_shard(
+    stage: Stage[GuidedShard], denoiser: Path, guide: Path, subset: int, run: int, pool: Path, out: Path,
+    batch: int | None = None,
+) -> None:  # fmt: skip
+    """Write as many images of class 1, which has the attribute, as of class 0, which has not; attempts beside them.
+
+    With a threshold the guide refuses images as well: guidance and rejection compose.
+    """
+    critic = Guide.load(guide, denoiser, pick_device())
+    number, cfg = noise_number(subset, run), stage.config
+    targets: Targets = lambda attempts: np.array([label for label, _ in attempts])  # noqa: E731
+    engine = _engine(stage, critic, targets, [denoiser, guide], number, pool, batch)
+    tallies = [Tally(label, cfg.threshold) for label in range(len(critic.classes))]
+    fill(tallies, cfg.images, cfg.images * cfg.max_attempts, lambda a: engine.judged(a, critic.probabilities), KEYS)
+    engine.write_accepted(tallies, cfg.images, stage.seed, number, critic.classes, out)
+
+
+def mask_shard(
+    stage: Stage[GuidedShard], denoiser: Path, guide: Path, masks: Path, subset: int, run: int, pool: Path,
+    out: Path, batch: int | None = None,
+) -> None:  # fmt: skip
+    """Write images with the target masks of a shard that they were drawn for. Raises UserError.
+
+    Of N masks and n images a run, run r (of all subsets and seeds) takes numbers r n, r n + 1, ... modulo N.
+    """
+    critic, targets = Guide.load(guide, denoiser, pick_device()), read_masked_shards([masks])
+    check_masks(masks, targets.masks, targets.classes, critic)
+    number, n = noise_number(subset, run), stage.config.images
+    rows = (number * n + np.arange(n)) % len(targets)
+    chosen: Targets = lambda attempts: targets.masks[rows[[i for _, i in attempts]]]  # noqa: E731
+    engine = _engine(stage, critic, chosen, [denoiser, guide, masks], number, pool, batch)
+    images = engine.candidates([(0, i) for i in range(n)])
+    keys = [f"{i:05d}-{targets.keys[row]}" for i, row in enumerate(rows)]
+    write_masked_shard(out, MaskedImages(images, targets.masks[rows], keys, targets.classes))
+
+
+def check_masks(path: Path, masks: np.ndarray, classes: tuple[str, ...], guide: Guide) -> None:
+    """Raise UserError unless label maps (N, H, W) are of the guide's size and classes."""
+    _, height, width = guide.meta["image_shape"]
+    if masks.shape[1:] != (height, width):
+        got = f"{masks.shape[1]}x{masks.shape[2]}"
+        raise UserError(f"{path}: masks of {got} pixels; the denoiser's images have {height}x{width}: resize them")
+    known = len(guide.classes)
+    if odd := sorted({int(c) for c in np.unique(masks)} - {IGNORE, *range(known)}):
+        raise UserError(f"{path}: class {odd[0]} in a mask; the guide knows 0..{known - 1}, and {IGNORE} for any")
+    if classes and classes != guide.classes:
+        theirs, ours = (", ".join(names[:3]) for names in (classes, guide.classes))
+        raise UserError(f"{path}: classes {theirs}, ...; the guide was trained on {ours}, ...")
+
+
+def _engine(
+    stage: Stage[GuidedShard], guide: Guide, targets: Targets, inputs: Sequence[Path], number: int, pool: Path,
+    batch: int | None,
+) -> Engine:  # fmt: skip
+    denoiser, cfg = guide.denoiser, stage.config
+    denoiser.net.gradient_checkpointing = denoiser.image_shape[-1] >= CHECKPOINTED
+
+    def draw_guided(attempts: Sequence[Attempt]) -> np.ndarray:
+        seeds = [image_seed(stage.seed, label, number, attempt) for label, attempt in attempts]
+        y = torch.as_tensor(targets(attempts)).long().to(denoiser.device)
+        eps = guided(denoiser.eps, denoiser.schedule, lambda x0: guide.log_likelihood(x0, y), cfg.scale)
+        return draw(denoiser, seeds, cfg.sampling, eps)
+
+    # what does not steer does not name its candidates: unguided sampling and its rejection share them
+    digests = [sha256(path) for path in (inputs if cfg.scale else inputs[:1])]
+    key = fingerprint(cfg.sampling.model_dump_json(), str(cfg.scale), str(stage.seed), *digests)
+    _, height, width = denoiser.image_shape
+    at_once = batch or max(1, PIXELS // (height * width))
+    return Engine(draw_guided, Pool(pool, key, number), at_once, cfg.sampling.steps)

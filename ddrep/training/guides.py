@@ -1,0 +1,86 @@
+"""Train a guide on a few examples (paper, 5.1 and 5.2); DDIM-I's the same way on pixels."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddrep.config import Guide as Settings
+from ddrep.config import GuideTraining, Stage
+from ddrep.data.batches import batch_indices, to_unit
+from ddrep.data.masks import IGNORE, read_masked_shards
+from ddrep.data.shards import read_shards
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.features import block_numbers
+from ddrep.device import pick_device
+from ddrep.errors import UserError
+from ddrep.files import sha256
+from ddrep.guides import Guide, build
+from ddrep.training.loop import LoopConfig, train
+
+log = logging.getLogger("ddrep")
+
+
+def run(stage: Stage[Settings], of: str, denoiser: Path, examples: Path, run_seed: int, out: Path) -> None:
+    """Train a guide of an "attribute" or a "mask" on a shard of examples, and write it. Raises UserError.
+
+    With taps it reads denoiser features, without them pixels.
+    """
+    device = pick_device()
+    model = Denoiser.load(denoiser, device)
+    images, y, classes = _examples(of, examples)
+    c, h, w = model.image_shape
+    if images.shape[1:] != (h, w, c):
+        raise UserError(f"{examples}: images are {images.shape[1:]}; {denoiser} expects {(h, w, c)}")
+    taps = stage.config.taps
+    if taps:
+        block_numbers(model.net, taps.blocks)
+    meta: dict[str, Any] = {
+        "of": of,
+        "reads": "features" if taps else "pixels",
+        "taps": taps.model_dump(mode="json") if taps else None,
+        "hidden": stage.config.training.hidden,
+        "classes": list(classes),
+        "image_shape": [c, h, w],
+        "denoiser_sha256": sha256(denoiser),
+    }
+    guide = fit(model, meta, to_unit(images), y, stage.config.training, seed=stage.seed + run_seed)
+    guide.save(out)
+
+
+def _examples(of: str, path: Path) -> tuple[Any, Tensor, tuple[str, ...]]:
+    """Images, targets int64 (N,) or (N, H, W), and names of the classes."""
+    if of == "mask":
+        masked = read_masked_shards([path])
+        return masked.images, torch.as_tensor(masked.masks).long(), masked.classes
+    labelled = read_shards([path])
+    return labelled.images, torch.as_tensor(labelled.labels), labelled.classes
+
+
+def fit(denoiser: Denoiser, meta: dict[str, Any], x0: Tensor, y: Tensor, cfg: GuideTraining, *, seed: int) -> Guide:
+    """A trained guide. x0 (N, C, H, W) in [-1, 1]; what the network reads of them is read once. `meta` as Guide's,
+    channels apart."""
+    torch.manual_seed(seed)
+    reader = Guide(nn.Sequential(), meta, denoiser)
+    with torch.no_grad():
+        inputs = torch.cat([reader.inputs(part.to(denoiser.device)).cpu() for part in x0.split(50)])
+    meta = {**meta, "channels": inputs.shape[1]}
+    net = build(meta).to(denoiser.device)
+    optimizer = torch.optim.Adam(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+
+    def loss_at(step: int) -> Tensor:
+        rows = batch_indices(len(y), cfg.batch, step, seed)
+        logits = net(inputs[rows].to(denoiser.device))
+        return F.cross_entropy(logits, y[rows].to(denoiser.device), ignore_index=IGNORE)
+
+    train(net.train(), optimizer, loss_at, LoopConfig(steps=cfg.steps, seed=seed, log_every=25))
+    net.eval().requires_grad_(False)
+    with torch.no_grad():
+        guess = torch.cat([net(part.to(denoiser.device)).argmax(1).cpu() for part in inputs.split(50)])
+    log.info("%.1f%% of the examples are told right", 100 * (guess == y)[y != IGNORE].double().mean())
+    return Guide(net, meta, denoiser)

@@ -1,0 +1,89 @@
+"""Scores of guided images on real ones, where the right answer is known; the guides on estimates of clean images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ddrep.config import AttributeImages, AttributeScores, MaskData, Robustness, Stage
+from ddrep.data.attributes import attribute_images
+from ddrep.data.datasets import masked
+from ddrep.data.embedded import FOLDER
+from ddrep.data.masks import MaskedImages, write_masked_shard
+from ddrep.data.shards import LabelledImages, write_shard
+from ddrep.denoiser.denoiser import Denoiser
+from ddrep.errors import UserError
+from ddrep.evaluation.robustness import run, x0_hat
+from ddrep.evaluation.scores import Cell, read_features, score_attribute, score_masks
+from ddrep.guides import Guide
+from tests.training.test_guides import train
+
+EVALUATOR, SEGMENTER = FOLDER / "evaluator.safetensors", FOLDER / "segmenter.safetensors"
+HAVING = ("Sandal", "Sneaker", "Ankle boot")
+CELL = Cell("ours", 10, 0, 1)
+
+
+def test_real_images_show_their_attribute_and_exchanged_ones_do_not(tmp_path: Path) -> None:
+    images = attribute_images(AttributeImages(attribute="footwear", having=HAVING), "test", 0, 0, 0)
+    stage = Stage[AttributeScores](config=AttributeScores(attribute="footwear", having=HAVING))
+    shares = []
+    for exchanged in (False, True):
+        labels = 1 - images.labels[:200] if exchanged else images.labels[:200]
+        shard = tmp_path / "0.tar"
+        write_shard(shard, LabelledImages(images.images[:200], labels, images.keys[:200], images.classes))
+        pd.DataFrame({"class": [0, 1, 1, 1]}).to_parquet(tmp_path / "0.parquet")
+        score_attribute(stage, shard, EVALUATOR, None, CELL, tmp_path / "row", tmp_path / "f.npz")
+        rows = pd.read_parquet(tmp_path / "row").set_index("present")
+        shares.append(rows["share"].to_dict())
+        assert rows["n"].sum() == 200 and rows["attempts"].to_dict() == {True: 3, False: 1}
+    assert min(shares[0].values()) > 98
+    assert shares[1] == pytest.approx({key: 100 - shares[0][not key] for key in (True, False)})
+    metric, features, labels = read_features(tmp_path / "f.npz")
+    assert (
+        metric == "FD-fashion-cnn" and features.shape == (200, 96) and labels.sum() == (1 - images.labels[:200]).sum()
+    )
+
+
+def test_real_images_agree_with_their_masks_and_shuffled_ones_do_not(tmp_path: Path) -> None:
+    real = masked(MaskData(), "test", 0)
+    scores = []
+    for shift in (0, 1):
+        masks = np.roll(real.masks[:100], shift, axis=0)  # the classes take turns
+        write_masked_shard(tmp_path / "0.tar", MaskedImages(real.images[:100], masks, real.keys[:100], real.classes))
+        score_masks(tmp_path / "0.tar", SEGMENTER, EVALUATOR, None, CELL, tmp_path / "row", tmp_path / "f.npz")
+        scores.append(pd.read_parquet(tmp_path / "row")["miou"].item())
+    assert scores[0] > 0.75 and scores[1] < 0.25
+
+
+def test_an_evaluator_without_the_class_is_named(tmp_path: Path) -> None:
+    stage = Stage[AttributeScores](config=AttributeScores(attribute="hats", having=("Hat",)))
+    images = attribute_images(AttributeImages(attribute="footwear", having=HAVING), "validation", 0, 0, 0)
+    write_shard(tmp_path / "0.tar", images)
+    with pytest.raises(UserError, match=r"evaluator.safetensors: knows no class Hat; it has T-shirt"):
+        score_attribute(stage, tmp_path / "0.tar", EVALUATOR, None, CELL, tmp_path / "row", tmp_path / "f.npz")
+    assert not (tmp_path / "row").exists() and not (tmp_path / "f.npz").exists()
+
+
+def test_estimates_are_the_image_itself_without_noise_and_worse_with_more() -> None:
+    denoiser = Denoiser.load(FOLDER / "denoiser.safetensors")
+    x0 = torch.as_tensor(masked(MaskData(), "test", 0).images[:20]).movedim(-1, 1).float() / 127.5 - 1
+    errors = [(x0_hat(denoiser, x0, t, seed=0) - x0).square().mean().item() for t in (0, 300, 700)]
+    assert errors[0] < 0.01 < errors[1] < errors[2]
+
+
+def test_robustness_has_a_row_for_each_guide_and_timestep(tmp_path: Path) -> None:
+    path = train(tmp_path, "attribute", None, steps=100, batch=60, hidden=32)
+    test = attribute_images(AttributeImages(attribute="footwear", having=HAVING), "test", 0, 0, 0)
+    write_shard(tmp_path / "test.tar", test)
+    stage = Stage[Robustness](config=Robustness(timesteps=(0, 900), images=150))
+    inputs = "footwear", FOLDER / "denoiser.safetensors", [path], tmp_path / "test.tar"
+    run(stage, *inputs, 0, 1, tmp_path / "rows.parquet")
+    rows = pd.read_parquet(tmp_path / "rows.parquet").set_index("t")
+    assert rows["reads"].tolist() == ["pixels"] * 2 and rows["n"].tolist() == [150] * 2
+    clean = Guide.load(path, FOLDER / "denoiser.safetensors", torch.device("cpu")).probabilities(test.images[:150])
+    assert rows["accuracy"][0] == pytest.approx(100 * (clean.argmax(1) == test.labels[:150]).mean(), abs=1.5)
+    assert rows["accuracy"][900] < rows["accuracy"][0]

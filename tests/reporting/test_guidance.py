@@ -1,0 +1,101 @@
+"""Tables 1 and 2 from score files and features whose distances are known in closed form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ddrep.config import Figures, Stage
+from ddrep.data.masks import MaskedImages, write_masked_shard
+from ddrep.errors import UserError
+from ddrep.evaluation.scores import save_features
+from ddrep.reporting import guidance, guidance_figures
+
+SHIFT = {"unguided": 3.0, "ours": 1.0}
+"""How far a method's features are from the real ones: the Fréchet distance of two sets that differ by a shift alone is
+its square."""
+
+
+def files(folder: Path, n: int = 400, runs: int = 3) -> tuple[list[Path], list[Path]]:
+    """Scores and features of one attribute, two methods and `runs` subsets, n images of each target in all."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=(n, 4))
+    labels = np.repeat([0, 1], n)
+    real = folder / "attributes/footwear/test.npz"
+    save_features(real, "FD-x", np.concatenate([base + 50, base]), labels)
+    rows = []
+    for subset in range(runs):
+        for method, shift in SHIFT.items():
+            path = folder / f"subset{subset}/attributes/footwear/0/{method}/20.score.parquet"
+            path.parent.mkdir(parents=True)
+            part = base[subset::runs] + shift * np.array([1, 0, 0, 0])
+            both = np.concatenate([part + 50, part])
+            save_features(path.with_name("20.npz"), "FD-x", both, np.repeat([0, 1], len(part)))
+            row = {"attribute": "footwear", "method": method, "steps": 20, "subset": subset, "seed": 0, "n": len(part)}
+            row |= {"share": 10.0 * subset + (40 if method == "ours" else 0), "attempts": 2 * len(part)}
+            pd.DataFrame([{**row, "present": present} for present in (True, False)]).to_parquet(path)
+            rows.append(path)
+    return rows, [real]
+
+
+def made(tmp_path: Path, minimum: int = 300) -> tuple[pd.DataFrame, str]:
+    outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
+    guidance.run(1, *files(tmp_path), minimum, 0, *outputs)
+    assert len(pd.read_parquet(outputs[0])) == 12
+    return pd.read_parquet(outputs[1]), outputs[2].read_text()
+
+
+def test_table_1_means_spreads_and_distances_of_all_runs_together(tmp_path: Path) -> None:
+    cells, text = made(tmp_path)
+    assert cells["present"].tolist() == [True, True, False, False]
+    assert cells["method"].tolist() == ["unguided", "ours"] * 2
+    assert cells["share"].tolist() == [10, 50] * 2
+    assert cells["std"].to_numpy() == pytest.approx(10)
+    assert cells["distance"].to_numpy() == pytest.approx([9.0, 1.0] * 2, rel=1e-5)
+    assert (cells["distance_n"] == 400).all() and (cells["attempts_per_image"] == 2).all()
+    assert (cells["floor"] > 0).all() and (cells["floor"] < 0.5).all()
+    assert "FD-x" in text and "50.0 ± 10.0" in text and "DiffAE" in text and "not footwear" in text
+
+
+def test_too_few_images_give_no_distance_and_say_so(tmp_path: Path) -> None:
+    cells, text = made(tmp_path, minimum=1000)
+    assert cells["distance"].isna().all()
+    assert "No FD-x: it wants 1,000 images of each set, and at most 400 are here." in " ".join(text.split())
+
+
+def test_the_papers_classes_stand_beside_the_overlays() -> None:
+    assert guidance.paper_fid("male", False, "ours") == 9.94
+    assert guidance.paper_fid("blond", True, "ddim-i") == 29.09
+    assert np.isnan(guidance.paper_fid("footwear", True, "ours"))
+
+
+def test_features_of_another_kind_are_refused(tmp_path: Path) -> None:
+    rows, real = files(tmp_path)
+    save_features(real[0], "FID", np.zeros((800, 4)), np.repeat([0, 1], 400))
+    outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
+    with pytest.raises(UserError, match=r"20.npz: features for FD-x, the real images' are for FID; make them anew"):
+        guidance.run(1, rows, real, 300, 0, *outputs)
+    assert not any(path.exists() for path in outputs)
+
+
+def test_figure_2_has_a_row_for_the_targets_and_each_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    masks = (np.arange(5)[:, None, None] % 3 * np.ones((1, 6, 6))).astype(np.uint8)
+    shards = []
+    for name in ("ours/10.tar", "ddim-i/10.tar"):
+        images = rng.integers(0, 256, (5, 6, 6, 1), np.uint8)
+        write_masked_shard(tmp_path / name, MaskedImages(images, masks, list("abcde"), ("bg", "x", "y")))
+        shards.append(images)
+    seen = []
+    monkeypatch.setattr(guidance_figures, "tile_grid", lambda *given: seen.append(given))
+    monkeypatch.setattr(guidance_figures, "save", lambda figure, out: None)
+    paths = [tmp_path / "ours/10.tar", tmp_path / "ddim-i/10.tar"]
+    stage = Stage[Figures](config=Figures(figure2_images=3))
+    guidance_figures.figure2(stage, paths, tmp_path / "figure2.png")
+    names, rows, columns, *_ = seen[0]
+    assert names == ["target", "ours, 10 steps", "ddim-i, 10 steps"] and columns == 3
+    np.testing.assert_array_equal(rows[1][1], shards[0][1])
+    assert rows[0][0].shape == (6, 6, 3) and (rows[0][0] == 0).all() and rows[0][2].any()

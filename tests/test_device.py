@@ -1,0 +1,198 @@
+"""Real processes that claim stand-in GPUs: names in CUDA_VISIBLE_DEVICES, or a count, with no hardware behind them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddrep import gpus
+from ddrep.errors import UserError
+
+CODE = """
+import os
+import sys
+from pathlib import Path
+from ddrep import gpus
+for line in sys.stdin:
+    gpus.claim({wanted}, lambda: 4, Path({folder!r}))
+    print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+"""
+
+
+@dataclass
+class Job:
+    """A process that claims GPUs when it is told to."""
+
+    process: subprocess.Popen[str]
+
+    def ask(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.write("claim\n")
+        self.process.stdin.flush()
+
+    def said(self) -> str:
+        """What it holds; waits for it."""
+        assert self.process.stdout
+        return self.process.stdout.readline().strip()
+
+    def claimed(self) -> str:
+        self.ask()
+        return self.said()
+
+    def waits(self) -> bool:
+        """Whether it says nothing for a while."""
+        return self not in has_said([self], 3 * gpus.POLL)
+
+    def end(self) -> None:
+        assert self.process.stdin
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.wait()
+
+
+def has_said(jobs: list[Job], seconds: float = 60) -> list[Job]:
+    ready, _, _ = select.select([job.process.stdout for job in jobs], [], [], seconds)
+    return [job for job in jobs if job.process.stdout in ready]
+
+
+Start = Callable[..., Job]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    for name in (gpus.VISIBLE, gpus.CLAIMED):
+        monkeypatch.delenv(name, raising=False)
+    jobs: list[Job] = []
+
+    def start(wanted: int = 1, **env: str) -> Job:
+        command = [sys.executable, "-c", CODE.format(wanted=wanted, folder=str(tmp_path))]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        jobs.append(Job(subprocess.Popen(command, env={**os.environ, **env}, **pipes)))
+        return jobs[-1]
+
+    yield start
+    for job in jobs:
+        job.process.kill()
+        job.end()
+
+
+def test_four_jobs_hold_four_devices_and_a_killed_one_frees_its_own(start: Start) -> None:
+    jobs = [start() for _ in range(4)]
+    for job in jobs:
+        job.ask()
+    held = {job.said(): job for job in jobs}
+    assert set(held) == {"0", "1", "2", "3"}
+    fifth = start()
+    fifth.ask()
+    assert fifth.waits()
+    held["2"].process.send_signal(signal.SIGKILL)
+    assert fifth.said() == "2"
+
+
+def test_a_job_keeps_its_device_till_it_ends(start: Start) -> None:
+    first, second = start(CUDA_VISIBLE_DEVICES="0,1"), start(CUDA_VISIBLE_DEVICES="0,1")
+    assert (first.claimed(), second.claimed(), first.claimed()) == ("0", "1", "0")
+    first.end()
+    assert start(CUDA_VISIBLE_DEVICES="0,1").claimed() == "0"
+
+
+def test_jobs_that_want_several_do_not_wait_for_each_other(start: Start) -> None:
+    """3 of 4 and 2 of 4 at once: each would hold some and lack some for ever, if both took what is free."""
+    waiting = [start(wanted) for wanted in (3, 2, 1, 3, 2, 1)]
+    for job in waiting:
+        job.ask()
+    while waiting:
+        ready = has_said(waiting)
+        assert ready, f"{len(waiting)} jobs wait for each other"
+        waiting.remove(ready[0])
+        ready[0].end()
+
+
+def test_a_job_that_wants_many_is_not_overtaken(start: Start) -> None:
+    small, large, late = start(1), start(4), start(1)
+    assert small.claimed() == "0"
+    large.ask()
+    assert large.waits()
+    late.ask()
+    assert late.waits()
+    small.end()
+    assert large.said() == "0,1,2,3"
+    large.end()
+    assert late.said() == "0"
+
+
+GIVEN = {
+    "one, by a scheduler or the user": (1, "3", "3"),
+    "as many as wanted": (2, "GPU-ab,GPU-cd", "GPU-ab,GPU-cd"),
+    "none": (1, "", ""),
+    "more than wanted": (1, "5, 7", "5"),
+    "several of more": (2, "5,6,7", "5,6"),
+    "parts of a GPU": (1, "MIG-GPU-ab/1/0,MIG-GPU-ab/2/0", "MIG-GPU-ab/1/0"),
+}
+
+
+@pytest.mark.parametrize("wanted, listed, visible", GIVEN.values(), ids=GIVEN.keys())
+def test_a_list_that_is_there(start: Start, wanted: int, listed: str, visible: str) -> None:
+    assert start(wanted, CUDA_VISIBLE_DEVICES=listed).claimed() == visible
+
+
+def test_given_devices_are_not_locked(start: Start, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert start(CUDA_VISIBLE_DEVICES="0").claimed() == "0"
+    assert not list(tmp_path.iterdir())
+    assert start().claimed() == "0"
+
+
+def test_fewer_devices_than_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(gpus.CLAIMED, raising=False)
+    monkeypatch.setenv(gpus.VISIBLE, "0,1")
+    with pytest.raises(UserError, match=r"4 GPUs wanted, but there are 2 \(0, 1\)"):
+        gpus.claim(4, lambda: 0, tmp_path)
+
+
+def test_the_folder_is_the_users_and_in_slurm_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    folder = gpus.lock_folder()
+    assert folder.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setenv("TMPDIR", "/elsewhere")
+    assert gpus.lock_folder() == folder
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    assert gpus.lock_folder() != folder
+    gpus.lock_folder().rmdir()
+    monkeypatch.setattr(os, "getuid", lambda: 987654)
+    with pytest.raises(UserError, match="belongs to another user"):
+        gpus.lock_folder()
+    monkeypatch.undo()
+    Path("/tmp/ddrep-gpus-987654-12").rmdir()
+
+
+CHILD = "from ddrep import gpus; gpus.claim(1, lambda: 4); import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"
+PARENT = f"""
+import os, subprocess, sys, torch
+from ddrep.device import pick_device
+pick_device()
+assert not torch.cuda.is_initialized()
+pick_device()
+print(os.environ["CUDA_VISIBLE_DEVICES"], flush=True)
+subprocess.run([sys.executable, "-c", {CHILD!r}], check=True, timeout=60)
+"""
+
+
+def test_a_process_keeps_its_device_and_shares_it_with_those_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f"stand-in-{os.getpid()}-{i}" for i in range(2)]
+    monkeypatch.delenv(gpus.CLAIMED, raising=False)
+    monkeypatch.setenv(gpus.VISIBLE, ",".join(names))
+    done = subprocess.run([sys.executable, "-c", PARENT], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [names[0]] * 2
+    for name in names:
+        (gpus.lock_folder() / name).unlink(missing_ok=True)

@@ -1,0 +1,20 @@
+# What the experiment will make and cost. Without an output, so that it is said whenever it is asked for.
+rule plan:
+    log:
+        f"results/{NAME}/logs/plan.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    threads: WAITED_FOR
+    resources:
+        gpu=1,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=lambda wildcards, attempt: 20 * attempt,
+    params:
+        experiment=lambda _: EXPERIMENT.model_dump_json(),
+        cores=workflow.cores or 1,
+    message:
+        "What {NAME} will cost"
+    shell:
+        "ddrep plan --configfile <(printf %s {params.experiment:q}) --cores {params.cores}"
+        " --threads {threads} --log {log:q}"
