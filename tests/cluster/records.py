@@ -10,7 +10,7 @@ from pathlib import Path
 
 DEVICES = Path("/var/lib/ddrep-cluster/gpus.log")
 """Written by the cluster's Prolog, before each job: JOB NODE DEVICES."""
-FIELDS = "JobIDRaw,State,Start,End,NodeList,Timelimit,AllocTRES,Comment,TotalCPU"
+FIELDS = "JobIDRaw,State,Start,End,NodeList,Timelimit,AllocTRES,Comment"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,6 @@ class Record:
     gpus: int
     devices: tuple[str, ...]
     rule: str
-    cpu: str
 
 
 def records(name: str) -> list[Record]:
@@ -40,13 +39,13 @@ def records(name: str) -> list[Record]:
 
 
 def _record(cells: list[str], devices: dict[str, str]) -> Record:
-    job, state, start, end, node, limit, tres, comment, cpu = cells
+    job, state, start, end, node, limit, tres, comment = cells
     gpus = re.search(r"gres/gpu=(\d+)", tres)
     given = tuple(device for device in devices.get(job, "").split(",") if device)
     times = datetime.fromisoformat(start), datetime.fromisoformat(end)
     rule = re.sub("^rule_|^group_|_wildcards_.*", "", comment)
-    # "CANCELLED by 0"
-    return Record(job, state.split()[0], *times, node, limit, int(gpus[1]) if gpus else 0, given, rule, cpu)
+    # The state of a cancelled job is "CANCELLED by 0".
+    return Record(job, state.split()[0], *times, node, limit, int(gpus[1]) if gpus else 0, given, rule)
 
 
 def most_at_once(jobs: list[Record]) -> int:

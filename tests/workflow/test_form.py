@@ -28,6 +28,7 @@ CALLS = {
     "default": "--cores 8 --resources gpu=4",
     "target first": "all --cores 8 --resources gpu=4",
     "profile": "--workflow-profile workflow/profiles/local",
+    "cluster": "--workflow-profile workflow/profiles/slurm",
 }
 
 
