@@ -128,7 +128,7 @@ def test_a_job_that_wants_many_is_not_overtaken(start: Start) -> None:
     small.end()
     assert large.said() == "0,1,2,3"
     large.end()
-    assert late.said() == "0"
+    assert late.said() in {"0", "1", "2", "3"}, "whichever the kernel lets go of first"
 
 
 GIVEN = {

@@ -8,7 +8,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,18 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.planning.draws import Seen, attempts, draws_of, read_verdicts
+from ddrep.planning.plan import Plan, Row
 from ddrep.planning.report import elapsed
 from ddrep.planning.sizes import Sizes, denoiser_of, sizes_of
-from ddrep.planning.speed import Speeds, Trial, _per_image
-from ddrep.planning.stages import DENOISER, ENCODER, Plan, Row, rows
+from ddrep.planning.speed import Speeds, _per_image
+from ddrep.planning.stages import rows
+from ddrep.planning.trials import Trial
 from ddrep.runs import all_runs
 from ddrep.sampling import synthesis
 from ddrep.sampling.sampler import sample
 from ddrep.training import classifier, finetune
 from ddrep.training import heads as training
+from tests.meter import Counts, Meter, passes, spread
 from tests.overlays import overlays
 
 REPO = Path(__file__).resolve().parents[1]
@@ -56,43 +58,6 @@ SMALL = {
         {**BLOCK, "sources": ["real-equal-steps", "ours"], "scales": [2]},
     ],
 }  # fmt: skip
-Counts = dict[str, int]
-
-
-class Meter:
-    """Counts images on their way into networks."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch):
-        self.counts: Counter[str] = Counter()
-        for name in ("encode", "decode"):
-            monkeypatch.setattr(UNet, name, self.counting(name, getattr(UNet, name)))
-        build, fit = heads.build, classifier.fit_to_size
-        for module in (heads, training):
-            monkeypatch.setattr(module, "build", lambda meta: self.watched(build(meta)))
-        # behind fit_to_size, which looks at the network's sizes with images of its own
-        monkeypatch.setattr(classifier, "fit_to_size", lambda *args: self.watched(fit(*args)))
-
-    def counting(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def counted(net: UNet, x: torch.Tensor, *rest: Any, **more: Any) -> Any:
-            self.counts[name] += len(x)
-            return method(net, x, *rest, **more)
-
-        return counted
-
-    def watched(self, net: Any) -> Any:
-        net.register_forward_pre_hook(lambda _, inputs: self.counts.update(classifiers=len(inputs[0])))
-        return net
-
-    def of(self, stage: Callable[[], Any]) -> Counts:
-        """Passes that a stage makes."""
-        self.counts.clear()
-        stage()
-        whole = self.counts["decode"]
-        return {DENOISER: whole, ENCODER: self.counts["encode"] - whole, "classifiers": self.counts["classifiers"]}
-
-
-def passes(row: Row) -> Counts:
-    return {DENOISER: row.passes(DENOISER), ENCODER: row.passes(ENCODER), "classifiers": row.passes()}
 
 
 def small() -> Experiment:
@@ -135,6 +100,13 @@ def run_stages(meter: Meter, e: Experiment, results: Path) -> dict[tuple[str, st
 
         return make
 
+    def spread_judges() -> None:
+        images = sample(Denoiser.load(tuned), range(100), e.sampling, [i % 10 for i in range(100)])
+        for path in (ours, pixels):
+            judge = heads.Judge.load(path, base, torch.device("cpu"))
+            spread(judge, images)
+            judge.save(path)
+
     shard = stage(shard_of("pixel-rejection", e))
     outs = subset / "finetuned.png", subset / "finetuned.parquet"
     jobs: dict[tuple[str, str], Callable[[], Any]] = {
@@ -142,7 +114,7 @@ def run_stages(meter: Meter, e: Experiment, results: Path) -> dict[tuple[str, st
         ("features", ""): lambda: training.extract(stage(e.features), base, real, features),
         ("rejection", ""): lambda: training.run_features(stage(e.rejection), features, real, ours, subset / "a.json"),
         ("pixel_rejection", ""): lambda: training.run_pixels(stage(e.pixel_rejection), real, pixels, subset / "b.json"),
-        ("", ""): lambda: [spread(path, e, tuned) for path in (ours, pixels)],
+        ("", ""): spread_judges,
         ("synthesis", "improved-ddpm"): shards("improved-ddpm", 1),
         ("synthesis", "classifier-free"): shards("classifier-free", 1),
         ("pixel_threshold", ""): lambda: synthesis.match_threshold(
@@ -154,20 +126,6 @@ def run_stages(meter: Meter, e: Experiment, results: Path) -> dict[tuple[str, st
         ("classifier_on_synthetic_alone", "resnet18"): classify(False),
     }
     return {name: count for name, job in jobs.items() for count in [meter.of(job)] if any(name)}
-
-
-def spread(path: Path, e: Experiment, tuned: Path) -> None:
-    """Make a hardly trained judge opinionated, so that it accepts some images of every class and refuses others."""
-    judge = heads.Judge.load(path, e.denoiser.file.path, torch.device("cpu"))
-    last: Any = judge.net[-1]
-    logits: list[torch.Tensor] = []
-    hook = last.register_forward_hook(lambda _, inputs, output: logits.append(output))
-    judge.probabilities(sample(Denoiser.load(tuned), range(100), e.sampling, [i % 10 for i in range(100)]))
-    hook.remove()
-    scale = 2 / torch.cat(logits).std(dim=0)
-    last.bias.sub_(torch.cat(logits).mean(dim=0)).mul_(scale)
-    last.weight.mul_(scale[:, None])
-    judge.save(path)
 
 
 def test_what_is_forecast_is_what_passes_the_networks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ Sources of the same sampling settings share their candidates through the pool; e
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from ddrep.config import SYNTHETIC, Experiment, shard_of
-from ddrep.runs import shard_paths, shards_asked
+from ddrep.runs import GuidedRun, shard_paths, shards_asked, table1_runs
 from ddrep.sampling.synthesis import Tally
 
 ASSUMED = 0.5
@@ -43,12 +43,24 @@ class Seen:
     """The verdicts on the attempts of shards that are there, in order, by class."""
 
     verdicts: dict[Place, dict[int, list[bool]]] = field(default_factory=dict)
+    guided: dict[GuidedRun, dict[int, list[bool]]] = field(default_factory=dict)
+    """Of Table 1's method rejection; class 1 has the attribute."""
 
     def acceptance(self, source: str) -> float | None:
         """Share accepted of all attempts of a source; None where there are none."""
-        every = [v for (_, name, _), by_class in self.verdicts.items() if name == source for v in by_class.values()]
-        attempts = sum(map(len, every))
-        return sum(map(sum, every)) / attempts if attempts else None
+        return _share(
+            v for (_, name, _), by_class in self.verdicts.items() if name == source for v in by_class.values()
+        )
+
+    def guided_acceptance(self, attribute: str | None, *labels: int) -> float | None:
+        """The same of the images that were to have an attribute (1), or not to (0)."""
+        return _share(v[label] for run, v in self.guided.items() if run.attribute == attribute for label in labels)
+
+
+def _share(verdicts: Iterable[list[bool]]) -> float | None:
+    every = list(verdicts)
+    attempts = sum(map(len, every))
+    return sum(map(sum, every)) / attempts if attempts else None
 
 
 def read_verdicts(experiment: Experiment) -> Seen:
@@ -57,10 +69,16 @@ def read_verdicts(experiment: Experiment) -> Seen:
     for (subset, source), scale in shards_asked(experiment).items():
         for index, shard in enumerate(shard_paths(subset, source, scale, per_scale)):
             if (table := results / shard.with_suffix(".parquet")).is_file():
-                rows = pd.read_parquet(table, columns=["class", "accepted"])
-                by_class = {int(str(label)): part.tolist() for label, part in rows.groupby("class")["accepted"]}
-                seen.verdicts[subset, source, index] = by_class
+                seen.verdicts[subset, source, index] = _by_class(table)
+    for run in table1_runs(experiment):
+        if run.method == "rejection" and (table := results / run.shard.with_suffix(".parquet")).is_file():
+            seen.guided[run] = _by_class(table)
     return seen
+
+
+def _by_class(attempts: Path) -> dict[int, list[bool]]:
+    rows = pd.read_parquet(attempts, columns=["class", "accepted"])
+    return {int(str(label)): part.tolist() for label, part in rows.groupby("class")["accepted"]}
 
 
 def draws_of(experiment: Experiment, classes: int, seen: Seen, assumed: float = ASSUMED) -> dict[Place, Draws]:
@@ -88,14 +106,21 @@ def _judged(experiment: Experiment, place: Place, classes: int, seen: Seen, assu
     subset, source, index = place
     cfg = shard_of(source, experiment).synthesis
     quota = cfg.per_class // cfg.shards_per_scale
-    verdicts = seen.verdicts.get(place, {})
-    if len(verdicts) == classes and all(sum(of_class) == quota for of_class in verdicts.values()):
-        return np.array([attempts(verdicts[label], quota, quota * cfg.max_attempts) for label in range(classes)])
+    budget = quota * cfg.max_attempts
+    if (known := counted(seen.verdicts.get(place, {}), classes, quota, budget)) is not None:
+        return known
     if not cfg.threshold:
         return np.full(classes, quota)
     found = seen.acceptance(source)
-    trials = _trials(assumed if found is None else found, quota, quota * cfg.max_attempts)
-    return np.random.default_rng((subset, SYNTHETIC.index(source), index)).choice(trials, size=classes)
+    likely = trials(assumed if found is None else found, quota, budget)
+    return np.random.default_rng((subset, SYNTHETIC.index(source), index)).choice(likely, size=classes)
+
+
+def counted(verdicts: Mapping[int, list[bool]], classes: int, quota: int, budget: int) -> np.ndarray | None:
+    """Attempts at each class (classes,) that led to these verdicts; None where they are of another quota."""
+    if len(verdicts) == classes and all(sum(of_class) == quota for of_class in verdicts.values()):
+        return np.array([attempts(verdicts[label], quota, budget) for label in range(classes)])
+    return None
 
 
 def attempts(verdicts: Iterable[bool], quota: int, budget: int) -> int:
@@ -107,7 +132,7 @@ def attempts(verdicts: Iterable[bool], quota: int, budget: int) -> int:
 
 
 @lru_cache
-def _trials(acceptance: float, quota: int, budget: int) -> np.ndarray:
+def trials(acceptance: float, quota: int, budget: int) -> np.ndarray:
     """Attempts at a class whose candidates are accepted at random, (TRIALS,)."""
     rng = np.random.default_rng(0)
     return np.array([attempts(rng.random(budget) < acceptance, quota, budget) for _ in range(TRIALS)])

@@ -11,21 +11,26 @@ import torch
 
 from ddrep.config import SYNTHETIC, Experiment, shard_of
 from ddrep.planning.draws import ASSUMED, RANGE, read_verdicts
+from ddrep.planning.plan import DENOISER, ENCODER, Plan, Row
 from ddrep.planning.sizes import denoiser_of, sizes_of
 from ddrep.planning.speed import Speeds, measure
-from ddrep.planning.stages import DENOISER, ENCODER, Plan, Row, rows
+from ddrep.planning.stages import rows
 from ddrep.reporting.markdown import grid
 from ddrep.runs import shards_asked
 
 WIDTH = 100
-MEASUREMENT = 7.0
+MEASUREMENT = 5.0
 """Seconds."""
 EXPLANATION = (
-    "Images: accepted ones. Denoiser, encoder (its first part, for features), classifiers: images passed through these "
-    "networks, once each; that training passes backward as well is in the time alone. Disk: at most, of what stays. "
+    "Images: accepted ones. Denoiser, encoder (the part of it that features need), classifiers (and guides): images "
+    "passed through these networks, once each; passes backward are in the time alone. Disk: at most, of what stays. "
     "Time: of all jobs one after another."
 )
-CHAIN = ("pretrain", "finetune", "pixel_threshold", "synthesis", "classifier")
+CHAINS = (
+    ("pretrain", "finetune", "pixel_threshold", "synthesis", "classifier"),
+    ("pretrain", "attribute_guide", "attribute_shard", "attribute_score"),
+    ("pretrain", "mask_guide", "mask_shard", "mask_score"),
+)
 """Stages that wait for each other, and whose jobs are the longest."""
 
 
@@ -38,8 +43,6 @@ def run(experiment: Experiment, cores: int | None, gpus: int | None, light_start
     cores = cores or len(os.sched_getaffinity(0))
     sizes, remarks = sizes_of(experiment)
     network, more = denoiser_of(experiment, sizes.image)
-    if others := [part for part in experiment.parts if part != "augmentation"]:
-        remarks = [*remarks, f"of Tables 3 and 4 alone; {' and '.join(others)} (parts) are not in this forecast"]
     plan = Plan(experiment, sizes, network, cores, read_verdicts(experiment))
     speeds, slow = measure(plan, startups, MEASUREMENT)
     print(report(plan, speeds, gpus or torch.cuda.device_count(), [*remarks, *more, *slow]))
@@ -77,15 +80,21 @@ def elapsed(plan: Plan, stages: Sequence[Row], speeds: Speeds, gpus: int) -> flo
     seconds = {row: _seconds(row, speeds) for row in stages}
     cores = sum(sum(of) * row.threads for row, of in seconds.items()) / plan.cores
     devices = sum(sum(of) for row, of in seconds.items() if any(row.jobs)) / gpus if gpus else 0.0
-    chain = sum(max((max(of) for row, of in seconds.items() if row.rule == rule), default=0.0) for rule in CHAIN)
-    return max(cores, devices, chain)
+    longest = {row.rule: 0.0 for row in stages}
+    for row, of in seconds.items():
+        longest[row.rule] = max(longest[row.rule], *of, 0.0)
+    return max(cores, devices, *(sum(longest.get(rule, 0.0) for rule in chain) for chain in CHAINS))
 
 
 def _acceptance(plan: Plan) -> str:
     """What the numbers of candidates rest on."""
-    e, results = plan.experiment, f"results/{plan.experiment.experiment}"
-    asked = {source for _, source in shards_asked(e)}
-    shares = {s: plan.seen.acceptance(s) for s in SYNTHETIC if s in asked and shard_of(s, e).synthesis.threshold}
+    e, seen, results = plan.experiment, plan.seen, f"results/{plan.experiment.experiment}"
+    shares: dict[str, float | None] = {}
+    if "attributes" in e.parts and "rejection" in e.table1.methods and e.table1.threshold:
+        shares |= {f"rejection for {name}": seen.guided_acceptance(name, 0, 1) for name in e.attributes.having}
+    if "augmentation" in e.parts:
+        asked = {source for _, source in shards_asked(e)}
+        shares |= {s: seen.acceptance(s) for s in SYNTHETIC if s in asked and shard_of(s, e).synthesis.threshold}
     known = ", ".join(f"{share:.1%} of {source}" for source, share in shares.items() if share is not None)
     guessed = ", ".join(source for source, share in shares.items() if share is None)
     parts = [f"Accepted of the candidates, as seen in {results}: {known}."] if known else []

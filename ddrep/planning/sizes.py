@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddrep.config import Data, Experiment
+from ddrep.config import Data, Experiment, MaskData
 from ddrep.data.datasets import classes_of, files_of, labelled
 from ddrep.data.tars import META, members
 from ddrep.denoiser.denoiser import FORMAT, network_config
@@ -46,24 +46,29 @@ class Sizes:
 
 def sizes_of(experiment: Experiment) -> tuple[Sizes, list[str]]:
     """Sizes, and what is to be remarked on them."""
-    data, made = experiment.data, Path("results", experiment.experiment)
+    data, masks, made = experiment.data, experiment.masks.data, Path("results", experiment.experiment)
+    remarks = _missing("masks.data", masks) if "masks" in experiment.parts else []
+    if experiment.parts == ("masks",):
+        return Sizes(_image(masks)), remarks
     image = _image(data)
     try:
         train, validation, test = _counts(data, experiment.seed, made)
     except UserError as e:
-        return Sizes(image), [f"how many images there are is not known, and what depends on it left out: {e}"]
-    return Sizes(image, train, validation, test), _missing(data)
+        unknown = f"how many images there are is not known, and what depends on it left out: {e}"
+        return Sizes(image), [unknown, *remarks]
+    return Sizes(image, train, validation, test), [*_missing("data", data), *remarks]
 
 
-def _missing(data: Data) -> list[str]:
-    table = getattr(data, data.table)
-    path = getattr(table, "path", None) or getattr(table, "root", None)
-    return [] if path is None or path.exists() else [f"data.{data.table}: {path} is not there yet"]
+def _missing(section: str, data: Data | MaskData) -> list[str]:
+    """Remarks on what is not there; few-shot masks come with another set's for an oracle."""
+    tables = {name: getattr(data, name) for name in (data.table, "celebamask_hq") if getattr(data, name, None)}
+    paths = {name: getattr(table, "path", None) or getattr(table, "root", None) for name, table in tables.items()}
+    return [f"{section}.{name}: {path} is not there yet" for name, path in paths.items() if path and not path.exists()]
 
 
-def _image(data: Data) -> tuple[int, int, int]:
+def _image(data: Data | MaskData) -> tuple[int, int, int]:
     if data.kind == "embedded":
-        height, width, channels = labelled(data, "validation", 0, 0).images.shape[1:]
+        height, width, channels = labelled(Data(), "validation", 0, 0).images.shape[1:]
         return height, width, channels
     table = getattr(data, data.table)
     return table.size, table.size, getattr(table, "channels", 3)

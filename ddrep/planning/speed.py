@@ -9,33 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from ddrep.config import Head
-from ddrep.config.base import Precision
-from ddrep.denoiser.denoiser import Denoiser
-from ddrep.denoiser.features import bottleneck_features
-from ddrep.denoiser.loss import denoising_loss
-from ddrep.denoiser.schedule import Schedule
-from ddrep.denoiser.unet import UNet, UNetConfig
-from ddrep.device import autocast, pick_device
+from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.heads import build
-from ddrep.planning.stages import DENOISER, ENCODER, JUDGE, PIXEL_JUDGE, PRETRAINING, TRAINING, Job, Plan
-from ddrep.runs import all_runs
-from ddrep.training.networks import build_classifier, fit_to_size
+from ddrep.planning.plan import TRAINING, Job, Plan
+from ddrep.planning.trials import Pass, Trial, trials
 
 INFERENCE = 1 / 3
 """Of a training pass: the usual rule that a backward pass costs two forward passes."""
-SAMPLED_AT_ONCE = 250
 LONG, REPEATED = 0.3, 3
 """Seconds of trials that need not be repeated; how often others are."""
-Pass = Callable[[int], None]
-"""Passes a batch of so many images."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +38,6 @@ class Speeds:
         return (self.startup if job else self.light_startup) + work / (threads if self.device.type == "cpu" else 1)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """A network to be measured: how its passes are made, in batches of `smallest` to `batch` images."""
-
-    network: str
-    batch: int
-    make: Callable[[], Pass]
-    smallest: int = 1
-
-
 def measure(plan: Plan, startups: tuple[float, float], seconds: float) -> tuple[Speeds, list[str]]:
     """Speeds, and remarks on what could not be measured; in about `seconds`, but one pass of each network at least.
 
@@ -70,106 +45,18 @@ def measure(plan: Plan, startups: tuple[float, float], seconds: float) -> tuple[
     """
     device, found, remarks = pick_device(), {}, []
     torch.set_num_threads(1)
-    clock, trials = _clock(device), _trials(plan, device)
+    clock, wanted = _clock(device), trials(plan, device)
     ends = clock() + seconds
-    for i, trial in enumerate(trials):
+    for i, trial in enumerate(wanted):
         try:
-            found[trial.network] = _per_image(trial, clock, clock() + (ends - clock()) / (len(trials) - i))
+            found[trial.network] = trial.worth * _per_image(
+                trial, clock, clock() + (ends - clock()) / (len(wanted) - i)
+            )
         except UserError as e:
             remarks.append(f"time of {trial.network} left out: {e}")
     for key in [key for key in found if key.endswith(TRAINING)]:
         found.setdefault(key.removesuffix(TRAINING), INFERENCE * found[key])
     return Speeds(found, *startups, device), remarks
-
-
-def _trials(plan: Plan, device: torch.device) -> list[Trial]:
-    """What the plan's jobs pass images through; the quick ones first, as others take the time that they leave."""
-    e, (height, width, channels) = plan.experiment, plan.sizes.image
-    trials = [_head(PIXEL_JUDGE, e.pixel_rejection, (channels, height, width), plan, device)]
-    if plan.network is not None:
-        channels, *size = plan.bottleneck
-        trials.append(_head(JUDGE, e.rejection, (channels * len(e.features.timesteps), *size), plan, device))
-        trials += _denoiser_trials(plan, Denoiser(_without_weights(plan.network, device), Schedule()))
-    for name in dict.fromkeys(run.architecture for run in all_runs(e)):
-        make = lambda name=name: _classifier(name, plan, device)  # noqa: E731
-        trials.append(Trial(name + TRAINING, e.classifier.batch, make, smallest=16))
-    return trials
-
-
-def _denoiser_trials(plan: Plan, denoiser: Denoiser) -> list[Trial]:
-    e = plan.experiment
-    one_time = e.features.model_copy(update={"timesteps": e.features.timesteps[:1]})
-
-    def noise(n: int) -> tuple[Tensor, Tensor]:
-        x = torch.randn(n, *denoiser.image_shape, device=denoiser.device)
-        return x, torch.zeros(n, dtype=torch.long, device=denoiser.device)
-
-    def forward() -> Pass:
-        return _inference(lambda n: denoiser.eps(*noise(n)))
-
-    def encode() -> Pass:
-        return _inference(lambda n: bottleneck_features(denoiser, noise(n)[0], one_time))
-
-    def train(precision: Precision) -> Callable[[], Pass]:
-        loss = lambda n: denoising_loss(denoiser, *noise(n), noise(n)[0])  # noqa: E731
-        return lambda: _training(denoiser.net, loss, precision)
-
-    trials = [Trial(DENOISER, SAMPLED_AT_ONCE, forward), Trial(ENCODER, SAMPLED_AT_ONCE, encode)]
-    trials.append(Trial(DENOISER + TRAINING, e.finetune.batch, train(e.finetune.precision)))
-    if e.denoiser.kind == "pretrain":
-        cfg = e.denoiser.pretrain
-        trials.append(Trial(DENOISER + PRETRAINING, cfg.batch, train(cfg.precision)))
-    return trials
-
-
-def _head(name: str, cfg: Head, shape: tuple[int, ...], plan: Plan, device: torch.device) -> Trial:
-    meta: dict[str, Any] = {
-        "kind": "pixels" if name == PIXEL_JUDGE else "features",
-        "channels": shape[0],
-        "hidden": cfg.hidden,
-    }
-    meta |= {"num_classes": max(2, plan.sizes.classes), "dropout": cfg.dropout}
-
-    def make() -> Pass:
-        net = build(meta).to(device)
-        return _training(net, lambda n: _cross_entropy(net, torch.randn(n, *shape, device=device)), "fp32")
-
-    return Trial(name + TRAINING, cfg.batch, make, smallest=2)  # for BatchNorm
-
-
-def _classifier(name: str, plan: Plan, device: torch.device) -> Pass:
-    (height, width, channels), cfg = plan.sizes.image, plan.experiment.classifier
-    net = build_classifier(name, cfg.stem, channels, max(2, plan.sizes.classes))
-    net = fit_to_size(net, channels, height, width).to(device)
-    shape = (channels, height, width)
-    return _training(net, lambda n: _cross_entropy(net, torch.randn(n, *shape, device=device)), cfg.precision)
-
-
-def _cross_entropy(net: nn.Module, x: Tensor) -> Tensor:
-    return F.cross_entropy(net(x).float(), torch.zeros(len(x), dtype=torch.long, device=x.device))
-
-
-def _inference(passed: Callable[[int], Tensor]) -> Pass:
-    @torch.inference_mode()
-    def run(batch: int) -> None:
-        passed(batch)
-
-    return run
-
-
-def _training(net: nn.Module, loss: Callable[[int], Tensor], precision: Precision) -> Pass:
-    """Whole steps: forward, backward, and the optimiser."""
-    optimizer = torch.optim.Adam(net.train().parameters(), fused=True)
-    device = next(net.parameters()).device
-
-    def run(batch: int) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        with autocast(precision, device):
-            value = loss(batch)
-        value.backward()
-        optimizer.step()
-
-    return run
 
 
 def _per_image(trial: Trial, clock: Callable[[], float], ends: float) -> float:
@@ -209,14 +96,3 @@ def _clock(device: torch.device) -> Callable[[], float]:
         return time.perf_counter()
 
     return synchronised
-
-
-def _without_weights(cfg: UNetConfig, device: torch.device) -> UNet:
-    """A U-Net of zeros, which takes no time to initialise and computes at the same speed."""
-    with torch.device("meta"):
-        net = UNet(cfg)
-    net.to_empty(device=device)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.zero_()
-    return net

@@ -8,8 +8,9 @@ from collections import Counter
 import pytest
 
 from ddrep.config import Experiment, load
+from ddrep.planning.plan import Plan
 from ddrep.planning.sizes import Sizes
-from ddrep.planning.stages import Plan, rows
+from ddrep.planning.stages import rows
 from tests.overlays import overlays
 from tests.workflow.tree import REPO, Tree
 
@@ -20,10 +21,13 @@ def jobs(experiment: Experiment) -> Counter[str]:
     return Counter({row.rule: 0 for row in planned}) + Counter(row.rule for row in planned for _ in row.jobs)
 
 
-@pytest.mark.parametrize("name", ["demo", "fashion-full", "tiny-imagenet", "tiny-imagenet at 7x"])
+@pytest.mark.parametrize(
+    "name", ["demo", "fashion-full", "tiny-imagenet", "tiny-imagenet at 7x", "celeba-64", "ffhq-256"]
+)
 def test_jobs_are_those_that_snakemake_plans_from_nothing(tree: Tree, name: str) -> None:
-    (tree.path / "imagenet64.safetensors").touch()
-    tree.configure(parts=["augmentation"])
+    for network in ("imagenet64", "celeba64", "ffhq"):
+        (tree.path / f"{network}.safetensors").touch()
+    (tree.path / "weights-inception-2015-12-05-6726825d.pth").touch()
     files = overlays(name, tree.path)
     given = ["--configfile", *map(str, files)] if files else []
     done = tree.snakemake(*given, "--cores", "2", "--dry-run", "--quiet", "rules")
