@@ -73,7 +73,7 @@ VERSIONS = {
     "guided": 1,
     "attribute-scores": 1,
     "robustness": 1,
-    "guidance-tables": 1,
+    "guidance-tables": 2,
     "features": 1,
     "rejection": 1,
     "pixel-rejection": 1,

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ddrep.data.batches import to_unit
 from ddrep.errors import UserError
-from ddrep.files import save_tensors, written_whole
+from ddrep.files import load_tensors, save_tensors, written_whole
 
 WIDEST = 128
 """Most channels of any layer, so most features of an image: a Fréchet distance wants many more images than features."""
@@ -29,14 +28,7 @@ def save(path: Path, kind: str, net: nn.Module, meta: dict[str, Any]) -> None:
 
 def read(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights and `meta` as `save` wrote them. Raises UserError for any other file."""
-    try:
-        with safe_open(path, framework="pt") as f:
-            text = f.metadata() or {}
-            weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as e:
-        raise UserError(f"{path}: not a readable {kind} ({e}); train one with `ddrep {kind}`") from None
-    if text.get("format") != _format(kind):
-        raise UserError(f"{path}: not {_an(kind)}; train one with `ddrep {kind}`")
+    weights, text = load_tensors(path, _format(kind), f"{_an(kind)}; train one with `ddrep {kind}`")
     return weights, json.loads(text[kind])
 
 

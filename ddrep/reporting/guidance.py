@@ -80,7 +80,7 @@ def summarise(table: pd.DataFrame, number: int) -> pd.DataFrame:
             cell["attempts_per_image"] = rows["attempts"].sum() / cell["images"]
             cell["paper_fid"] = paper_fid(cell["attribute"], cell["present"], cell["method"])
         else:
-            cell["paper_miou"], cell["paper_fid"] = paper.TABLE2.get(cell["method"], (math.nan, math.nan))
+            cell["paper_miou"], cell["paper_fid"] = paper_masks(cell["method"], cell["steps"])
         cells.append(cell)
     return pd.DataFrame(cells)
 
@@ -91,10 +91,16 @@ def paper_fid(attribute: str, present: bool, method: str) -> float:
     return paper.TABLE1[name].get(method, math.nan) if name else math.nan
 
 
+def paper_masks(method: str, steps: int) -> tuple[float, float]:
+    """The paper's mIoU and FID of a cell of Table 2; NaN where it has none."""
+    return paper.TABLE2.get(method, (math.nan, math.nan)) if steps == paper.TABLE2_STEPS else (math.nan, math.nan)
+
+
 def _distances(
     cells: pd.DataFrame, number: int, rows: Sequence[Path], real: Sequence[Path], minimum: int, seed: int
 ) -> pd.DataFrame:
-    """For each cell: metric (name), distance, distance_n (images of each set) and floor; NaN below `minimum` images."""
+    """For each cell: metric (name), distance, distance_n (images of each set), floor and its standard deviation
+    floor_std over splits of the real images; NaN below `minimum` images."""
     references = {path.parent.name if number == 1 else None: read_features(path) for path in real}
     found = []
     for cell in cells.to_dict("records"):
@@ -104,11 +110,12 @@ def _distances(
         drawn = _drawn(cell, rows, metric, target)
         n = min(len(theirs), len(drawn))
         row = {name: cell[name] for name in KEYS[number]} | {"metric": metric, "distance": math.nan}
-        row |= {"distance_n": n, "floor": math.nan, "minimum": minimum}
+        row |= {"distance_n": n, "floor": math.nan, "floor_std": math.nan, "minimum": minimum}
         if n >= minimum and theirs.shape[1]:
             row["distance"] = frechet_distance(theirs, drawn, seed, minimum).value
             if len(theirs) // 2 > theirs.shape[1]:
-                row["floor"] = floor(theirs, n, seed).value
+                known = floor(theirs, n, seed)
+                row["floor"], row["floor_std"] = known.value, known.spread
         found.append(row)
     return pd.DataFrame(found)
 
@@ -144,6 +151,8 @@ def markdown(cells: pd.DataFrame, number: int) -> str:
         "one run a cell" if cells["runs"].max() == 1 else f"mean ± standard deviation over {cells['runs'].max()} runs"
     )
     notes = [f"{EXPLAINED[number]} {runs[0].upper()}{runs[1:]}.", _about_distances(cells, metric)]
+    if cells[["paper_fid"]].notna().any(axis=None):
+        notes.append("The paper's figures are of its own images and networks, as said below.")
     parts = [f"# {TITLES[number]}", *map(wrapped, notes), _measured(cells, number, metric), *_reported(number)]
     return "\n\n".join(parts) + "\n"
 
@@ -159,25 +168,34 @@ def _about_distances(cells: pd.DataFrame, metric: str) -> str:
     counts = f"{cells['distance_n'].min():,} to {cells['distance_n'].max():,}"
     return (
         f"{metric}: Fréchet distance to the real test images, at equal numbers ({counts}) of each; floor: the "
-        "distance of real images to real images at that number. Lower is better."
+        "distance of real images to real images at that number, ± its standard deviation over random halves of the "
+        "real images, which says what a difference is worth. Lower is better."
     )
 
 
 def _measured(cells: pd.DataFrame, number: int, metric: str) -> str:
-    distances = cells["distance"].notna().any()
-    titles = (["Attribute"] if number == 1 else []) + ["Method", "Steps", "Share" if number == 1 else "mIoU"]
-    titles += ["Attempts"] if number == 1 else []
-    titles += [metric, "Floor"] if distances else []
-    lines = []
-    for cell in cells.to_dict("records"):
-        name = [("" if cell["present"] else "not ") + cell["attribute"]] if number == 1 else []
-        spread = cell["std"]
-        digits = 1 if number == 1 else 3
-        value = shown(cell[MEASURE[number]], digits) + ("" if math.isnan(spread) else f" ± {spread:.{digits}f}")
-        line = [*name, cell["method"], str(cell["steps"]), value]
-        line += [f"{cell['attempts_per_image']:.1f}"] if number == 1 else []
-        lines.append(line + ([shown(cell["distance"], 2), shown(cell["floor"], 2)] if distances else []))
-    return grid(titles, lines, 2 if number == 1 else 1)
+    digits = {1: 1, 2: 3}[number]
+    columns: dict[str, list[str]] = {}
+    if number == 1:
+        named = zip(cells["attribute"], cells["present"], strict=True)
+        columns["Attribute"] = [name if present else f"not {name}" for name, present in named]
+    columns |= {"Method": list(cells["method"]), "Steps": [str(steps) for steps in cells["steps"]]}
+    columns[{1: "Share", 2: "mIoU"}[number]] = _spread(cells[MEASURE[number]], cells["std"], digits)
+    if number == 1:
+        columns["Attempts"] = [f"{attempts:.1f}" for attempts in cells["attempts_per_image"]]
+    if cells["distance"].notna().any():
+        columns[metric] = [shown(distance, 2) for distance in cells["distance"]]
+        columns["Floor"] = _spread(cells["floor"], cells["floor_std"], 2)
+    for title, name in (("Paper's mIoU", "paper_miou"), ("Paper's FID", "paper_fid")):
+        if name in cells and cells[name].notna().any():
+            columns[title] = [shown(value, 2) for value in cells[name]]
+    return grid(list(columns), zip(*columns.values(), strict=True), {1: 2, 2: 1}[number])
+
+
+def _spread(values: pd.Series, stds: pd.Series, digits: int) -> list[str]:
+    """`76.1 ± 0.4`, without the second of one run."""
+    pairs = zip(values, stds, strict=True)
+    return [shown(v, digits) + ("" if math.isnan(std) else f" ± {std:.{digits}f}") for v, std in pairs]
 
 
 def _reported(number: int) -> list[str]:

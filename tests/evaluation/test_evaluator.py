@@ -70,7 +70,7 @@ def test_a_file_that_is_no_evaluator_is_named(tmp_path, kind):
         tiny.denoiser().save(path)
     elif kind == "garbage":
         path.write_bytes(b"garbage" * 10)
-    with pytest.raises(UserError, match=rf"{kind}: not an? .*`ddrep evaluator`") as said:
+    with pytest.raises(UserError, match=rf"{kind}: .* expected an evaluator; train one with `ddrep evaluator`") as said:
         Evaluator.load(path)
     assert "\n" not in str(said.value)
 

@@ -57,6 +57,7 @@ def test_table_1_means_spreads_and_distances_of_all_runs_together(tmp_path: Path
     assert cells["distance"].to_numpy() == pytest.approx([9.0, 1.0] * 2, rel=1e-5)
     assert (cells["distance_n"] == 400).all() and (cells["attempts_per_image"] == 2).all()
     assert (cells["floor"] > 0).all() and (cells["floor"] < 0.5).all()
+    assert (cells["floor_std"] > 0).all() and f"{cells['floor'][0]:.2f} ± {cells['floor_std'][0]:.2f}" in text
     assert "FD-x" in text and "50.0 ± 10.0" in text and "DiffAE" in text and "not footwear" in text
 
 
@@ -70,6 +71,18 @@ def test_the_papers_classes_stand_beside_the_overlays() -> None:
     assert guidance.paper_fid("male", False, "ours") == 9.94
     assert guidance.paper_fid("blond", True, "ddim-i") == 29.09
     assert np.isnan(guidance.paper_fid("footwear", True, "ours"))
+    assert guidance.paper_masks("ours", 10) == (0.31, 74.74)
+    assert np.isnan(guidance.paper_masks("ours", 50)).all() and np.isnan(guidance.paper_masks("unguided", 10)).all()
+
+
+def test_the_papers_figures_are_in_the_rows_of_its_number_of_steps() -> None:
+    runs = [{"method": m, "steps": steps, "subset": 0, "seed": 0, "miou": 0.5, "n": 9}
+            for m in ("unguided", "ours") for steps in (10, 50)]  # fmt: skip
+    unknown = {"metric": "FD-x", "distance": np.nan, "distance_n": 9, "floor": np.nan, "floor_std": np.nan}
+    cells = guidance.summarise(pd.DataFrame(runs), 2).assign(minimum=1000, **unknown)
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in guidance.markdown(cells, 2).splitlines()]
+    assert ["Method", "Steps", "mIoU", "Paper's mIoU", "Paper's FID"] in lines
+    assert ["ours", "10", "0.500", "0.31", "74.74"] in lines and ["ours", "50", "0.500", "", ""] in lines
 
 
 def test_features_of_another_kind_are_refused(tmp_path: Path) -> None:
