@@ -102,6 +102,12 @@ class GuidedRun:
         """Of its images, for Fréchet distances."""
         return self.folder / self.method / f"{self.steps}.npz"
 
+    @property
+    def job(self) -> str:
+        """Name of the job that draws it, as its log and its benchmark have it."""
+        of = f"{self.attribute}-" if self.attribute else "masks/"
+        return f"subset{self.subset}/{of}{self.seed}-{self.method}-{self.steps}"
+
 
 def table1_runs(experiment: Experiment) -> list[GuidedRun]:
     """The runs of every attribute; a method's are together."""
@@ -129,9 +135,9 @@ def guide_folders(experiment: Experiment) -> list[Path]:
 
 def targets(experiment: Experiment) -> list[Path]:
     """What an experiment asks for, by its parts, relative to results/{experiment}."""
-    asked: list[str | Path] = []
+    asked: list[str | Path] = ["tables/costs.parquet"]
     if "augmentation" in experiment.parts:
-        asked += ["tables/table3.parquet", "tables/table4.parquet", "tables/costs.parquet"]
+        asked += ["tables/table3.parquet", "tables/table4.parquet"]
         asked += [f"figures/figure{number}.png" for number in (1, 3, 4)]
         asked += [f"subset{subset}/synthetic/{source}/_info.json" for subset, source in shards_asked(experiment)]
     if "attributes" in experiment.parts:

@@ -82,7 +82,7 @@ class Costs(Light):
     """Gather what the stages took: time and memory, images tried and kept."""
 
     files: CliPositionalArg[list[Path]]
-    """Attempts (.parquet) of the synthetic shards and benchmarks (.tsv) of the jobs."""
+    """Attempts (.parquet) of the drawn shards and benchmarks (.tsv) of the jobs."""
     out: Path
     """Costs (.parquet) to write."""
 

@@ -110,5 +110,5 @@ def _classifier(plan: Plan, run: Run) -> Job:
 
 def _reports(plan: Plan) -> list[Row]:
     counts = {"shard_info": len(shards_asked(plan.experiment)), "table": 2}
-    counts |= dict.fromkeys(("figure1", "figure3", "figure4", "costs"), 1)
+    counts |= dict.fromkeys(("figure1", "figure3", "figure4"), 1)
     return [Row(rule, ({},) * n) for rule, n in counts.items()]

@@ -15,7 +15,7 @@ PARTS = {"attributes": guidance.attributes, "masks": guidance.masks, "augmentati
 def rows(plan: Plan, assumed: float = ASSUMED) -> list[Row]:
     """All stages in the order in which they run. `assumed`: the acceptance of candidates where none has been seen."""
     parts = [rows_of(plan, assumed) for part, rows_of in PARTS.items() if part in plan.experiment.parts]
-    return [*_pretrain(plan), *(row for part in parts for row in part), Row("all", ({},))]
+    return [*_pretrain(plan), *(row for part in parts for row in part), Row("costs", ({},)), Row("all", ({},))]
 
 
 def _pretrain(plan: Plan) -> list[Row]:

@@ -17,13 +17,14 @@ Job = tuple[str, str]
 
 
 def run(attempts: Sequence[Path], benchmarks: Sequence[Path], out: Path) -> None:
-    """One row a job: stage, subset, job, seconds, max_rss_mb and, for synthesis, source, attempts, accepted,
+    """One row a job: stage, subset, job, seconds, max_rss_mb and, for drawn images, source, attempts, accepted,
     acceptance, attempts_per_accepted, seconds_per_accepted, network_evaluations_per_accepted.
 
     benchmarks: Snakemake's, .../benchmarks/{stage}/{job}.tsv; attempts: those beside the shards,
-    .../subset{k}/synthetic/{source}/{index}.parquet. A column is empty where it
-    does not apply or was not measured. A shard whose candidates lay in the pool took the time to select them, not to
-    sample them; the evaluations of denoisers are those of all its attempts, wherever they lay. Raises UserError.
+    .../subset{k}/synthetic/{source}/{index}.parquet and, the method as source,
+    .../subset{k}/attributes/{name}/{seed}/{method}/{steps}.parquet. A column is empty where it does not apply or was
+    not measured. A shard whose candidates lay in the pool took the time to select them, not to sample them; the
+    evaluations of denoisers are those of all its attempts, wherever they lay. Raises UserError.
     """
     rows: dict[Job, dict[str, Any]] = {}
     for path in benchmarks:
@@ -51,10 +52,14 @@ def _job_of_benchmark(path: Path) -> Job:
 
 
 def _job_of_attempts(path: Path) -> Job:
-    found = re.search(r"(subset\d+)/synthetic/([^/]+)/([^/]+)\.parquet$", path.as_posix())
-    if not found:
-        raise UserError(f"{path}: expected .../subsetK/synthetic/SOURCE/INDEX.parquet, a shard's attempts")
-    return "synthesis", "/".join(found.groups())
+    if found := re.search(r"(subset\d+)/synthetic/([^/]+)/([^/]+)\.parquet$", path.as_posix()):
+        return "synthesis", "/".join(found.groups())
+    if found := re.search(r"(subset\d+)/attributes/([^/]+)/(\d+)/([^/]+)/(\d+)\.parquet$", path.as_posix()):
+        return "guided", f"{found[1]}/{'-'.join(found.groups()[1:])}"
+    raise UserError(
+        f"{path}: expected .../subsetK/synthetic/SOURCE/INDEX.parquet or "
+        ".../subsetK/attributes/NAME/SEED/METHOD/STEPS.parquet, a shard's attempts"
+    )
 
 
 def _measured(path: Path) -> dict[str, Any]:

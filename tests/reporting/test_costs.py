@@ -30,10 +30,13 @@ def results(tmp_path):
         _benchmark(root / "benchmarks/finetune/subset1.tsv", (100.0, 900.0), (120.0, 950.0)),
         _benchmark(root / "benchmarks/tables/table4.tsv", (0.4, "NA")),
         _benchmark(root / "benchmarks/figures/figure4.tsv", (0.5, "-")),
+        _benchmark(root / "benchmarks/guided/subset2/long-sleeves-1-ddim-i-12.tsv", (6.0, 700.0)),
+        _benchmark(root / "benchmarks/guided/subset0/masks/0-ours-10.tsv", (7.0, 700.0)),
     ]
     attempts = [
         _attempts(root / "subset1/synthetic/ours/00002.parquet", [True, False, True, True, False], evaluations=24),
         _attempts(root / "subset0/synthetic/pixel-rejection/00000.parquet", [False, True]),
+        _attempts(root / "subset2/attributes/long-sleeves/1/ddim-i/12.parquet", [True] * 4, evaluations=12),
     ]
     return attempts, benchmarks
 
@@ -46,7 +49,7 @@ def test_a_row_a_job(results, tmp_path):
         "stage", "subset", "job", "seconds", "max_rss_mb", "source", "attempts", "accepted", "acceptance",
         "attempts_per_accepted", "seconds_per_accepted", "network_evaluations_per_accepted",
     ]  # fmt: skip
-    assert len(costs) == 5
+    assert len(costs) == 7
     by_job = costs.set_index(["stage", "job"])
     shard = by_job.loc["synthesis", "subset1/ours/00002"]
     assert (shard["subset"], shard["source"], shard["attempts"], shard["accepted"]) == (1, "ours", 5, 3)
@@ -58,6 +61,14 @@ def test_a_row_a_job(results, tmp_path):
     unmeasured = by_job.loc["synthesis", "subset0/pixel-rejection/00000"]
     assert unmeasured["acceptance"] == 0.5 and unmeasured[["seconds", "seconds_per_accepted"]].isna().all()
     assert pd.isna(unmeasured["network_evaluations_per_accepted"]), "a shard made before evaluations were counted"
+    guided = by_job.loc["guided", "subset2/long-sleeves-1-ddim-i-12"]
+    assert (guided["subset"], guided["source"], guided["accepted"], guided["seconds_per_accepted"]) == (
+        2,
+        "ddim-i",
+        4,
+        1.5,
+    )
+    assert by_job.loc["guided", "subset0/masks/0-ours-10"]["seconds"] == 7
     finetune = by_job.loc["finetune", "subset1"]
     assert (finetune["subset"], finetune["seconds"], finetune["max_rss_mb"]) == (1, 110.0, 950.0)
     assert finetune[["source", "attempts", "acceptance"]].isna().all()
@@ -67,13 +78,13 @@ def test_a_row_a_job(results, tmp_path):
 
 def test_command_line_sorts_the_files_by_kind(results, tmp_path):
     attempts, benchmarks = results
-    mixed = [str(path) for pair in zip(attempts, benchmarks[:2], strict=True) for path in pair]
+    mixed = [str(path) for pair in zip(attempts[:2], benchmarks[:2], strict=True) for path in pair]
     assert main(["costs", "--out", str(tmp_path / "costs.parquet"), *mixed]) == 0
     assert len(pd.read_parquet(tmp_path / "costs.parquet")) == 3
 
 
 def test_files_that_are_something_else(results, tmp_path):
-    (attempts, _), (benchmark, *_) = results
+    (attempts, *_), (benchmark, *_) = results
     out = tmp_path / "costs.parquet"
     stray = tmp_path / "00000.parquet"
     with pytest.raises(UserError, match=r"00000\.parquet: expected .*SOURCE"):

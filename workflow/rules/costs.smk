@@ -1,18 +1,23 @@
-SHARDS = all_shards(EXPERIMENT)
-JOBS = (
-    [
+ATTEMPTS, JOBS = [], []
+if "augmentation" in EXPERIMENT.parts:
+    ATTEMPTS += [shard.with_suffix(".parquet") for shard in all_shards(EXPERIMENT)]
+    JOBS += [
         f"{stage}/subset{subset}"
         for stage in ("finetune", "features", "rejection")
         for subset in adapted_subsets(EXPERIMENT)
     ]
-    + [f"synthesis/{shard.with_suffix('')}" for shard in SHARDS]
-    + [f"classifier/{run.path.with_suffix('')}" for run in all_runs(EXPERIMENT)]
-)
+    JOBS += [f"synthesis/{shard.with_suffix('')}" for shard in all_shards(EXPERIMENT)]
+    JOBS += [f"classifier/{run.path.with_suffix('')}" for run in all_runs(EXPERIMENT)]
+if "attributes" in EXPERIMENT.parts:
+    ATTEMPTS += [run.shard.with_suffix(".parquet") for run in table1_runs(EXPERIMENT)]
+    JOBS += [f"guided/{run.job}" for run in table1_runs(EXPERIMENT)]
+if "masks" in EXPERIMENT.parts:
+    JOBS += [f"guided/{run.job}" for run in table2_runs(EXPERIMENT)]
 
 
 rule costs:
     input:
-        attempts=[f"results/{NAME}/{shard.with_suffix('.parquet')}" for shard in SHARDS],
+        attempts=[f"results/{NAME}/{path}" for path in ATTEMPTS],
         benchmarks=expand("results/{experiment}/benchmarks/{job}.tsv", experiment=NAME, job=JOBS),
     output:
         costs="results/{experiment}/tables/costs.parquet",

@@ -50,9 +50,9 @@ rule mask_guide:
     output:
         guide="results/{experiment}/subset{subset}/masks/{run}/{reads}.safetensors",
     log:
-        "results/{experiment}/logs/guide/subset{subset}/masks-{run}-{reads}.log",
+        "results/{experiment}/logs/guide/subset{subset}/masks/{run}-{reads}.log",
     benchmark:
-        "results/{experiment}/benchmarks/guide/subset{subset}/masks-{run}-{reads}.tsv"
+        "results/{experiment}/benchmarks/guide/subset{subset}/masks/{run}-{reads}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -81,9 +81,9 @@ rule mask_shard:
     output:
         shard="results/{experiment}/subset{subset}/masks/{run}/{method}/{steps}.tar",
     log:
-        "results/{experiment}/logs/guided/subset{subset}/masks-{run}-{method}-{steps}.log",
+        "results/{experiment}/logs/guided/subset{subset}/masks/{run}-{method}-{steps}.log",
     benchmark:
-        "results/{experiment}/benchmarks/guided/subset{subset}/masks-{run}-{method}-{steps}.tsv"
+        "results/{experiment}/benchmarks/guided/subset{subset}/masks/{run}-{method}-{steps}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -161,9 +161,9 @@ rule mask_score:
         score="results/{experiment}/subset{subset}/masks/{run}/{method}/{steps}.score.parquet",
         features="results/{experiment}/subset{subset}/masks/{run}/{method}/{steps}.npz",
     log:
-        "results/{experiment}/logs/score/subset{subset}/masks-{run}-{method}-{steps}.log",
+        "results/{experiment}/logs/score/subset{subset}/masks/{run}-{method}-{steps}.log",
     benchmark:
-        "results/{experiment}/benchmarks/score/subset{subset}/masks-{run}-{method}-{steps}.tsv"
+        "results/{experiment}/benchmarks/score/subset{subset}/masks/{run}-{method}-{steps}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
