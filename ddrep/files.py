@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddrep.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
 STATE_FORMAT = "2"
@@ -54,6 +56,24 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
         assert len(ordered) <= size
         f.seek(8)
         f.write(ordered.ljust(size))
+
+
+def tensors_on_disk(path: Path, shape: tuple[int, ...], *names: str, metadata: dict[str, str]) -> dict[str, np.memmap]:
+    """A safetensors file of float32 zeros, and its tensors, all of `shape`, as arrays that write to it: for what may be
+    larger than the memory."""
+    import numpy as np
+
+    size = 4 * math.prod(shape)
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    for i, name in enumerate(names):
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [i * size, (i + 1) * size]}
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text = text.ljust(-(-len(text) // 8) * 8)  # the library wants tensors aligned
+    with path.open("wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        f.truncate(8 + len(text) + len(names) * size)
+    starts = {name: 8 + len(text) + i * size for i, name in enumerate(names)}
+    return {name: np.memmap(path, np.float32, "r+", start, shape) for name, start in starts.items()}
 
 
 def load_tensors(path: Path, form: str, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +22,38 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.files import save_tensors, sha256, written_whole
+from ddrep.files import sha256, tensors_on_disk, written_whole
 from ddrep.heads import Judge, build
 from ddrep.training.loop import LoopConfig, train
 
 log = logging.getLogger("ddrep")
 
+READ_AT_ONCE = 250
+"""Images from which features are read, and"""
+JUDGED_AT_ONCE = 1000
+"""held-out images that are judged, together."""
+
 
 @torch.inference_mode()
 def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> None:
-    """Write the features of a shard's images, in its order: `features` and, with flips, `mirrored`, both float32."""
-    device = pick_device()
+    """Write the features of a shard's images, in its order: `features` and, with flips, `mirrored`, both float32.
+
+    They are never in memory all at once: those of Tiny ImageNet are 51 GB.
+    """
+    device, cfg = pick_device(), stage.config
     model, data = Denoiser.load(denoiser, device), read_shards([images])
-
-    def read(pixels: np.ndarray) -> Tensor:
-        batches = (to_unit(pixels[i : i + 250], device) for i in range(0, len(pixels), 250))
-        return torch.cat([bottleneck_features(model, x, stage.config).cpu() for x in batches]).contiguous()
-
-    tensors = {"features": read(data.images)}
-    if stage.config.flip:
-        tensors["mirrored"] = read(data.images[:, :, ::-1].copy())
-    meta = {"settings": stage.config.model_dump_json(), "denoiser_sha256": sha256(denoiser)}
+    meta = {"settings": cfg.model_dump_json(), "denoiser_sha256": sha256(denoiser)}
+    names = ("features", "mirrored") if cfg.flip else ("features",)
     with written_whole(out) as (draft,):
-        save_tensors(tensors, draft, meta)
+        stored: dict[str, np.memmap] = {}
+        for start in range(0, len(data), READ_AT_ONCE):
+            x = to_unit(data.images[start : start + READ_AT_ONCE], device)
+            for name, view in zip(names, (x, x.flip(-1)), strict=False):
+                part = bottleneck_features(model, view, cfg).cpu().numpy()
+                stored = stored or tensors_on_disk(draft, (len(data), *part.shape[1:]), *names, metadata=meta)
+                stored[name][start : start + len(part)] = part
+        for array in stored.values():
+            array.flush()
 
 
 def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:
@@ -71,7 +80,7 @@ def _read_features(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
 def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Path) -> None:
     """Train the control on a shard's pixels; write what `run_features` writes."""
     data = read_shards([train_shard])
-    x = to_unit(data.images)
+    x = torch.as_tensor(data.images).movedim(-1, 1)
     _run(stage, {"kind": "pixels"}, [x, x.flip(-1)] if stage.config.flip else [x], data, out, report)
 
 
@@ -83,7 +92,7 @@ def _run(
     meta |= {"channels": views[0].shape[1], "num_classes": classes, "hidden": cfg.hidden, "dropout": cfg.dropout}
     net, held_out = train_head(meta, views, labels, cfg, seed=stage.seed, device=pick_device())
     with written_whole(report) as (draft,):
-        draft.write_text(json.dumps(assess(net, views[0][held_out], labels[held_out], classes), indent=1))
+        draft.write_text(json.dumps(assess(net, _batches(views[0], held_out), labels[held_out], classes), indent=1))
     Judge(net, meta).save(out)
 
 
@@ -104,14 +113,15 @@ def train_head(
 ) -> tuple[nn.Sequential, Tensor]:
     """Train a judge's network and return it as of its best epoch, with the indices held out to choose that.
 
-    views: inputs (N, C, h, w) as they are and, if flips are wanted, mirrored; labels (N,). The best epoch is the one
+    views: inputs (N, C, h, w), features or uint8 pixels, as they are and, if flips are wanted, mirrored; they may be on
+    disk, and are read by the batch. labels (N,). The best epoch is the one
     of least held-out cross-entropy, which fewer than a hundred images tell better apart than accuracy does.
     """
     torch.manual_seed(seed)
     net = build(meta).to(device)
     kept, held_out = hold_out(labels, cfg.holdout, seed)
     per_epoch = steps_for(1, len(kept), cfg.batch)
-    best = _Best(net, views[0][held_out].to(device), labels[held_out].to(device), per_epoch)
+    best = _Best(net, views[0], held_out, labels, per_epoch)
     optimizer = torch.optim.Adam(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     loss_at = _loss(net, views, labels, kept, cfg.batch, seed, device)
     loop = LoopConfig(steps=per_epoch * cfg.epochs, seed=seed, log_every=per_epoch * 10)
@@ -123,28 +133,42 @@ def train_head(
 def _loss(
     net: nn.Module, views: list[Tensor], labels: Tensor, kept: Tensor, batch: int, seed: int, device: torch.device
 ) -> Callable[[int], Tensor]:
-    stacked = torch.stack(views)
-
     def loss_at(step: int) -> Tensor:
         rows = kept[batch_indices(len(kept), batch, step, seed)]
-        x = stacked[torch.randint(len(views), (len(rows),)), rows]
+        which = torch.randint(len(views), (len(rows),))
+        x = _inputs(views[0], rows)
+        for number, view in enumerate(views[1:], start=1):
+            x[which == number] = _inputs(view, rows[which == number])
         return F.cross_entropy(net(x.to(device)), labels[rows].to(device))
 
     return loss_at
 
 
+def _inputs(view: Tensor, rows: Tensor) -> Tensor:
+    """What a network takes of these rows of a view."""
+    x = view[rows]
+    return to_unit(x.movedim(1, -1)) if x.dtype == torch.uint8 else x
+
+
+def _batches(view: Tensor, rows: Tensor) -> Iterator[Tensor]:
+    """All rows, so many at once that a GPU can judge them."""
+    return (_inputs(view, part) for part in rows.split(JUDGED_AT_ONCE))
+
+
 class _Best:
     """Keeps the weights of the epoch with the least held-out cross-entropy."""
 
-    def __init__(self, net: nn.Module, x: Tensor, y: Tensor, per_epoch: int):
-        self.x, self.y, self.per_epoch = x, y, per_epoch
+    def __init__(self, net: nn.Module, view: Tensor, held_out: Tensor, labels: Tensor, per_epoch: int):
+        self.view, self.held_out, self.y, self.per_epoch = view, held_out, labels[held_out], per_epoch
         self.loss, self.weights = float("inf"), copy.deepcopy(net.state_dict())
 
     @torch.no_grad()
     def __call__(self, step: int, net: nn.Module) -> None:
         if step % self.per_epoch:
             return
-        loss = F.cross_entropy(net.eval()(self.x), self.y).item()
+        net.eval()
+        logits = torch.cat([net(x.to(_device(net))).cpu() for x in _batches(self.view, self.held_out)])
+        loss = F.cross_entropy(logits, self.y).item()
         net.train()
         if loss < self.loss:
             log.info("epoch %d: held-out cross-entropy %.4f, the best so far", step // self.per_epoch, loss)
@@ -152,13 +176,17 @@ class _Best:
 
 
 @torch.inference_mode()
-def assess(net: nn.Module, x: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
-    """`quality` of a network's probabilities on inputs x (N, C, h, w)."""
-    device = next(net.parameters()).device
-    report = quality(F.softmax(net(x.to(device)).cpu().double(), dim=1), labels, classes)
+def assess(net: nn.Module, batches: Iterable[Tensor], labels: Tensor, classes: int) -> dict[str, Any]:
+    """`quality` of a network's probabilities on batches of inputs (n, C, h, w) with labels (N,) in all."""
+    logits = torch.cat([net(x.to(_device(net))).cpu() for x in batches])
+    report = quality(F.softmax(logits.double(), dim=1), labels, classes)
     gap = report["expected_calibration_error"]
     log.info("held out: top-1 %.1f of %d images, calibration error %.3f", report["top1"], len(labels), gap)
     return report
+
+
+def _device(net: nn.Module) -> torch.device:
+    return next(net.parameters()).device
 
 
 def quality(p: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:

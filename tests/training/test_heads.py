@@ -109,7 +109,7 @@ def test_the_report_is_scikit_learns():
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(2 * 3, 4)).requires_grad_(False)
     x, y = 3 * torch.randn(200, 2, 3, 1), torch.randint(4, (200,))
-    report = assess(net, x, y, classes=4)
+    report = assess(net, [x[:150], x[150:]], y, classes=4)
     p = net(x).double().softmax(1).numpy()
     guess, top = p.argmax(1), p.max(1)
     assert report["n"] == 200 and report["top1"] == pytest.approx(100 * metrics.accuracy_score(y, guess))
