@@ -76,6 +76,23 @@ def tensors_on_disk(path: Path, shape: tuple[int, ...], *names: str, metadata: d
     return {name: np.memmap(path, np.float32, "r+", start, shape) for name, start in starts.items()}
 
 
+def tensors_from_disk(path: Path) -> tuple[dict[str, np.memmap], dict[str, str]]:
+    """Tensors and metadata that `tensors_on_disk` wrote, read where they are indexed: the library's own mapping is
+    refused for a file larger than the memory. Raises OSError, ValueError or KeyError for any other file."""
+    import numpy as np
+
+    with path.open("rb") as f:
+        size = int.from_bytes(f.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError("no header")
+        header = json.loads(f.read(size))
+    metadata = header.pop("__metadata__")
+    if {entry["dtype"] for entry in header.values()} != {"F32"}:
+        raise ValueError("not of float32")
+    places = {name: (8 + size + entry["data_offsets"][0], tuple(entry["shape"])) for name, entry in header.items()}
+    return {name: np.memmap(path, np.float32, "r", *place) for name, place in places.items()}, metadata
+
+
 def load_tensors(path: Path, form: str, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Weights and metadata of a safetensors file whose metadata give its format as `form`.
 

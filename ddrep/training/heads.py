@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from ddrep.config import Features, Head, PixelHead, Stage
@@ -22,7 +21,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.files import sha256, tensors_on_disk, written_whole
+from ddrep.files import sha256, tensors_from_disk, tensors_on_disk, written_whole
 from ddrep.heads import Judge, build
 from ddrep.training.loop import LoopConfig, train
 
@@ -32,6 +31,9 @@ READ_AT_ONCE = 250
 """Images from which features are read, and"""
 JUDGED_AT_ONCE = 1000
 """held-out images that are judged, together."""
+VIEWS = ("features", "mirrored")
+View = np.ndarray | Tensor
+"""Inputs (N, C, h, w), features or uint8 pixels; on disk or not, they are read by the batch."""
 
 
 @torch.inference_mode()
@@ -43,7 +45,7 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
     device, cfg = pick_device(), stage.config
     model, data = Denoiser.load(denoiser, device), read_shards([images])
     meta = {"settings": cfg.model_dump_json(), "denoiser_sha256": sha256(denoiser)}
-    names = ("features", "mirrored") if cfg.flip else ("features",)
+    names = VIEWS if cfg.flip else VIEWS[:1]
     with written_whole(out) as (draft,):
         stored: dict[str, np.memmap] = {}
         for start in range(0, len(data), READ_AT_ONCE):
@@ -65,27 +67,26 @@ def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Pat
     _run(stage, meta, views, data, out, report)
 
 
-def _read_features(path: Path) -> tuple[list[Tensor], dict[str, Any]]:
+def _read_features(path: Path) -> tuple[list[View], dict[str, Any]]:
     """What `extract` wrote: the views (as they are, mirrored) and the metadata of a judge that listens to them."""
     try:
-        with safe_open(path, framework="pt") as f:
-            views = [f.get_tensor(name) for name in ("features", "mirrored") if name in f.keys()]  # noqa: SIM118
-            written = f.metadata() or {}
+        views, written = tensors_from_disk(path)
         settings = Features.model_validate_json(written["settings"]).model_dump(mode="json")
-        return views, {"kind": "features", "features": settings, "denoiser_sha256": written["denoiser_sha256"]}
-    except (SafetensorError, OSError, KeyError) as e:
+        meta = {"kind": "features", "features": settings, "denoiser_sha256": written["denoiser_sha256"]}
+        return [views[name] for name in VIEWS if name in views], meta
+    except (OSError, ValueError, KeyError) as e:
         raise UserError(f"{path}: not a readable features file ({e}); make one with `ddrep features`") from None
 
 
 def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Path) -> None:
     """Train the control on a shard's pixels; write what `run_features` writes."""
     data = read_shards([train_shard])
-    x = torch.as_tensor(data.images).movedim(-1, 1)
-    _run(stage, {"kind": "pixels"}, [x, x.flip(-1)] if stage.config.flip else [x], data, out, report)
+    x = np.moveaxis(data.images, -1, 1)
+    _run(stage, {"kind": "pixels"}, [x, x[..., ::-1]] if stage.config.flip else [x], data, out, report)
 
 
 def _run(
-    stage: Stage[Any], meta: dict[str, Any], views: list[Tensor], data: LabelledImages, out: Path, report: Path
+    stage: Stage[Any], meta: dict[str, Any], views: Sequence[View], data: LabelledImages, out: Path, report: Path
 ) -> None:
     cfg: Head = stage.config
     labels, classes = torch.as_tensor(data.labels), len(data.classes)
@@ -109,13 +110,12 @@ def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def train_head(
-    meta: dict[str, Any], views: list[Tensor], labels: Tensor, cfg: Head, *, seed: int, device: torch.device
+    meta: dict[str, Any], views: Sequence[View], labels: Tensor, cfg: Head, *, seed: int, device: torch.device
 ) -> tuple[nn.Sequential, Tensor]:
     """Train a judge's network and return it as of its best epoch, with the indices held out to choose that.
 
-    views: inputs (N, C, h, w), features or uint8 pixels, as they are and, if flips are wanted, mirrored; they may be on
-    disk, and are read by the batch. labels (N,). The best epoch is the one
-    of least held-out cross-entropy, which fewer than a hundred images tell better apart than accuracy does.
+    views: as they are and, if flips are wanted, mirrored; labels (N,). The best epoch is the one of least held-out
+    cross-entropy, which fewer than a hundred images tell better apart than accuracy does.
     """
     torch.manual_seed(seed)
     net = build(meta).to(device)
@@ -131,7 +131,7 @@ def train_head(
 
 
 def _loss(
-    net: nn.Module, views: list[Tensor], labels: Tensor, kept: Tensor, batch: int, seed: int, device: torch.device
+    net: nn.Module, views: Sequence[View], labels: Tensor, kept: Tensor, batch: int, seed: int, device: torch.device
 ) -> Callable[[int], Tensor]:
     def loss_at(step: int) -> Tensor:
         rows = kept[batch_indices(len(kept), batch, step, seed)]
@@ -144,13 +144,13 @@ def _loss(
     return loss_at
 
 
-def _inputs(view: Tensor, rows: Tensor) -> Tensor:
+def _inputs(view: View, rows: Tensor) -> Tensor:
     """What a network takes of these rows of a view."""
-    x = view[rows]
+    x = torch.as_tensor(np.ascontiguousarray(view[rows.numpy()]))
     return to_unit(x.movedim(1, -1)) if x.dtype == torch.uint8 else x
 
 
-def _batches(view: Tensor, rows: Tensor) -> Iterator[Tensor]:
+def _batches(view: View, rows: Tensor) -> Iterator[Tensor]:
     """All rows, so many at once that a GPU can judge them."""
     return (_inputs(view, part) for part in rows.split(JUDGED_AT_ONCE))
 
@@ -158,7 +158,7 @@ def _batches(view: Tensor, rows: Tensor) -> Iterator[Tensor]:
 class _Best:
     """Keeps the weights of the epoch with the least held-out cross-entropy."""
 
-    def __init__(self, net: nn.Module, view: Tensor, held_out: Tensor, labels: Tensor, per_epoch: int):
+    def __init__(self, net: nn.Module, view: View, held_out: Tensor, labels: Tensor, per_epoch: int):
         self.view, self.held_out, self.y, self.per_epoch = view, held_out, labels[held_out], per_epoch
         self.loss, self.weights = float("inf"), copy.deepcopy(net.state_dict())
 

@@ -198,6 +198,25 @@ def test_mirrored_features_are_those_of_mirrored_images(files):
     assert not torch.allclose(tensors["mirrored"], tensors["features"].flip(-1), atol=1e-2)
 
 
+def test_pixels_are_read_mirrored_half_of_the_time(files, monkeypatch):
+    seen = []
+    real = heads._inputs
+
+    def spy(view, rows):
+        x = real(view, rows)
+        seen.append((x.clone(), rows))  # into which the mirrored ones are written
+        return x
+
+    monkeypatch.setattr(heads, "_inputs", spy)
+    cfg = Stage[PixelHead](config=PixelHead(hidden=16, epochs=1, batch=48, flip=True))
+    run_pixels(cfg, files / "train.tar", files / "out.safetensors", files / "out.json")
+    x = to_unit(read_shards([files / "train.tar"]).images)
+    (plain, rows), (mirrored, chosen) = seen[:2]
+    torch.testing.assert_close(plain, x[rows], rtol=0, atol=0)
+    torch.testing.assert_close(mirrored, x[chosen].flip(-1), rtol=0, atol=0)
+    assert len(rows) == 48 and 12 < len(chosen) < 36
+
+
 def test_saving_and_loading_changes_nothing(files):
     judge = _trained(files, "features")
     judge.save(files / "again.safetensors")
