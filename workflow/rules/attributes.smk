@@ -14,7 +14,7 @@ rule attribute_images:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         stage=lambda w: stage_json("attribute-images", attribute_images_of(w.attribute, False, EXPERIMENT), SEED),
@@ -36,7 +36,7 @@ rule attribute_examples:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         stage=lambda w: stage_json("attribute-images", attribute_images_of(w.attribute, True, EXPERIMENT), SEED),

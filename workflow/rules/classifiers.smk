@@ -19,7 +19,8 @@ rule classifier:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        # 100,000 images of 64x64 at 1x, which are copied while they are read
+        mem_mb=lambda wildcards, attempt: (12000 + 4000 * int(wildcards.scale)) * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         stage=lambda w: stage_json("classifier", training_of(w.source, w.mix == "mix", EXPERIMENT), SEED),

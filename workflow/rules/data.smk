@@ -9,7 +9,7 @@ rule labelled_images:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         stage=lambda _: stage_json("data", data_of(EXPERIMENT), SEED),
@@ -31,7 +31,7 @@ rule held_out_images:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
         stage=lambda _: stage_json("data", data_of(EXPERIMENT), SEED),

@@ -10,7 +10,7 @@ rule mask_images:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
+        mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         stage=lambda _: stage_json("masks", EXPERIMENT.masks.data, SEED),
