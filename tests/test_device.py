@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import select
 import signal
 import subprocess
@@ -235,3 +236,29 @@ in_processes(2, exec, {work!r})
     assert done.stdout.split() == [",".join(names[:2])] * 2
     for name in names[:2]:
         (gpus.lock_folder() / name).unlink()
+
+
+FAULTS = """
+import resource
+import torch
+from ddrep.device import pick_device
+if {picked}:
+    assert pick_device().type == "cpu"
+for _ in range(10):
+    torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def test_memory_is_not_had_from_the_kernel_again_and_again() -> None:
+    """64 MiB, freed and wanted ten times over: 16,384 pages each time, if the C library hands them back."""
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("the C library is not GNU's")
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    codes = [FAULTS.format(picked=picked) for picked in (False, True)]
+    told = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env) for code in codes]
+    default, kept = (int(done.stdout) for done in told)
+    assert kept < 1000 < default
