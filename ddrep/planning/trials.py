@@ -115,7 +115,6 @@ def _guidance_trials(plan: Plan, denoiser: Denoiser, part: Part) -> Iterator[Tri
     """Of guides with and without what they read, of the features, and of whole guided steps."""
     section, (height, width, _) = getattr(plan.experiment, part), plan.sizes.image
     shape, worth = _tried(denoiser)
-    denoiser.net.gradient_checkpointing = width >= CHECKPOINTED
 
     def untrained(reads: Reads) -> tuple[Guide, tuple[int, ...]]:
         """And the shape of what its network takes."""
@@ -147,6 +146,7 @@ def _guidance_trials(plan: Plan, denoiser: Denoiser, part: Part) -> Iterator[Tri
         def make() -> Pass:
             made = untrained(reads)[0]
             made.net.eval().requires_grad_(False)
+            denoiser.net.eval().gradient_checkpointing = width >= CHECKPOINTED
 
             def run(batch: int) -> None:
                 x, y = torch.randn(batch, *shape, device=denoiser.device), target(batch)
