@@ -60,13 +60,16 @@ def measure(plan: Plan, startups: tuple[float, float], seconds: float) -> tuple[
 
 
 def _per_image(trial: Trial, clock: Callable[[], float], ends: float) -> float:
-    """Seconds an image in batches of trial.batch, from smaller ones if the clock would pass `ends` with these."""
+    """Seconds an image in batches of trial.batch, from smaller ones if the clock would pass `ends` with these.
+
+    No more than an image in a smaller batch takes: the first large one pays for memory that a job gets once.
+    """
     run, batch, times = trial.make(), min(trial.smallest, trial.batch), dict[int, float]()
     while True:
         times[batch] = _least(run, batch, clock)
         larger = min(4 * batch, trial.batch)
         if larger == batch or clock() + times[batch] * larger / batch > ends:
-            return _extrapolated(times, trial.batch) / trial.batch
+            return min(_extrapolated(times, trial.batch) / trial.batch, *(t / n for n, t in times.items()))
         batch = larger
 
 
