@@ -25,9 +25,8 @@ from ddrep.config import (
 )
 from ddrep.errors import UserError
 from ddrep.runs import (
-    adapted_subsets,
-    all_runs,
-    all_shards,
+    cost_attempts,
+    cost_jobs,
     figure2_runs,
     guide_folders,
     shard_paths,

@@ -39,8 +39,7 @@ def share(e: Experiment, run: GuidedRun, guide: Guide, present: int, images: int
     low, high = WHEN[when]
 
     def eps(x: Tensor, index: Tensor) -> Tensor:
-        now = denoiser.schedule.embedded(index)[0] < high and denoiser.schedule.embedded(index)[0] >= low
-        return steered(x, index) if now else denoiser.eps(x, index)
+        return steered(x, index) if low <= denoiser.schedule.embedded(index)[0] < high else denoiser.eps(x, index)
 
     number = noise_number(run.subset, run.seed)
     seeds = [image_seed(e.seed, present, number, attempt) for attempt in range(images)]
@@ -61,8 +60,7 @@ def main() -> None:
     judge, device = Evaluator.load(FOLDER / "evaluator.safetensors"), pick_device()
     found: dict[tuple[str, int, str, str], list[float]] = {}
     for run in runs:
-        file = given.results / run.folder / ("features.safetensors" if run.method == "ours" else "pixels.safetensors")
-        guide = Guide.load(file, e.denoiser.file.path, device)
+        guide = Guide.load(given.results / run.guide, e.denoiser.file.path, device)
         for present in (1, 0):
             for when in WHEN:
                 value = share(e, run, guide, present, given.images, when, judge)

@@ -30,8 +30,8 @@ def pick_device(wanted: int = 1) -> torch.device:
 def keep_freed_memory() -> None:
     """Keep what tensors free for those that come next, where the C library is GNU's.
 
-    By default it hands large blocks back to the kernel, and gets them again page by page, all zeroed: a third of the
-    time of sampling on a CPU (benchmarks/freed_memory.py).
+    By default it hands large blocks back to the kernel, and gets them again page by page, all zeroed: half of the
+    processor time of sampling (benchmarks/freed_memory.py).
     """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)

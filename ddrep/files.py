@@ -60,7 +60,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, 
 
 def tensors_on_disk(path: Path, shape: tuple[int, ...], *names: str, metadata: dict[str, str]) -> dict[str, np.memmap]:
     """A safetensors file of float32 zeros, and its tensors, all of `shape`, as arrays that write to it: for what may be
-    larger than the memory."""
+    larger than the memory. Raises OSError where the disk has no room."""
     import numpy as np
 
     size = 4 * math.prod(shape)
@@ -69,9 +69,12 @@ def tensors_on_disk(path: Path, shape: tuple[int, ...], *names: str, metadata: d
         header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [i * size, (i + 1) * size]}
     text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     text = text.ljust(-(-len(text) // 8) * 8)  # the library wants tensors aligned
+    total = 8 + len(text) + len(names) * size
     with path.open("wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)
-        f.truncate(8 + len(text) + len(names) * size)
+        f.truncate(total)
+        if hasattr(os, "posix_fallocate"):  # or a full disk would kill the process when an array is written
+            os.posix_fallocate(f.fileno(), 0, total)
     starts = {name: 8 + len(text) + i * size for i, name in enumerate(names)}
     return {name: np.memmap(path, np.float32, "r+", start, shape) for name, start in starts.items()}
 

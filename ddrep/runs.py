@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ddrep.config import SYNTHETIC, Experiment
 
@@ -90,8 +91,22 @@ class GuidedRun:
         return Path(f"subset{self.subset}/{kind}/{self.seed}")
 
     @property
+    def reads(self) -> Literal["features", "pixels"]:
+        """What the run's guide reads: only ddim-i's reads pixels."""
+        return "pixels" if self.method == "ddim-i" else "features"
+
+    @property
+    def guide(self) -> Path:
+        return self.folder / f"{self.reads}.safetensors"
+
+    @property
     def shard(self) -> Path:
         return self.folder / self.method / f"{self.steps}.tar"
+
+    @property
+    def attempts(self) -> Path:
+        """Beside the shard, of an attribute alone."""
+        return self.shard.with_suffix(".parquet")
 
     @property
     def score(self) -> Path:
@@ -122,6 +137,12 @@ def table2_runs(experiment: Experiment) -> list[GuidedRun]:
     return [GuidedRun(None, *values) for values in itertools.product(t.subsets, t.seeds, t.methods, t.steps)]
 
 
+def guided_runs(experiment: Experiment) -> list[GuidedRun]:
+    """Those of both tables, as far as they are among the experiment's parts."""
+    runs = table1_runs(experiment) if "attributes" in experiment.parts else []
+    return runs + (table2_runs(experiment) if "masks" in experiment.parts else [])
+
+
 def figure2_runs(experiment: Experiment) -> list[GuidedRun]:
     """The first subset's and seed's runs of the target masks: a row of Figure 2 each."""
     first = experiment.table2.subsets[0], experiment.table2.seeds[0]
@@ -136,7 +157,7 @@ def guide_folders(experiment: Experiment) -> list[Path]:
 def targets(experiment: Experiment) -> list[Path]:
     """What an experiment asks for, by its parts, relative to results/{experiment}."""
     asked: list[str | Path] = ["tables/costs.parquet"]
-    if "augmentation" in experiment.parts:
+    if _augments(experiment):
         asked += ["tables/table3.parquet", "tables/table4.parquet"]
         asked += [f"figures/figure{number}.png" for number in (1, 3, 4)]
         asked += [f"subset{subset}/synthetic/{source}/_info.json" for subset, source in shards_asked(experiment)]
@@ -160,6 +181,27 @@ def all_shards(experiment: Experiment) -> list[Path]:
         for (subset, source), scale in shards_asked(experiment).items()
         for shard in shard_paths(subset, source, scale, per_scale)
     ]
+
+
+def cost_attempts(experiment: Experiment) -> list[Path]:
+    """The attempts that costs are counted from, relative to results/{experiment}."""
+    found = [shard.with_suffix(".parquet") for shard in all_shards(experiment)] if _augments(experiment) else []
+    return found + [run.attempts for run in guided_runs(experiment) if run.attribute]
+
+
+def cost_jobs(experiment: Experiment) -> list[str]:
+    """The jobs whose benchmarks costs are made of: .../benchmarks/{job}.tsv."""
+    jobs = []
+    if _augments(experiment):
+        stages, subsets = ("finetune", "features", "rejection"), adapted_subsets(experiment)
+        jobs += [f"{stage}/subset{subset}" for stage in stages for subset in subsets]
+        jobs += [f"synthesis/{shard.with_suffix('')}" for shard in all_shards(experiment)]
+        jobs += [f"classifier/{run.path.with_suffix('')}" for run in all_runs(experiment)]
+    return jobs + [f"guided/{run.job}" for run in guided_runs(experiment)]
+
+
+def _augments(experiment: Experiment) -> bool:
+    return "augmentation" in experiment.parts
 
 
 def adapted_subsets(experiment: Experiment) -> list[int]:

@@ -243,6 +243,16 @@ def test_speed_of_a_pass_of_known_cost() -> None:
         assert measured == pytest.approx(0.001 + 0.02 / batch, rel=0.2)
 
 
+def test_memory_that_a_large_batch_has_for_the_first_time_does_not_count() -> None:
+    def burn(images: int) -> None:
+        ends = time.process_time() + 0.001 * images * (3 if images == 256 else 1)
+        while time.process_time() < ends:
+            pass
+
+    measured = _per_image(Trial("x", 256, lambda: burn), time.process_time, time.process_time() + 5)
+    assert measured == pytest.approx(0.001, rel=0.2)
+
+
 def test_elapsed_is_bounded_by_cores_gpus_and_the_longest_chain() -> None:
     speeds = Speeds({"n": 1.0}, startup=2.0, light_startup=0.5, device=torch.device("cpu"))
     plan = Plan(small(), Sizes((28, 28, 1)), None, cores=4)

@@ -31,7 +31,7 @@ from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.evaluation import robustness, scores
 from ddrep.guides import Guide
 from ddrep.planning.draws import read_verdicts
-from ddrep.planning.guidance import draws_of, mask_images
+from ddrep.planning.guidance import guided_draws, mask_images
 from ddrep.planning.plan import Plan
 from ddrep.planning.sizes import denoiser_of, sizes_of
 from ddrep.planning.stages import rows
@@ -96,9 +96,6 @@ def run_stages(meter: Meter, e: Experiment, results: Path) -> dict[tuple[str, st
             settings = stage(guide_of(section, reads))
             count(rule, "", guides.run, settings, of, base, examples, 0, folder / f"{reads}.safetensors")
 
-    def steers(run: Any) -> Path:
-        return results / run.folder / f"{'pixels' if run.method == 'ddim-i' else 'features'}.safetensors"
-
     evaluator, segmenter = e.evaluation.evaluator, e.evaluation.segmenter
     for name in e.attributes.having:
         folder, every = results / "subset0/attributes" / name / "0", attribute_images_of(name, False, e)
@@ -119,7 +116,18 @@ def run_stages(meter: Meter, e: Experiment, results: Path) -> dict[tuple[str, st
         count("attribute_real_features", "", scores.real_features, tars["test"], "attribute", judge, None, real)
         for run in (run for run in table1_runs(e) if run.attribute == name):
             section, out = stage(guided_of(e.attributes, run.method, run.steps, e)), results / run.shard
-            count("attribute_shard", run.method, guided.attribute_shard, section, base, steers(run), 0, 0, pool, out)
+            count(
+                "attribute_shard",
+                run.method,
+                guided.attribute_shard,
+                section,
+                base,
+                results / run.guide,
+                0,
+                0,
+                pool,
+                out,
+            )
             cell, outs = scores.Cell(run.method, run.steps, 0, 0), (results / run.score, results / run.features)
             section = stage(scores_of(name, e))
             count("attribute_score", "", scores.score_attribute, section, out, judge, None, cell, *outs)
@@ -140,7 +148,7 @@ def run_stages(meter: Meter, e: Experiment, results: Path) -> dict[tuple[str, st
     count("mask_real_features", "", scores.real_features, tars["test"], "mask", evaluator, None, real)
     for run in table2_runs(e):
         section, out = stage(guided_of(e.masks, run.method, run.steps, e)), results / run.shard
-        inputs = (base, steers(run), tars["test"], 0, 0, pool, out)
+        inputs = (base, results / run.guide, tars["test"], 0, 0, pool, out)
         count("mask_shard", run.method, guided.mask_shard, section, *inputs)
         cell, outs = scores.Cell(run.method, run.steps, 0, 0), (results / run.score, results / run.features)
         count("mask_score", "", scores.score_masks, out, oracle, evaluator, None, cell, *outs)
@@ -181,7 +189,7 @@ def test_what_is_forecast_is_what_passes_the_networks(
 
 def test_unguided_images_are_drawn_once() -> None:
     e = small(GIVEN)
-    draws = draws_of(e, seen=read_verdicts(e), assumed=0.5)
+    draws = guided_draws(e, seen=read_verdicts(e), assumed=0.5)
     of = {(run.attribute, run.method, run.steps): draw for run, draw in draws.items()}
     assert of["shoes", "unguided", 2].drawn == of["shoes", "unguided", 3].drawn == 8
     assert of["tops", "unguided", 3].drawn == 0, "the same noise in as many steps"

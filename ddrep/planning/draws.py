@@ -71,7 +71,7 @@ def read_verdicts(experiment: Experiment) -> Seen:
             if (table := results / shard.with_suffix(".parquet")).is_file():
                 seen.verdicts[subset, source, index] = _by_class(table)
     for run in table1_runs(experiment):
-        if run.method == "rejection" and (table := results / run.shard.with_suffix(".parquet")).is_file():
+        if run.method == "rejection" and (table := results / run.attempts).is_file():
             seen.guided[run] = _by_class(table)
     return seen
 

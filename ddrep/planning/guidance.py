@@ -27,12 +27,13 @@ from ddrep.planning.plan import (
     Row,
     in_tar,
 )
-from ddrep.runs import GuidedRun, guide_folders, table1_runs, table2_runs
+from ddrep.runs import GuidedRun, guide_folders, guided_runs, table1_runs, table2_runs
 from ddrep.sampling.guided import noise_number
 from ddrep.sampling.sampler import evaluations
 
 Part = Literal["attributes", "masks"]
 Reads = Literal["features", "pixels"]
+BOTH: tuple[Reads, ...] = ("features", "pixels")
 
 
 def guide(part: Part, reads: Reads) -> str:
@@ -50,18 +51,13 @@ def steered(part: Part, reads: Reads) -> str:
     return f"{DENOISER}/{part}-{reads}"
 
 
-def reads_of(method: str) -> Reads:
-    """Only ddim-i's guide reads pixels."""
-    return "pixels" if method == "ddim-i" else "features"
-
-
 def attributes(plan: Plan, assumed: float) -> list[Row]:
     """Of Table 1 and the robustness table. `assumed`: the acceptance of rejection's candidates where none was seen."""
     e, sizes, runs = plan.experiment, plan.sizes, table1_runs(plan.experiment)
     having, folders, images = len(e.attributes.groups), len(guide_folders(e)), 2 * e.table1.images
     examples, each, trained = 2 * e.attributes.examples, in_tar(sizes.image), e.evaluation.evaluator is None
     split = sizes.test + trained * sizes.real
-    fitted = tuple(_fit(e.attributes, "attributes", reads, examples) for reads in ("features", "pixels"))
+    fitted = tuple(_fit(e, "attributes", reads, examples) for reads in BOTH)
     rows = [
         Row("attribute_images", ({},) * having * (1 + trained), disk=having * split * each),
         Row("attribute_examples", ({},) * folders, disk=folders * examples * each),
@@ -70,7 +66,7 @@ def attributes(plan: Plan, assumed: float) -> list[Row]:
     if trained:
         job = _oracle(EVALUATOR, e.evaluation.evaluator_training, sizes.real)
         rows.append(Row("attribute_evaluator", (job,) * having, threads=plan.waited_for))
-    rows += _shards(plan, "attribute_shard", runs, draws_of(e, plan.seen, assumed), images)
+    rows += _shards(plan, "attribute_shard", runs, guided_draws(e, plan.seen, assumed), images)
     return [
         *rows,
         Row("attribute_real_features", (_measured(e, sizes.test, EVALUATOR),) * having),
@@ -87,7 +83,7 @@ def masks(plan: Plan, assumed: float) -> list[Row]:
     trained, subsets = e.evaluation.segmenter is None, len({run.subset for run in runs})
     height, width, _ = plan.sizes.image
     each = in_tar(plan.sizes.image) + in_tar((height, width, 1))
-    made = [_fit(e.masks, "masks", reads, train) for _, reads in sorted({(r.folder, reads_of(r.method)) for r in runs})]
+    made = [_fit(e, "masks", reads, train) for _, reads in sorted({(run.folder, run.reads) for run in runs})]
     rows = [
         Row("mask_images", ({},) * (1 + trained), disk=(test + trained * oracle) * each),
         Row("mask_examples", ({},) * subsets, disk=subsets * train * each),
@@ -96,7 +92,7 @@ def masks(plan: Plan, assumed: float) -> list[Row]:
     if trained:
         job = _oracle(SEGMENTER, e.evaluation.segmenter_training, oracle)
         rows.append(Row("mask_segmenter", (job,), threads=plan.waited_for))
-    rows += _shards(plan, "mask_shard", runs, draws_of(e, plan.seen, assumed), e.table2.images)
+    rows += _shards(plan, "mask_shard", runs, guided_draws(e, plan.seen, assumed), e.table2.images)
     by = EVALUATOR if e.evaluation.evaluator else None  # none is trained for masks
     scored = _sum({SEGMENTER: e.table2.images}, _measured(e, e.table2.images, by))
     return [
@@ -126,17 +122,24 @@ def mask_classes(data: MaskData) -> int:
     return len(data.few_shot.classes if data.kind == "few-shot" and data.few_shot else CELEBA_19)
 
 
-def _fit(section: Attributes | Masks, part: Part, reads: Reads, examples: int) -> Job:
+def _fit(e: Experiment, part: Part, reads: Reads, examples: int) -> Job:
     """What it reads of its examples is read once, and they are looked at once in the end."""
-    cfg, name = section.training, guide(part, reads)
-    learnt = {name + TRAINING: cfg.steps * cfg.batch, name: examples}
-    return _sum(learnt, {read(part): examples * len(section.taps.timesteps)} if reads == "features" else {})
+    cfg = _section(e, part).training
+    return {guide(part, reads) + TRAINING: cfg.steps * cfg.batch, **_looked_at(e, part, reads, examples)}
 
 
-def _looked_at(section: Attributes | Masks, part: Part, reads: Reads, images: int) -> Job:
+def _looked_at(e: Experiment, part: Part, reads: Reads, images: int) -> Job:
     """Images through a guide and what it reads them by."""
-    by = {read(part): images * len(section.taps.timesteps)} if reads == "features" else {}
+    by = {read(part): images * len(_section(e, part).taps.timesteps)} if reads == "features" else {}
     return {guide(part, reads): images, **by}
+
+
+def _section(e: Experiment, part: Part) -> Attributes | Masks:
+    return e.attributes if part == "attributes" else e.masks
+
+
+def _part(run: GuidedRun) -> Part:
+    return "attributes" if run.attribute else "masks"
 
 
 def _oracle(name: str, cfg: Oracle, images: int) -> Job:
@@ -149,10 +152,9 @@ def _measured(e: Experiment, images: int, by: str | None) -> Job:
 
 
 def _robustness(plan: Plan) -> Job:
-    cfg, section = plan.experiment.robustness, plan.experiment.attributes
+    e, cfg = plan.experiment, plan.experiment.robustness
     images = len(cfg.timesteps) * min(cfg.images, plan.sizes.test)
-    seen = [_looked_at(section, "attributes", reads, images) for reads in ("features", "pixels")]
-    return _sum({DENOISER: images}, *seen)
+    return _sum({DENOISER: images}, *(_looked_at(e, "attributes", reads, images) for reads in BOTH))
 
 
 def _shards(
@@ -170,16 +172,14 @@ def _shards(
 
 def _shard(e: Experiment, run: GuidedRun, draw: Draws) -> Job:
     """A step with a guide looks at as many images as the denoiser does; the images of an attribute are judged too."""
-    part: Part = "attributes" if run.attribute else "masks"
-    section, reads = (e.attributes if run.attribute else e.masks), reads_of(run.method)
-    cfg = guided_of(section, run.method, run.steps, e)
+    part = _part(run)
+    cfg = guided_of(_section(e, part), run.method, run.steps, e)
     steps = draw.drawn * evaluations(cfg.sampling)
+    drawn: Job = {DENOISER: steps}
     if cfg.scale:
-        inside = _looked_at(section, part, reads, steps)
-        drawn: Job = {steered(part, reads): steps, **{key + WITHIN: n for key, n in inside.items()}}
-    else:
-        drawn = {DENOISER: steps}
-    return _sum(drawn, _looked_at(section, part, reads, draw.judged) if run.attribute else {})
+        inside = _looked_at(e, part, run.reads, steps)
+        drawn = {steered(part, run.reads): steps, **{key + WITHIN: n for key, n in inside.items()}}
+    return _sum(drawn, _looked_at(e, part, run.reads, draw.judged) if run.attribute else {})
 
 
 def _sum(*jobs: Job) -> Job:
@@ -187,15 +187,13 @@ def _sum(*jobs: Job) -> Job:
     return {key: sum(job.get(key, 0) for job in jobs) for job in jobs for key in job}
 
 
-def draws_of(e: Experiment, seen: Seen, assumed: float) -> dict[GuidedRun, Draws]:
+def guided_draws(e: Experiment, seen: Seen, assumed: float) -> dict[GuidedRun, Draws]:
     """What every guided run draws. Without a guide's steps, runs of equal settings and noise share their candidates,
     across methods, attributes and masks; each is counted once, and rejection's last."""
-    runs = table1_runs(e) if "attributes" in e.parts else []
-    runs += table2_runs(e) if "masks" in e.parts else []
     there: dict[tuple[str, int], np.ndarray] = {}
     draws = {}
-    for run in sorted(runs, key=lambda run: run.method == "rejection"):
-        cfg = guided_of(e.attributes if run.attribute else e.masks, run.method, run.steps, e)
+    for run in sorted(guided_runs(e), key=lambda run: run.method == "rejection"):
+        cfg = guided_of(_section(e, _part(run)), run.method, run.steps, e)
         wanted = _attempts(e, run, seen, assumed) if run.attribute else np.array([cfg.images, 0])
         place = cfg.sampling.model_dump_json(), noise_number(run.subset, run.seed)
         known = np.zeros(2, int) if cfg.scale else there.get(place, np.zeros(2, int))

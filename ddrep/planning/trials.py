@@ -23,7 +23,7 @@ from ddrep.evaluation import evaluator, segmenter
 from ddrep.guides import Guide
 from ddrep.guides import build as build_guide
 from ddrep.heads import build
-from ddrep.planning.guidance import Part, Reads, guide, mask_classes, read, steered
+from ddrep.planning.guidance import BOTH, Part, Reads, guide, mask_classes, read, steered
 from ddrep.planning.plan import (
     DENOISER,
     ENCODER,
@@ -157,11 +157,10 @@ def _guidance_trials(plan: Plan, denoiser: Denoiser, part: Part) -> Iterator[Tri
 
         return make
 
-    both: tuple[Reads, ...] = ("features", "pixels")
-    yield from (Trial(guide(part, reads) + TRAINING, section.training.batch, learn(reads), 2, worth) for reads in both)
+    yield from (Trial(guide(part, reads) + TRAINING, section.training.batch, learn(reads), 2, worth) for reads in BOTH)
     yield Trial(read(part), SAMPLED_AT_ONCE, look, worth=worth / len(section.taps.timesteps))
     at_once = max(1, PIXELS // (height * width))
-    yield from (Trial(steered(part, reads), at_once, steer(reads), worth=worth) for reads in both)
+    yield from (Trial(steered(part, reads), at_once, steer(reads), worth=worth) for reads in BOTH)
 
 
 def _tried(denoiser: Denoiser) -> tuple[tuple[int, int, int], float]:

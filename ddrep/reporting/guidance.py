@@ -151,7 +151,7 @@ def markdown(cells: pd.DataFrame, number: int) -> str:
         "one run a cell" if cells["runs"].max() == 1 else f"mean ± standard deviation over {cells['runs'].max()} runs"
     )
     notes = [f"{EXPLAINED[number]} {runs[0].upper()}{runs[1:]}.", _about_distances(cells, metric)]
-    if cells[["paper_fid"]].notna().any(axis=None):
+    if cells["paper_fid"].notna().any():
         notes.append("The paper's figures are of its own images and networks, as said below.")
     parts = [f"# {TITLES[number]}", *map(wrapped, notes), _measured(cells, number, metric), *_reported(number)]
     return "\n\n".join(parts) + "\n"

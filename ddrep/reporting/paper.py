@@ -35,8 +35,9 @@ TABLE1 = {
 """FID on CelebA-64 by class and method."""
 
 TABLE2 = {"ddim-i": (0.28, 106.90), "DiffAE": (0.23, 87.68), "ours": (0.31, 74.74)}
-"""mIoU and FID on 500 images of CelebA-Mask, in so many steps:"""
+"""mIoU and FID on 500 images of CelebA-Mask."""
 TABLE2_STEPS = 10
+"""Of DDIM in which it was made."""
 ATTRIBUTES = {
     ("male", True): "male",
     ("male", False): "female",
