@@ -21,6 +21,7 @@ from ddrep.config import (
     scores_of,
     shard_of,
     stage_json,
+    subset_seed,
     training_of,
 )
 from ddrep.errors import UserError

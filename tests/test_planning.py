@@ -52,7 +52,7 @@ SMALL = {
     "pixel_rejection": {"epochs": 2, "hidden": 16, "batch": 7},
     "sampling": {"steps": 2, "guidance_scale": 0.5},
     "synthesis": {"per_class": 4, "shards_per_scale": 2, "threshold": 0.05, "max_attempts": 100},
-    "classifier": {"epochs": 1, "batch": 16},
+    "classifier": {"epochs": 1, "min_steps": 1, "batch": 16},
     "table4": [
         {**BLOCK, "sources": ["real"], "scales": [0]},
         {**BLOCK, "sources": ["real-equal-steps", "ours"], "scales": [2]},

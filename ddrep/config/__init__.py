@@ -6,6 +6,7 @@ workflow is told of its own section and nothing else, as the JSON that `stage_js
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -60,7 +61,7 @@ __all__ = [
     "Pretrain", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Source", "Stage", "Synthesis",
     "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet", "Training", "WebDatasetFiles",
     "attribute_images_of", "check_evaluation", "data_of", "denoiser_path", "explain", "guide_of", "guided_of",
-    "load", "merge", "parse", "scores_of", "shard_of", "stage_json", "training_of",
+    "load", "merge", "parse", "scores_of", "shard_of", "stage_json", "subset_seed", "training_of",
 ]  # fmt: skip
 
 VERSIONS = {
@@ -153,6 +154,17 @@ class Stage(BaseModel, Generic[C]):
         if self.stage and self.version != VERSIONS.get(self.stage):
             raise ValueError(f"{self.stage} is at version {VERSIONS.get(self.stage)}, not {self.version}; plan again")
         return self
+
+
+def subset_seed(seed: int, subset: int) -> int:
+    """The seed of all that a labelled subset has to itself: fine-tune, heads, candidates, classifiers, guides.
+
+    Shared by all sources of a subset, which are compared on the same noise, and by no two subsets, which are to be
+    independent repeats. Subset 0 has the experiment's own, 0..2^32-1 the others.
+    """
+    if not subset:
+        return seed
+    return int.from_bytes(hashlib.sha256(f"{seed}/subset{subset}".encode()).digest()[:4], "big")
 
 
 def stage_json(stage: str, config: BaseModel, seed: int) -> str:

@@ -166,6 +166,9 @@ class Classifier(Section):
     stem: Literal["stock", "small"] = "stock"
     """timm's first layers (7x7 stride 2 and pooling), or 3x3 stride 1 without pooling for small images."""
     epochs: Positive = 40
+    min_steps: Positive = 125
+    """Fewest steps of any run, however few its images: an under-trained classifier on the real images alone would show
+    a gain that is longer training."""
     batch: Annotated[int, Gt(0), MultipleOf(2)] = 256
     """Even, for Mixup pairs images within a batch."""
     lr: Rate = 1e-3

@@ -28,9 +28,9 @@ def batch_indices(n: int, batch: int, step: int, seed: int) -> np.ndarray:
     return np.concatenate([_epoch(n, int(e), seed)[positions[epochs == e] % n] for e in np.unique(epochs)])
 
 
-def steps_for(epochs: float, n: int, batch: int) -> int:
-    """Optimiser steps in which n images are seen `epochs` times."""
-    return max(1, -(-int(epochs * n) // batch))
+def steps_for(epochs: float, n: int, batch: int, least: int = 1) -> int:
+    """Optimiser steps in which n images are seen `epochs` times, but `least` at least."""
+    return max(least, -(-int(epochs * n) // batch))
 
 
 def to_unit(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:

@@ -104,7 +104,7 @@ def _classifier(plan: Plan, run: Run) -> Job:
     """real-equal-steps takes the steps that as many synthetic images would."""
     cfg, sizes = plan.experiment.classifier, plan.sizes
     images = sizes.real * run.real + run.scale * plan.experiment.synthesis.per_class * sizes.classes
-    steps = steps_for(cfg.epochs, images, cfg.batch)
+    steps = steps_for(cfg.epochs, images, cfg.batch, cfg.min_steps)
     return {run.architecture + TRAINING: steps * cfg.batch, run.architecture: sizes.test}
 
 

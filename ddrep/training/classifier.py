@@ -44,7 +44,7 @@ def run(
     _check_alike(test_shard, test, images)
     cfg = stage.config
     added = job.scale * cfg.per_class * len(images.classes) if job.source == "real-equal-steps" else 0
-    steps = steps_for(cfg.classifier.epochs, len(images) + added, cfg.classifier.batch)
+    steps = steps_for(cfg.classifier.epochs, len(images) + added, cfg.classifier.batch, cfg.classifier.min_steps)
     log.info("%d real and %d synthetic images, %d steps", n_real, len(images) - n_real, steps)
     inputs = [sha256(path) for path in ([real] if real else []) + synthetic]
     state = state_path("classifier", stage.model_dump_json(), job.architecture, str(job.seed), str(steps), *inputs)

@@ -224,7 +224,7 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def classify(*options: str, **training: object) -> int:
-    config = {"classifier": {"batch": 8, "epochs": 2}, **training}
+    config = {"classifier": {"batch": 8, "epochs": 2, "min_steps": 1}, **training}
     files = ["--test", "test.tar", "--out", "row.parquet", "--predictions", "row.predictions.parquet"]
     return main(["classify", "--stage", json.dumps({"config": config}), *files, *options])
 

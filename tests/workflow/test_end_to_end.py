@@ -31,7 +31,7 @@ SMALLEST = {
     "pixel_rejection": {"epochs": 1, "hidden": 8},
     "sampling": {"steps": 2},
     "synthesis": {"per_class": 2, "shards_per_scale": 2, "threshold": 0.05, "max_attempts": 20},
-    "classifier": {"epochs": 1, "batch": 16},
+    "classifier": {"epochs": 1, "min_steps": 1, "batch": 16},
     "table4": [
         {"architectures": ["resnet18"], "mix": [False, True], "sources": ["real", "real-equal-steps", "ours"],
          "scales": [0, 1], **BOTH},

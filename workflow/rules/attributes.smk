@@ -65,7 +65,7 @@ rule attribute_guide:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        stage=lambda w: stage_json("guide", guide_of(EXPERIMENT.attributes, w.reads), SEED),
+        stage=lambda w: stage_json("guide", guide_of(EXPERIMENT.attributes, w.reads), subset_seed(SEED, int(w.subset))),
     message:
         "Training the guide of {wildcards.attribute} on {wildcards.reads}, subset {wildcards.subset}, seed {wildcards.run}"
     shell:
@@ -97,7 +97,11 @@ rule attribute_shard:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        stage=lambda w: stage_json("guided", guided_of(EXPERIMENT.attributes, w.method, int(w.steps), EXPERIMENT), SEED),
+        stage=lambda w: stage_json(
+            "guided",
+            guided_of(EXPERIMENT.attributes, w.method, int(w.steps), EXPERIMENT),
+            subset_seed(SEED, int(w.subset)),
+        ),
     message:
         "{wildcards.attribute} by {wildcards.method} in {wildcards.steps} steps, subset {wildcards.subset}, seed {wildcards.run}"
     shell:
@@ -208,7 +212,7 @@ rule robustness:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        stage=lambda _: stage_json("robustness", EXPERIMENT.robustness, SEED),
+        stage=lambda w: stage_json("robustness", EXPERIMENT.robustness, subset_seed(SEED, int(w.subset))),
     message:
         "What the guides of {wildcards.attribute} make of early estimates, subset {wildcards.subset}, seed {wildcards.run}"
     shell:

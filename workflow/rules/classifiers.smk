@@ -23,7 +23,9 @@ rule classifier:
         mem_mb=lambda wildcards, attempt: (12000 + 4000 * int(wildcards.scale)) * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        stage=lambda w: stage_json("classifier", training_of(w.source, w.mix == "mix", EXPERIMENT), SEED),
+        stage=lambda w: stage_json(
+            "classifier", training_of(w.source, w.mix == "mix", EXPERIMENT), subset_seed(SEED, int(w.subset))
+        ),
     message:
         "{wildcards.architecture} on {wildcards.source} {wildcards.scale}x, {wildcards.mix}, subset {wildcards.subset},"
         " seed {wildcards.train_seed}"
@@ -57,7 +59,9 @@ rule classifier_on_synthetic_alone:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        stage=lambda w: stage_json("classifier", training_of(w.source, w.mix == "mix", EXPERIMENT), SEED),
+        stage=lambda w: stage_json(
+            "classifier", training_of(w.source, w.mix == "mix", EXPERIMENT), subset_seed(SEED, int(w.subset))
+        ),
     message:
         "{wildcards.architecture} on {wildcards.source} alone, subset {wildcards.subset}, seed {wildcards.train_seed}"
     shell:

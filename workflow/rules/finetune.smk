@@ -20,7 +20,7 @@ rule finetune:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
-        stage=lambda _: stage_json("finetune", EXPERIMENT.finetune, SEED),
+        stage=lambda w: stage_json("finetune", EXPERIMENT.finetune, subset_seed(SEED, int(w.subset))),
     message:
         "Making the denoiser class-conditional, subset {wildcards.subset}"
     shell:

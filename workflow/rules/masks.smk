@@ -61,7 +61,7 @@ rule mask_guide:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        stage=lambda w: stage_json("guide", guide_of(EXPERIMENT.masks, w.reads), SEED),
+        stage=lambda w: stage_json("guide", guide_of(EXPERIMENT.masks, w.reads), subset_seed(SEED, int(w.subset))),
     message:
         "Training the guide of masks on {wildcards.reads}, subset {wildcards.subset}, seed {wildcards.run}"
     shell:
@@ -92,7 +92,9 @@ rule mask_shard:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        stage=lambda w: stage_json("guided", guided_of(EXPERIMENT.masks, w.method, int(w.steps), EXPERIMENT), SEED),
+        stage=lambda w: stage_json(
+            "guided", guided_of(EXPERIMENT.masks, w.method, int(w.steps), EXPERIMENT), subset_seed(SEED, int(w.subset))
+        ),
     message:
         "Masks by {wildcards.method} in {wildcards.steps} steps, subset {wildcards.subset}, seed {wildcards.run}"
     shell:

@@ -43,7 +43,7 @@ rule rejection:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        stage=lambda _: stage_json("rejection", EXPERIMENT.rejection, SEED),
+        stage=lambda w: stage_json("rejection", EXPERIMENT.rejection, subset_seed(SEED, int(w.subset))),
     message:
         "Training the rejection classifier, subset {wildcards.subset}"
     shell:
@@ -69,7 +69,7 @@ rule pixel_rejection:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        stage=lambda _: stage_json("pixel-rejection", EXPERIMENT.pixel_rejection, SEED),
+        stage=lambda w: stage_json("pixel-rejection", EXPERIMENT.pixel_rejection, subset_seed(SEED, int(w.subset))),
     message:
         "Training the control on pixels, subset {wildcards.subset}"
     shell:
@@ -97,7 +97,9 @@ rule pixel_threshold:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        stage=lambda _: stage_json("pixel-threshold", shard_of("pixel-rejection", EXPERIMENT), SEED),
+        stage=lambda w: stage_json(
+            "pixel-threshold", shard_of("pixel-rejection", EXPERIMENT), subset_seed(SEED, int(w.subset))
+        ),
     message:
         "Choosing the threshold at which the control accepts as many, subset {wildcards.subset}"
     shell:

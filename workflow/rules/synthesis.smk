@@ -28,7 +28,7 @@ rule synthesis:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        stage=lambda w: stage_json("synthesis", shard_of(w.source, EXPERIMENT), SEED),
+        stage=lambda w: stage_json("synthesis", shard_of(w.source, EXPERIMENT), subset_seed(SEED, int(w.subset))),
     message:
         "Generating shard {wildcards.index} of {wildcards.source}, subset {wildcards.subset}"
     shell:
@@ -58,7 +58,7 @@ rule shard_info:
         mem_mb=lambda wildcards, attempt: 2000 * attempt,
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
-        stage=lambda w: stage_json("synthesis", shard_of(w.source, EXPERIMENT), SEED),
+        stage=lambda w: stage_json("synthesis", shard_of(w.source, EXPERIMENT), subset_seed(SEED, int(w.subset))),
     message:
         "Listing the shards of {wildcards.source}, subset {wildcards.subset}"
     shell:
