@@ -24,6 +24,7 @@ from ddrep.config import (
     subset_seed,
     training_of,
 )
+from ddrep.data.digest import tracked_json
 from ddrep.errors import UserError
 from ddrep.runs import (
     cost_attempts,

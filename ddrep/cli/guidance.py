@@ -27,9 +27,11 @@ class Attribute(Light):
 
     def run(self) -> None:
         from ddrep.data.attributes import attribute_images
+        from ddrep.data.digest import unchanged
         from ddrep.data.shards import write_shard
 
-        chosen = attribute_images(self.stage.config, self.split, self.subset, self.stage.seed, self.run_seed)
+        with unchanged(self.stage):
+            chosen = attribute_images(self.stage.config, self.split, self.subset, self.stage.seed, self.run_seed)
         write_shard(self.out, chosen)
 
 

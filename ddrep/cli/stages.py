@@ -26,9 +26,12 @@ class Data(Light):
 
     def run(self) -> None:
         from ddrep.data.datasets import labelled
+        from ddrep.data.digest import unchanged
         from ddrep.data.shards import write_shard
 
-        write_shard(self.out, labelled(self.stage.config, self.split, self.subset, self.stage.seed))
+        with unchanged(self.stage):
+            images = labelled(self.stage.config, self.split, self.subset, self.stage.seed)
+        write_shard(self.out, images)
 
 
 class Masks(Light):
@@ -44,9 +47,12 @@ class Masks(Light):
 
     def run(self) -> None:
         from ddrep.data.datasets import masked
+        from ddrep.data.digest import unchanged
         from ddrep.data.masks import write_masked_shard
 
-        write_masked_shard(self.out, masked(self.stage.config, self.split, self.subset))
+        with unchanged(self.stage):
+            images = masked(self.stage.config, self.split, self.subset)
+        write_masked_shard(self.out, images)
 
 
 class Pretrain(Verb):

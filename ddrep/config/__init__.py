@@ -101,6 +101,9 @@ class Experiment(Section):
     parts: tuple[Part, ...] = ("augmentation",)
     """Which parts of the paper to make: augmentation (Tables 3 and 4, Figures 1, 3 and 4), attributes (Table 1 and what
     guides make of x0hat), masks (Table 2, Figure 2)."""
+    digest: Literal["times", "contents"] = "times"
+    """How changed data sets are noticed: by names, sizes and times of their files, or by names and contents, for which
+    all of them are read at every call."""
     data: Data = Data()
     denoiser: DenoiserChoice = DenoiserChoice()
     finetune: FineTune = FineTune()
@@ -140,7 +143,9 @@ class Stage(BaseModel, Generic[C]):
     version: int = 0
     """Version of the stage's code, written by the workflow; leave it out by hand."""
     seed: int = 0
-    """The experiment's seed."""
+    """The experiment's seed, or the labelled subset's."""
+    files: str = ""
+    """Digest of the data set that the stage reads, written by the workflow; leave it out by hand."""
     config: C
     """The stage's section of config.yaml."""
 
@@ -167,9 +172,13 @@ def subset_seed(seed: int, subset: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/subset{subset}".encode()).digest()[:4], "big")
 
 
-def stage_json(stage: str, config: BaseModel, seed: int) -> str:
-    """The canonical JSON of a stage: equal exactly when the stage would do the same (inputs apart)."""
+def stage_json(stage: str, config: BaseModel, seed: int, files: str = "") -> str:
+    """The canonical JSON of a stage: equal exactly when the stage would do the same (inputs apart).
+
+    files: digest of the data set that it reads, if any (ddrep.data.digest).
+    """
     content = {"stage": stage, "version": VERSIONS[stage], "seed": seed, "config": config.model_dump(mode="json")}
+    content |= {"files": files} if files else {}
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 

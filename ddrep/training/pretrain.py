@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ddrep.config import Network, Pretrain, Sampling, Stage
 from ddrep.data.batches import batch_indices, to_unit
+from ddrep.data.digest import unchanged
 from ddrep.data.idx import read_idx
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
@@ -58,9 +59,11 @@ def run(stage: Stage[Pretrain], out: Path, grid: Path | None) -> None:
     cfg = stage.config
     if cfg.images is None:
         raise UserError("denoiser.pretrain.images: missing; name an IDX file of unlabelled images")
-    digest = sha256(cfg.images) if cfg.images.exists() else ""
-    state = state_path("pretrain", stage.model_dump_json(), digest)
-    denoiser = pretrain(read_idx(cfg.images), cfg, seed=stage.seed, device=pick_device(), state=state)
+    with unchanged(stage):
+        images, digest = read_idx(cfg.images), sha256(cfg.images)
+    # by what the file holds: a copy of it goes on with the same training
+    state = state_path("pretrain", stage.model_dump_json(exclude={"files"}), digest)
+    denoiser = pretrain(images, cfg, seed=stage.seed, device=pick_device(), state=state)
     section = cfg.model_dump(mode="json") | {"images": cfg.images.name}
     denoiser.provenance = {"command": "ddrep pretrain", "seed": stage.seed, "section": section, "images_sha256": digest}
     if grid:

@@ -132,6 +132,7 @@ SHARED = {
     "masks.data.kind",
     "experiment",
     "seed",
+    "digest",
     "parts",
 }
 """Keys on which almost everything hangs: tested by themselves."""

@@ -16,6 +16,8 @@ import yaml
 
 REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO)}
+"""Snakemake looks for modules in its folder first, and a tree's ddrep/ holds only files: the package is this one."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,16 @@ class Tree:
 
     def snakemake(self, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; `path` goes in front of PATH."""
-        env = {**os.environ, "PATH": os.pathsep.join(filter(None, [path, str(BIN), os.environ["PATH"]]))}
+        env = {**ENVIRONMENT, "PATH": os.pathsep.join(filter(None, [path, str(BIN), os.environ["PATH"]]))}
         command = [str(BIN / "snakemake"), *arguments]
         return subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=1500)
 
     def start(self, *arguments: str, log: IO[str]) -> subprocess.Popen[str]:
         """Start Snakemake here; what it says goes to `log`."""
         command = [str(BIN / "snakemake"), *arguments]
-        return subprocess.Popen(command, cwd=self.path, stdout=log, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command, cwd=self.path, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT, text=True
+        )
 
     def configure(self, **settings: Any) -> None:
         """Change top-level keys of config.yaml."""
@@ -71,7 +75,9 @@ class Tree:
             json.dump(questions, asked)
             asked.seek(0)
             command = [sys.executable, str(Path(__file__).parent / "plans.py")]
-            return subprocess.Popen(command, cwd=self.path, stdin=asked, stdout=subprocess.PIPE, text=True)
+            return subprocess.Popen(
+                command, cwd=self.path, env=ENVIRONMENT, stdin=asked, stdout=subprocess.PIPE, text=True
+            )
 
     def plans(self, overlays: list[dict[str, Any]]) -> list[list[Job]]:
         """The summary under each overlay."""

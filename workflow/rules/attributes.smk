@@ -17,7 +17,9 @@ rule attribute_images:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        stage=lambda w: stage_json("attribute-images", attribute_images_of(w.attribute, False, EXPERIMENT), SEED),
+        stage=lambda w: tracked_json(
+            "attribute-images", attribute_images_of(w.attribute, False, EXPERIMENT), EXPERIMENT
+        ),
     message:
         "Images for {wildcards.part} with and without {wildcards.attribute}"
     shell:
@@ -39,7 +41,7 @@ rule attribute_examples:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        stage=lambda w: stage_json("attribute-images", attribute_images_of(w.attribute, True, EXPERIMENT), SEED),
+        stage=lambda w: tracked_json("attribute-images", attribute_images_of(w.attribute, True, EXPERIMENT), EXPERIMENT),
     message:
         "The few examples of {wildcards.attribute}, subset {wildcards.subset}, seed {wildcards.run}"
     shell:

@@ -12,7 +12,7 @@ rule labelled_images:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        stage=lambda _: stage_json("data", data_of(EXPERIMENT), SEED),
+        stage=lambda _: tracked_json("data", data_of(EXPERIMENT), EXPERIMENT),
     message:
         "Labelled training images, subset {wildcards.subset}"
     shell:
@@ -34,7 +34,7 @@ rule held_out_images:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        stage=lambda _: stage_json("data", data_of(EXPERIMENT), SEED),
+        stage=lambda _: tracked_json("data", data_of(EXPERIMENT), EXPERIMENT),
     message:
         "Images for {wildcards.split}"
     shell:

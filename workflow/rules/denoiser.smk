@@ -15,7 +15,7 @@ rule pretrain:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
-        stage=lambda _: stage_json("pretrain", EXPERIMENT.denoiser.pretrain, SEED),
+        stage=lambda _: tracked_json("pretrain", EXPERIMENT.denoiser.pretrain, EXPERIMENT),
     message:
         "Training the unconditional denoiser"
     shell:

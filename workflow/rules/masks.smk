@@ -13,7 +13,7 @@ rule mask_images:
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        stage=lambda _: stage_json("masks", EXPERIMENT.masks.data, SEED),
+        stage=lambda _: tracked_json("masks", EXPERIMENT.masks.data, EXPERIMENT),
     message:
         "Images with masks: {wildcards.part}"
     shell:
@@ -35,7 +35,7 @@ rule mask_examples:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        stage=lambda _: stage_json("masks", EXPERIMENT.masks.data, SEED),
+        stage=lambda _: tracked_json("masks", EXPERIMENT.masks.data, EXPERIMENT),
     message:
         "The few examples with masks, subset {wildcards.subset}"
     shell:
