@@ -14,12 +14,10 @@ import numpy as np
 from ddrep.config import Data, Experiment, MaskData
 from ddrep.data.datasets import classes_of, files_of, labelled
 from ddrep.data.tars import META, members
-from ddrep.denoiser.denoiser import FORMAT, network_config
 from ddrep.denoiser.importers import published
-from ddrep.denoiser.unet import UNetConfig
+from ddrep.denoiser.network import FORMAT, UNetConfig, network_config, network_of
 from ddrep.errors import UserError
 from ddrep.files import load_tensors
-from ddrep.training.pretrain import network_of
 
 SPLITS = ("train", "validation", "test")
 
