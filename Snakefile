@@ -13,7 +13,6 @@ from ddrep import config as settings
 from ddrep.config import (
     GuidanceTable,
     attribute_images_of,
-    check_evaluation,
     data_of,
     denoiser_path,
     guide_of,
@@ -48,13 +47,16 @@ configfile: "config.yaml"
 
 try:
     EXPERIMENT = settings.parse(config)
-    DENOISER = denoiser_path(EXPERIMENT)
-    check_evaluation(EXPERIMENT)
+    if workflow.is_main_process:  # not in every job as well
+        from ddrep.checks import check
+
+        check(EXPERIMENT)
 except UserError as e:
     print(f"ddrep: {e}", file=sys.stderr)
     sys.exit(2)
 
 NAME, SEED = EXPERIMENT.experiment, EXPERIMENT.seed
+DENOISER = denoiser_path(EXPERIMENT)
 SHARDS_PER_SCALE = EXPERIMENT.synthesis.shards_per_scale
 # Threads of the jobs that others wait for; beyond 4 a small denoiser gains nothing.
 WAITED_FOR = min(4, workflow.cores or 1)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from annotated_types import Ge
 
+from ddrep.checks import check
 from ddrep.cli.base import Light
 from ddrep.config import load
 
@@ -24,6 +25,7 @@ class Plan(Light):
 
     def run(self) -> None:
         experiment, light_startup = load(Path("config.yaml"), *self.configfile), time.process_time()
+        check(experiment, absent=False)
         from ddrep.planning.report import run
 
         run(experiment, self.cores, self.gpus, light_startup)

@@ -60,7 +60,7 @@ __all__ = [
     "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Name", "Network", "Oracle", "PixelHead",
     "Pretrain", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Source", "Stage", "Synthesis",
     "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet", "Training", "WebDatasetFiles",
-    "attribute_images_of", "check_evaluation", "data_of", "denoiser_path", "explain", "guide_of", "guided_of",
+    "attribute_images_of", "data_of", "denoiser_path", "explain", "guide_of", "guided_of",
     "load", "merge", "parse", "scores_of", "shard_of", "stage_json", "subset_seed", "training_of",
 ]  # fmt: skip
 
@@ -254,23 +254,10 @@ def parse(raw: dict[str, Any], where: str = "config") -> Experiment:
 
 
 def denoiser_path(experiment: Experiment) -> str:
-    """Where the unconditional denoiser is, or will be. Raises UserError for a file that should be there and is not."""
+    """Where the unconditional denoiser is, or will be."""
     if experiment.denoiser.kind == "pretrain":
         return f"results/{experiment.experiment}/denoiser.safetensors"
-    path = experiment.denoiser.file.path
-    if not path.is_file():
-        raise UserError(f"denoiser.file.path: no file {path}; give a denoiser's .safetensors, or set denoiser.kind")
-    return str(path)
-
-
-def check_evaluation(experiment: Experiment) -> None:
-    """Raise UserError for a file of the evaluation that should be there and is not."""
-    section, parts = experiment.evaluation, set(experiment.parts)
-    wanted = {"inception": section.inception, "evaluator": section.evaluator} if parts - {"augmentation"} else {}
-    wanted |= {"segmenter": section.segmenter} if "masks" in parts else {}
-    for name, path in wanted.items():
-        if path and not path.is_file():
-            raise UserError(f"evaluation.{name}: no file {path}; give one, or null (docs/evaluation.md)")
+    return str(experiment.denoiser.file.path)
 
 
 def explain(error: ValidationError) -> str:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
 Positive = Annotated[int, Gt(0)]
 Rate = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Timestep = Annotated[float, Ge(0), Le(999)]
-Subsets = Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)]
+
+
+def _each_once(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    if twice := [item for item in given if given.count(item) > 1]:
+        raise ValueError(f"expected each once, {twice[0]} is there {given.count(twice[0])} times")
+    return given
+
+
+Once = AfterValidator(_each_once)
+"""Of a list whose items make runs of a table: the same run twice would count as two."""
+Subsets = Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1), Once]
 Seeds = Subsets
 Precision = Literal["auto", "fp32", "bf16"]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, MinLen
 from pydantic import StringConstraints, model_validator
 
-from ddrep.config.base import Positive, Rate, Section, Seeds, Share, Subsets, Timestep
+from ddrep.config.base import Once, Positive, Rate, Section, Seeds, Share, Subsets, Timestep
 from ddrep.config.data import Data
 from ddrep.config.masks import MaskData
 from ddrep.config.stages import Sampling
@@ -97,8 +97,8 @@ class Masks(Section):
 class Table1(Section):
     """How many images of each attribute, and of each absence, are drawn by each method, and in how many steps."""
 
-    methods: Annotated[tuple[AttributeMethod, ...], MinLen(1)] = ("unguided", "rejection", "ddim-i", "ours")
-    steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1)] = (100,)
+    methods: Annotated[tuple[AttributeMethod, ...], MinLen(1), Once] = ("unguided", "rejection", "ddim-i", "ours")
+    steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1), Once] = (100,)
     images: Positive = 1000
     """With the attribute, and as many without, in each run; distances are of all runs' images together."""
     threshold: Share = 0.5
@@ -112,8 +112,8 @@ class Table1(Section):
 class Table2(Section):
     """How many images each method draws for target masks, one a mask, and in how many steps."""
 
-    methods: Annotated[tuple[MaskMethod, ...], MinLen(1)] = ("unguided", "ddim-i", "ours")
-    steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1)] = (10,)
+    methods: Annotated[tuple[MaskMethod, ...], MinLen(1), Once] = ("unguided", "ddim-i", "ours")
+    steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1), Once] = (10,)
     images: Positive = 500
     """In each run; the runs deal the target masks out among them, and begin again when all are used."""
     subsets: Subsets = (0,)

@@ -28,7 +28,7 @@ class Table3(Section):
     """Classification accuracy score: one classifier on one source alone, at 1x."""
 
     architecture: str = "resnet18"
-    sources: tuple[Name, ...] = SYNTHETIC
+    sources: Annotated[tuple[Name, ...], MinLen(1)] = SYNTHETIC
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
 

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddrep.denoiser.network import FORMAT, network_config
 from ddrep.denoiser.schedule import Schedule
-from ddrep.denoiser.unet import UNet, UNetConfig
+from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
 from ddrep.files import load_tensors, save_tensors, written_whole
-
-FORMAT = "ddrep.denoiser/1"
 
 
 @dataclass
@@ -90,9 +89,3 @@ class Denoiser:
         net.eval().requires_grad_(False).to(device)
         schedule = Schedule(**json.loads(meta["schedule"]))
         return cls(net, schedule, json.loads(meta["provenance"]), tuple(json.loads(meta["classes"])))
-
-
-def network_config(fields: dict[str, Any]) -> UNetConfig:
-    """UNetConfig from JSON, where tuples arrive as lists."""
-    settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return UNetConfig(**settings)

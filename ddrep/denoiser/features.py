@@ -7,19 +7,14 @@ Sources: paper, 4.1, 4.2 and 5; Baranchuk et al. 2022 for noising the image firs
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ddrep.config import Features, Taps
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.network import MIDDLE
 from ddrep.denoiser.schedule import add_noise
-from ddrep.denoiser.unet import UNet
-from ddrep.errors import UserError
-
-MIDDLE = "middle"
 
 
 def bottleneck_features(denoiser: Denoiser, x0: Tensor, cfg: Features) -> Tensor:
@@ -50,19 +45,8 @@ def feature_maps(denoiser: Denoiser, x0: Tensor, taps: Taps) -> list[Tensor]:
 
     The decoder runs as far as the last tapped block. Raises UserError for a block that the network has not.
     """
-    numbers = block_numbers(denoiser.net, taps.blocks)
+    numbers = denoiser.net.cfg.block_numbers(taps.blocks)
     return [h for t in taps.timesteps for h in _at(denoiser, x0, t, taps.noise, numbers)]
-
-
-def block_numbers(net: UNet, blocks: Sequence[str]) -> list[int | None]:
-    """Number in `output_blocks` of each named block; None for the middle block. upL is the last of decoder level L."""
-    last = len(net.output_blocks) - 1
-    known: dict[str, int | None] = {MIDDLE: None, **net.level_ends}
-    known |= {f"output_blocks.{i}": i for i in range(last + 1)}
-    if unknown := [name for name in blocks if name not in known]:
-        levels = ", ".join(net.level_ends)
-        raise UserError(f"blocks: no {unknown[0]} in this denoiser; it has middle, {levels}, output_blocks.0 to {last}")
-    return [known[name] for name in blocks]
 
 
 def _at(denoiser: Denoiser, x0: Tensor, t: float, noise: str, numbers: list[int | None]) -> list[Tensor]:

@@ -10,38 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ddrep.denoiser.network import GROUPS, UNetConfig
+from ddrep.errors import UserError
 
-@dataclass(frozen=True)
-class UNetConfig:
-    """What determines the network. `attention_sizes` are feature-map widths in pixels."""
-
-    image_size: int
-    in_channels: int = 3
-    out_channels: int = 3
-    model_channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
-    num_res_blocks: int = 3
-    attention_sizes: tuple[int, ...] = (16, 8)
-    num_heads: int = 4
-    num_head_channels: int | None = None
-    """If set, the number of heads is width / num_head_channels and `num_heads` is ignored."""
-    use_scale_shift_norm: bool = True
-    resblock_updown: bool = False
-    """Resample by residual blocks; otherwise by convolutions."""
-    new_attention_order: bool = False
-    """Split q, k, v before the heads (guided-diffusion's option) instead of after."""
-    dropout: float = 0.0
-    num_classes: int = 0
-    """Rows of the label table, the null row included; 0 for an unconditional network."""
-    ho_details: bool = False
-    """Times embedded, strided convolutions padded and norms' eps as in the DDPM U-Net of ermongroup/ddim."""
+__all__ = ["UNet", "UNetConfig", "timestep_embedding"]
 
 
 def timestep_embedding(t: Tensor, dim: int, ho_details: bool = False) -> Tensor:
@@ -55,7 +33,7 @@ def timestep_embedding(t: Tensor, dim: int, ho_details: bool = False) -> Tensor:
 
 
 def group_norm(cfg: UNetConfig, channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(32, channels, eps=1e-6 if cfg.ho_details else 1e-5)
+    return nn.GroupNorm(GROUPS, channels, eps=1e-6 if cfg.ho_details else 1e-5)
 
 
 def _zeroed(module: nn.Module) -> nn.Module:
@@ -132,7 +110,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, cfg: UNetConfig, channels: int):
         super().__init__()
-        self.heads = channels // cfg.num_head_channels if cfg.num_head_channels else cfg.num_heads
+        self.heads = cfg.heads(channels)
         self.new_order = cfg.new_attention_order
         self.norm = group_norm(cfg, channels)
         self.qkv = nn.Conv1d(channels, 3 * channels, 1)
@@ -160,10 +138,12 @@ class Block(nn.Sequential):
 
 
 class UNet(nn.Module):
-    """eps (and variance) of noisy images; see `UNetConfig`. Pixel range [-1, 1]."""
+    """eps (and variance) of noisy images; see `UNetConfig`. Pixel range [-1, 1]. Raises UserError for no network."""
 
     def __init__(self, cfg: UNetConfig):
         super().__init__()
+        if problems := list(cfg.problems()):
+            raise UserError("network: " + "; ".join(problems))
         self.cfg = cfg
         self.gradient_checkpointing = False
         ch, emb_dim = cfg.model_channels, 4 * cfg.model_channels
@@ -175,36 +155,29 @@ class UNet(nn.Module):
         self.middle_block = Block(
             ResBlock(cfg, middle, middle), AttentionBlock(cfg, middle), ResBlock(cfg, middle, middle)
         )
-        self.level_ends = self._build_decoder(widths)
-        out_ch = cfg.model_channels * cfg.channel_mult[0]
-        self.out = nn.Sequential(
-            group_norm(cfg, out_ch), nn.SiLU(), _zeroed(nn.Conv2d(out_ch, cfg.out_channels, 3, padding=1))
-        )
+        self._build_decoder(widths)
+        last = _zeroed(nn.Conv2d(cfg.widths[0], cfg.out_channels, 3, padding=1))
+        self.out = nn.Sequential(group_norm(cfg, cfg.widths[0]), nn.SiLU(), last)
 
     def _build_encoder(self) -> list[int]:
         """Fill `input_blocks`; return the width each one leaves for the skip connections."""
-        cfg, size = self.cfg, self.cfg.image_size
-        width = cfg.model_channels * cfg.channel_mult[0]
+        cfg, width = self.cfg, self.cfg.widths[0]
         blocks, widths = [Block(nn.Conv2d(cfg.in_channels, width, 3, padding=1))], [width]
-        for level, mult in enumerate(cfg.channel_mult):
+        for level, (size, out) in enumerate(zip(cfg.sizes, cfg.widths, strict=True)):
             for _ in range(cfg.num_res_blocks):
-                out = cfg.model_channels * mult
                 blocks.append(Block(ResBlock(cfg, width, out), *self._attention(size, out)))
                 widths.append(width := out)
             if level < len(cfg.channel_mult) - 1:
                 blocks.append(Block(self._down(width)))
                 widths.append(width)
-                size = (size + 1) // 2
         self.input_blocks = nn.ModuleList(blocks)
         return widths
 
-    def _build_decoder(self, widths: list[int]) -> dict[str, int]:
-        """Fill `output_blocks`; return {"up1": number of the last block of the level next to the bottleneck, ...}."""
+    def _build_decoder(self, widths: list[int]) -> None:
+        """Fill `output_blocks`."""
         cfg, widths, width = self.cfg, list(widths), widths[-1]
         blocks: list[Block] = []
-        ends: dict[str, int] = {}
-        for level, mult in reversed(list(enumerate(cfg.channel_mult))):
-            size, out = math.ceil(cfg.image_size / 2**level), cfg.model_channels * mult
+        for level, size, out in reversed(list(zip(range(len(cfg.sizes)), cfg.sizes, cfg.widths, strict=True))):
             for i in range(cfg.num_res_blocks + 1):
                 block = Block(ResBlock(cfg, width + widths.pop(), out), *self._attention(size, out))
                 if level and i == cfg.num_res_blocks:
@@ -213,9 +186,7 @@ class UNet(nn.Module):
                     )
                 blocks.append(block)
                 width = out
-            ends[f"up{len(cfg.channel_mult) - level}"] = len(blocks) - 1
         self.output_blocks = nn.ModuleList(blocks)
-        return ends
 
     def _down(self, width: int) -> nn.Module:
         if self.cfg.resblock_updown:

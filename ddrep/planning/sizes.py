@@ -11,15 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ddrep.checks.sets import image_shape
 from ddrep.config import Data, Experiment, MaskData
 from ddrep.data.datasets import classes_of, files_of, labelled
 from ddrep.data.tars import META, members
-from ddrep.denoiser.denoiser import FORMAT, network_config
 from ddrep.denoiser.importers import published
-from ddrep.denoiser.unet import UNetConfig
+from ddrep.denoiser.network import FORMAT, UNetConfig, network_config, network_of
 from ddrep.errors import UserError
 from ddrep.files import load_tensors
-from ddrep.training.pretrain import network_of
 
 SPLITS = ("train", "validation", "test")
 
@@ -49,8 +48,8 @@ def sizes_of(experiment: Experiment) -> tuple[Sizes, list[str]]:
     data, masks, made = experiment.data, experiment.masks.data, Path("results", experiment.experiment)
     remarks = _missing("masks.data", masks) if "masks" in experiment.parts else []
     if experiment.parts == ("masks",):
-        return Sizes(_image(masks)), remarks
-    image = _image(data)
+        return Sizes(image_shape(masks)), remarks
+    image = image_shape(data)
     try:
         train, validation, test = _counts(data, experiment.seed, made)
     except UserError as e:
@@ -64,14 +63,6 @@ def _missing(section: str, data: Data | MaskData) -> list[str]:
     tables = {name: getattr(data, name) for name in (data.table, "celebamask_hq") if getattr(data, name, None)}
     paths = {name: getattr(table, "path", None) or getattr(table, "root", None) for name, table in tables.items()}
     return [f"{section}.{name}: {path} is not there yet" for name, path in paths.items() if path and not path.exists()]
-
-
-def _image(data: Data | MaskData) -> tuple[int, int, int]:
-    if data.kind == "embedded":
-        height, width, channels = labelled(Data(), "validation", 0, 0).images.shape[1:]
-        return height, width, channels
-    table = getattr(data, data.table)
-    return table.size, table.size, getattr(table, "channels", 3)
 
 
 def _counts(data: Data, seed: int, made: Path) -> tuple[tuple[int, ...], int, int]:

@@ -16,7 +16,6 @@ from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.masks import IGNORE, read_masked_shards
 from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
-from ddrep.denoiser.features import block_numbers
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256
@@ -39,7 +38,7 @@ def run(stage: Stage[Settings], of: str, denoiser: Path, examples: Path, run_see
         raise UserError(f"{examples}: images are {images.shape[1:]}; {denoiser} expects {(h, w, c)}")
     taps = stage.config.taps
     if taps:
-        block_numbers(model.net, taps.blocks)
+        model.net.cfg.block_numbers(taps.blocks)
     meta: dict[str, Any] = {
         "of": of,
         "reads": "features" if taps else "pixels",

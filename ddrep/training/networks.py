@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import itertools
 import math
@@ -35,6 +36,17 @@ def build_classifier(architecture: str, stem: Literal["stock", "small"], channel
         net.add_module("conv1", conv)
         net.add_module("maxpool", nn.Identity())
     return net
+
+
+def check_classifier(
+    architecture: str, stem: Literal["stock", "small"], image: tuple[int, int, int], num_classes: int
+) -> None:
+    """Raise UserError unless `build_classifier` makes a network that takes images (H, W, C), without computing any."""
+    height, width, channels = image
+    with torch.device("meta"):
+        net = build_classifier(architecture, stem, channels, num_classes)
+        with contextlib.suppress(NotImplementedError):  # what torch cannot follow without computing is left to the job
+            _try_out(net, torch.zeros(2, channels, height, width))
 
 
 class SmallMapConv(nn.Module):
@@ -128,15 +140,24 @@ def _conv_shapes(net: nn.Module, x: Tensor) -> dict[str, set[Sizes]]:
         return net.get_submodule(name).register_forward_hook(hook)
 
     hooks = [note(name) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
+    try:
+        _try_out(net, x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes
+
+
+def _try_out(net: nn.Module, x: Tensor) -> None:
+    """Pass images x (N, C, H, W). Raises UserError if `net` takes none of this size."""
     training = net.training
     try:
         with torch.no_grad():
             net.eval()(x)
+    except NotImplementedError:
+        raise
     except (AssertionError, RuntimeError, ValueError) as e:
         size = "x".join(map(str, x.shape[2:]))
         raise UserError(f"architecture {type(net).__name__}: takes no images of {size} pixels ({e})") from None
     finally:
         net.train(training)
-        for hook in hooks:
-            hook.remove()
-    return shapes

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddrep.config import Network, Pretrain, Sampling, Stage
+from ddrep.config import Pretrain, Sampling, Stage
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.digest import unchanged
 from ddrep.data.idx import read_idx
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.network import network_of
 from ddrep.denoiser.schedule import Schedule
-from ddrep.denoiser.unet import UNet, UNetConfig
+from ddrep.denoiser.unet import UNet
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path
@@ -24,11 +25,6 @@ from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed, sample
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.objective import loss_in_parts
-
-
-def network_of(section: Network, size: int, channels: int) -> UNetConfig:
-    """The whole configuration of a section's network for images of `size` pixels a side."""
-    return UNetConfig(image_size=size, in_channels=channels, out_channels=channels, **section.model_dump())
 
 
 def pretrain(

@@ -71,7 +71,7 @@ def test_decoding_stops_behind_the_last_tap_asked_for():
     _, all_taps = net.decode(h, skips, emb, taps=(1,))
     out, taps = net.decode(h, skips, emb, taps=(1,), stop=1)
     assert out is None and torch.equal(taps[1], all_taps[1])
-    assert net.level_ends == {"up1": 1, "up2": 3}
+    assert net.cfg.level_ends == {"up1": 1, "up2": 3}
 
 
 def test_odd_sizes_come_back_to_the_input_size():

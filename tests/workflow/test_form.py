@@ -60,6 +60,19 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         {"denoiser": {"file": {"path": "gone.safetensors"}}},
         "denoiser.file.path: no file gone.safetensors",
     ),
+    "a denoiser of another kind": (
+        {"denoiser": {"file": {"path": "ddrep/data/embedded/evaluator.safetensors"}}},
+        "denoiser.file.path: ddrep/data/embedded/evaluator.safetensors: of another format (ddrep.evaluator/1)",
+    ),
+    "no such data": (
+        {"data": {"kind": "image-folder", "image_folder": {"root": "gone"}}},
+        "data.image_folder.root: no folder gone",
+    ),
+    "no such class": ({"figures": {"figure3_classes": [9, 10]}}, "figures.figure3_classes: no class 10"),
+    "no such architecture": ({"table3": {"architecture": "resnet-18"}}, "table3.architecture: architecture resnet-18"),
+    "the same run twice": ({"table1": {"seeds": [0, 0]}}, "table1.seeds: expected each once, 0 is there 2 times"),
+    "the same method twice": ({"table2": {"methods": ["ours", "ours"]}}, "table2.methods: expected each once, ours"),
+    "no sources": ({"table3": {"sources": []}}, "table3.sources: Tuple should have at least 1 item"),
     "no such evaluator": ({"evaluation": {"evaluator": "gone.safetensors"}}, "evaluation.evaluator: no file gone"),
     "no table for kind": ({"data": {"kind": "image-folder"}}, "data: kind is image-folder"),
 }

@@ -18,6 +18,8 @@ CLASSES = (
     "Ankle boot",
 )
 """Names of the labels 0..9, as Fashion-MNIST's README has them."""
+SHAPE = (28, 28, 1)
+"""Height, width and channels of an image."""
 SUBSETS = 3
 """Disjoint labelled subsets of the training images."""
 PARTS = {"train": "train", "validation": "train", "test": "t10k"}

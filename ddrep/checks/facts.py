@@ -1,0 +1,103 @@
+"""What the checks look at: an experiment, and what its data and its denoiser turn out to be, found once and when asked.
+
+What cannot be found is None; why, is a complaint of its own (`ddrep.checks.images`, `ddrep.checks.networks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TypeVar
+
+from ddrep.checks import paths, sets
+from ddrep.checks.headers import Header, Measure, Noise, denoiser_header, idx_image, measure_header
+from ddrep.config import Experiment
+from ddrep.denoiser.network import network_of
+from ddrep.errors import UserError
+
+T = TypeVar("T")
+
+
+class Facts:
+    """Of one experiment."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        parts = set(experiment.parts)
+        self.augments, self.attributes, self.masks = (name in parts for name in ("augmentation", "attributes", "masks"))
+        self.labelled = self.augments or self.attributes
+        self.complaints: list[str] = []
+        """Why something could not be found."""
+
+    def _found(self, key: str, find: Callable[[], T]) -> T | None:
+        """What `find` returns, if the paths of `key` are there; else None, and perhaps a complaint."""
+        if not paths.readable(self.experiment, key):
+            return None
+        try:
+            return find()
+        except UserError as e:
+            self.complaints.append(str(e) if str(e).startswith(key.split(".")[0]) else f"{key}: {e}")
+        except OSError as e:
+            self.complaints.append(f"{key}: {e.filename} cannot be read ({e.strerror}); mend that")
+        return None
+
+    @cached_property
+    def data(self) -> sets.Labelled | None:
+        """The labelled images; None as well where no part wants them."""
+        data = self.experiment.data
+        if not self.labelled:
+            return None
+        return self._found(f"data.{data.table}", lambda: sets.labelled_set(data, self.experiment.seed))
+
+    @cached_property
+    def having(self) -> dict[str, sets.Labelled]:
+        """Attribute -> images of train without and with it, where the data is known and has its classes."""
+        if not self.attributes or self.data is None:
+            return {}
+        found: dict[str, sets.Labelled] = {}
+        for name, classes in self.experiment.attributes.having.items():
+            if (one := self._having(f"attributes.groups.{name}", classes)) is not None:
+                found[name] = one
+        return found
+
+    def _having(self, key: str, classes: tuple[str, ...]) -> sets.Labelled | None:
+        faces = self.experiment.data.celeba if self.experiment.data.kind == "celeba" else None
+        if faces and len(classes) > 1:
+            self.complaints.append(f"{key}: expected one name of list_attr_celeba.txt, got {', '.join(classes)}")
+            return None
+        if faces:
+            return self._found(key, lambda: sets.with_attribute(faces, classes[0]))
+        assert self.data is not None
+        if unknown := [name for name in classes if name not in self.data.classes]:
+            self.complaints.append(
+                f"{key}: no class {unknown[0]}; the data has {sets.some(self.data.classes)}: "
+                "name groups of its classes, or leave attributes out of parts"
+            )
+            return None
+        names = ("without", "with")
+        if self.data.train is None:
+            return sets.Labelled(names)
+        with_it = sum(n for name, n in zip(self.data.classes, self.data.train, strict=True) if name in classes)
+        return sets.Labelled(names, (sum(self.data.train) - with_it, with_it))
+
+    @cached_property
+    def denoiser(self) -> Header | None:
+        """The unconditional denoiser."""
+        section = self.experiment.denoiser
+        if section.kind == "file":
+            return self._found("denoiser.file.path", lambda: denoiser_header(section.file.path))
+        images = section.pretrain.images
+        if images is None:
+            self.complaints.append("denoiser.pretrain.images: none; name an IDX file of unlabelled images")
+            return None
+        shape = self._found("denoiser.pretrain.images", lambda: idx_image(images))
+        if shape is None:
+            return None
+        noise = Noise(section.pretrain.schedule, section.pretrain.num_steps)
+        network = self._found("denoiser.pretrain", lambda: network_of(section.pretrain.network, shape[0], shape[2]))
+        return Header(network, noise) if network else None
+
+    def measure(self, kind: str) -> Measure | None:
+        """The evaluator or segmenter of the configuration."""
+        path = getattr(self.experiment.evaluation, kind)
+        return self._found(f"evaluation.{kind}", lambda: measure_header(path, kind)) if path else None

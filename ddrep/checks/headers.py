@@ -1,0 +1,118 @@
+"""What files say of themselves at their beginning; no weights are read, and no torch is imported."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddrep.denoiser.network import FORMAT, UNetConfig, network_config
+from ddrep.errors import UserError
+
+HALF_LOG_SNR = -5.1
+"""Below it DPM-Solver++ does not begin (ddrep.sampling.solvers.time_grid)."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A denoiser's schedule, as ddrep.denoiser.schedule.Schedule has it."""
+
+    kind: str
+    num_steps: int
+
+    def most_steps(self, solver: str) -> int:
+        """Steps that a solver can take: its grid has no more levels."""
+        if solver == "ddim":
+            return self.num_steps
+        if self.kind == "linear":
+            betas = np.linspace(0.1 / self.num_steps, 20 / self.num_steps, self.num_steps)
+        else:
+            f = np.cos((np.arange(self.num_steps + 1) / self.num_steps + 0.008) / 1.008 * math.pi / 2) ** 2
+            betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
+        abar = np.cumprod(1 - betas)
+        return int((abar / (1 - abar) >= math.exp(2 * HALF_LOG_SNR)).sum()) - 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """Of a denoiser that is there, or will be trained."""
+
+    network: UNetConfig
+    noise: Noise
+
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """Height, width, channels of its images."""
+        return self.network.image_size, self.network.image_size, self.network.in_channels
+
+
+def denoiser_header(path: Path) -> Header:
+    """Raises UserError for anything but a denoiser."""
+    meta = _metadata(path, FORMAT, "a denoiser; make one with `ddrep pretrain` or `ddrep import`")
+    try:
+        schedule = json.loads(meta["schedule"])
+        noise = Noise(schedule["kind"], int(schedule["num_steps"]))
+        return Header(network_config(json.loads(meta["network"])), noise)
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
+        raise UserError(f"{path}: a denoiser with a broken header ({e!r}); make it anew") from None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Of an evaluator or a segmenter."""
+
+    classes: tuple[str, ...]
+    image: tuple[int, int, int]
+
+
+def measure_header(path: Path, kind: str) -> Measure:
+    """Of an "evaluator" or a "segmenter". Raises UserError for anything else."""
+    meta = _metadata(path, f"ddrep.{kind}/1", f"one trained with `ddrep {kind}`")
+    try:
+        content: dict[str, Any] = json.loads(meta[kind])
+        height, width, channels = content["image_shape"]
+        return Measure(tuple(content["classes"]), (height, width, channels))
+    except (KeyError, TypeError, ValueError, RecursionError) as e:
+        raise UserError(f"{path}: a broken header ({e!r}); train it anew with `ddrep {kind}`") from None
+
+
+def _metadata(path: Path, form: str, expected: str) -> dict[str, str]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as f:
+            meta: dict[str, str] = f.metadata() or {}
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{path}: not a readable safetensors file ({e}); expected {expected}") from None
+    if meta.get("format") != form:
+        raise UserError(f"{path}: of another format ({meta.get('format', 'unnamed')}); expected {expected}")
+    return meta
+
+
+def pickled(path: Path) -> bool:
+    """Whether a file begins as those of torch.save do, of any version."""
+    with path.open("rb") as f:
+        return f.read(2) in (b"PK", b"\x80\x02")
+
+
+def idx_image(path: Path) -> tuple[int, int, int]:
+    """Height, width and channels of an IDX file's images, gzipped or not. Raises UserError for any other file."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as f:
+            zeros, kind, rank = struct.unpack(">HBB", f.read(4))
+            shape = struct.unpack(f">{rank}I", f.read(4 * rank))
+    except (OSError, EOFError, struct.error, zlib.error) as e:
+        raise UserError(f"{path}: not an IDX file ({e}); expected one of images, as Fashion-MNIST's") from None
+    if zeros or kind != 0x08 or rank not in (3, 4):
+        raise UserError(f"{path}: not an IDX file of images; expected bytes of rank 3 (images, height, width) or 4")
+    n, height, width, channels = shape if rank == 4 else (*shape, 1)
+    if not n or height != width or not height or channels not in (1, 3):
+        raise UserError(f"{path}: {n} images of {height}x{width}x{channels}; expected square ones, grey or RGB")
+    return height, width, channels

@@ -1,0 +1,125 @@
+"""Settings that depend on the images: which classes there are, how many of each, and of what size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ddrep.checks import paths, sets
+from ddrep.checks.facts import Facts
+from ddrep.data import celebamask_hq
+from ddrep.errors import UserError
+
+
+def masks_are_there(facts: Facts) -> Iterator[str]:
+    data = facts.experiment.masks.data
+    if not facts.masks or not paths.readable(facts.experiment, "masks.data"):
+        return
+    try:
+        sets.masked_set(data)
+    except UserError as e:
+        yield f"masks.data: {e}"
+    except OSError as e:
+        yield f"masks.data: {e.filename} cannot be read ({e.strerror}); mend that"
+
+
+def oracle_has_images(facts: Facts) -> Iterator[str]:
+    """A segmenter that is trained here wants images of its own, of the same classes."""
+    data = facts.experiment.masks.data
+    if not facts.masks or facts.experiment.evaluation.segmenter or data.kind != "few-shot" or not data.few_shot:
+        return
+    if data.celebamask_hq is None:
+        yield (
+            "masks.data.celebamask_hq: none, where the oracle's images come from; "
+            "add that table, or name a trained one in evaluation.segmenter"
+        )
+    elif differ := sorted(set(data.few_shot.classes) ^ set(celebamask_hq.CLASSES)):
+        yield (
+            f"masks.data.few_shot.classes: {sets.some(differ)} not in both this set and celebamask_hq; "
+            "expected the same names, or a trained segmenter in evaluation.segmenter"
+        )
+
+
+def classes_of_figures(facts: Facts) -> Iterator[str]:
+    if not facts.augments or facts.data is None:
+        return
+    cfg, count = facts.experiment.figures, len(facts.data.classes)
+    asked = {"figure1_class": (cfg.figure1_class,), "figure3_classes": cfg.figure3_classes or ()}
+    for key, labels in asked.items():
+        if wrong := [label for label in labels if label >= count]:
+            there = ", ".join(f"{label} {name}" for label, name in enumerate(facts.data.classes[:12]))
+            yield f"figures.{key}: no class {sets.some(wrong)}; expected 0..{count - 1} ({there})"
+
+
+def examples(facts: Facts) -> Iterator[str]:
+    """The guides learn from as many images with the attribute as without."""
+    asked = facts.experiment.attributes.examples
+    for name, of in facts.having.items():
+        if of.train is not None and min(of.train) < asked:
+            without, with_it = of.train
+            yield (
+                f"attributes.examples: {asked} with {name} and {asked} without asked for, "
+                f"train has {with_it} and {without}; ask for fewer, or choose another attribute"
+            )
+
+
+def holdout(facts: Facts) -> Iterator[str]:
+    """One image at least of each class is held out to choose the rejection classifier's epoch by."""
+    data = facts.data
+    counts = zip(data.classes, data.train, strict=True) if facts.augments and data and data.train else ()
+    if few := [name for name, n in counts if n < 2]:
+        yield (
+            f"rejection.holdout: fewer than 2 training images of {sets.some(few)}, of which one is held out; "
+            "add some, or leave the class out"
+        )
+
+
+def sizes(facts: Facts) -> Iterator[str]:
+    """The denoiser's images are those of the data, and of the masks."""
+    e, denoiser = facts.experiment, facts.denoiser
+    wanted = {f"data.{e.data.table}": sets.image_shape(e.data)} if facts.labelled else {}
+    wanted |= {f"masks.data.{e.masks.data.table}": sets.image_shape(e.masks.data)} if facts.masks else {}
+    for key, image in wanted.items():
+        if denoiser and denoiser.image != image:
+            yield (
+                f"denoiser.{e.denoiser.kind}: a denoiser of {_by(denoiser.image)} images, "
+                f"{key} gives {_by(image)}; expected both alike"
+            )
+
+
+def _by(image: tuple[int, int, int]) -> str:
+    return "x".join(map(str, image))
+
+
+def evaluator(facts: Facts) -> Iterator[str]:
+    """The evaluator knows the classes of every attribute, and takes such images."""
+    e = facts.experiment
+    if not (facts.attributes or facts.masks) or (known := facts.measure("evaluator")) is None:
+        return
+    if facts.attributes:
+        yield from _of_size("evaluator", known.image, sets.image_shape(e.data))
+        for name, classes in e.attributes.having.items():
+            if unknown := [each for each in classes if each not in known.classes]:
+                yield (
+                    f"evaluation.evaluator: knows no class {unknown[0]} of attributes.groups.{name}; it has "
+                    f"{sets.some(known.classes)}; set it to null to train one, or name its classes"
+                )
+    elif not e.evaluation.inception:
+        yield from _of_size("evaluator", known.image, sets.image_shape(e.masks.data))
+
+
+def segmenter(facts: Facts) -> Iterator[str]:
+    """The segmenter labels the classes of the masks, and takes such images."""
+    if not facts.masks or (known := facts.measure("segmenter")) is None:
+        return
+    data = facts.experiment.masks.data
+    yield from _of_size("segmenter", known.image, sets.image_shape(data))
+    if known.classes != (classes := sets.mask_classes(data)):
+        yield (
+            f"evaluation.segmenter: its classes are {sets.some(known.classes)}; those of the masks are "
+            f"{sets.some(classes)}; set it to null to train one"
+        )
+
+
+def _of_size(kind: str, takes: tuple[int, int, int], images: tuple[int, int, int]) -> Iterator[str]:
+    if takes != images:
+        yield f"evaluation.{kind}: takes {_by(takes)} images, these are {_by(images)}; set it to null to train one"

@@ -1,0 +1,76 @@
+"""Settings that depend on the networks: the denoiser's blocks and schedule, Inception, timm's architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ddrep.checks import paths, sets
+from ddrep.checks.facts import Facts
+from ddrep.checks.headers import pickled
+from ddrep.errors import UserError
+
+RESNETS = {
+    *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+    "wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_32x8d",
+}  # fmt: skip
+"""Architectures that do for every stem and size; others are looked up in timm, whose import takes seconds."""
+
+
+def unconditional(facts: Facts) -> Iterator[str]:
+    if facts.denoiser and facts.denoiser.network.num_classes:
+        yield (
+            f"denoiser.file.path: {facts.experiment.denoiser.file.path} is class-conditional "
+            f"({facts.denoiser.network.num_classes} rows in its label table); start from an unconditional one"
+        )
+
+
+def taps(facts: Facts) -> Iterator[str]:
+    """The guides read blocks that the denoiser has."""
+    sections = {"attributes": facts.experiment.attributes.taps, "masks": facts.experiment.masks.taps}
+    for part, section in sections.items():
+        if facts.denoiser and part in facts.experiment.parts:
+            try:
+                facts.denoiser.network.block_numbers(section.blocks)
+            except UserError as e:
+                yield f"{part}.taps.{e}"
+
+
+def steps(facts: Facts) -> Iterator[str]:
+    """No solver takes more steps than the schedule has levels for it."""
+    e = facts.experiment
+    asked = [
+        (facts.augments, "sampling.steps", e.sampling.solver, e.sampling.steps),
+        (facts.attributes, "table1.steps", e.attributes.sampling.solver, max(e.table1.steps)),
+        (facts.masks, "table2.steps", e.masks.sampling.solver, max(e.table2.steps)),
+    ]
+    for used, key, solver, number in asked:
+        if used and facts.denoiser and number > (most := facts.denoiser.noise.most_steps(solver)):
+            yield (
+                f"{key}: {number}; with {solver} the denoiser's schedule of "
+                f"{facts.denoiser.noise.num_steps} levels allows {most} at most"
+            )
+
+
+def inception(facts: Facts) -> Iterator[str]:
+    path = facts.experiment.evaluation.inception if facts.attributes or facts.masks else None
+    if path and paths.readable(facts.experiment, "evaluation.inception") and not pickled(path):
+        yield f"evaluation.inception: {path} is no file of torch.save; expected torch-fidelity's weights"
+
+
+def architectures(facts: Facts) -> Iterator[str]:
+    """timm has the architectures of Tables 3 and 4, for such images, classes and stem."""
+    e = facts.experiment
+    asked = {e.table3.architecture: "table3.architecture"} if facts.augments else {}
+    for number, block in enumerate(e.table4 if facts.augments else ()):
+        asked |= {name: f"table4.{number}.architectures" for name in block.architectures if name not in asked}
+    unusual = {name: key for name, key in asked.items() if name not in RESNETS}
+    if not unusual:
+        return
+    from ddrep.training.networks import check_classifier
+
+    classes = len(facts.data.classes) if facts.data else 2
+    for name, key in unusual.items():
+        try:
+            check_classifier(name, e.classifier.stem, sets.image_shape(e.data), classes)
+        except UserError as error:
+            yield f"{key}: {error}"

@@ -1,0 +1,112 @@
+"""The files and folders that an experiment names: that they are there, and of the kind that is claimed."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ddrep.config import Experiment
+
+Kind = Literal["file", "folder", "file or folder"]
+
+
+@dataclass(frozen=True)
+class Named:
+    """A path of the configuration: its key, what it is to be, and what to do where it is not."""
+
+    key: str
+    path: Path
+    kind: Kind
+    advice: str
+
+
+def named(e: Experiment) -> list[Named]:
+    """Those that the experiment's parts read, each once."""
+    found = [*_denoiser(e), *_evaluation(e)]
+    found += _data(e) if {"augmentation", "attributes"} & set(e.parts) else []
+    found += _masks(e) if "masks" in e.parts else []
+    return found
+
+
+def _denoiser(e: Experiment) -> Iterator[Named]:
+    if e.denoiser.kind == "file":
+        advice = "give a denoiser's .safetensors, or set denoiser.kind"
+        yield Named("denoiser.file.path", e.denoiser.file.path, "file", advice)
+    elif e.denoiser.pretrain.images:
+        yield Named("denoiser.pretrain.images", e.denoiser.pretrain.images, "file", "give an IDX file of images")
+
+
+def _evaluation(e: Experiment) -> Iterator[Named]:
+    section, guided = e.evaluation, bool({"attributes", "masks"} & set(e.parts))
+    wanted = {"inception": guided, "evaluator": guided, "segmenter": "masks" in e.parts}
+    for name, used in wanted.items():
+        if used and (path := getattr(section, name)):
+            yield Named(f"evaluation.{name}", path, "file", "give one, or null (docs/evaluation.md)")
+
+
+def _data(e: Experiment) -> Iterator[Named]:
+    data, key = e.data, f"data.{e.data.table}"
+    match data.kind:
+        case "image-folder" if data.image_folder:
+            yield Named(f"{key}.root", data.image_folder.root, "folder", "it holds train/CLASS/* and test/CLASS/*")
+        case "celeba" if data.celeba:
+            yield Named(f"{key}.root", data.celeba.root, "folder", "it holds CelebA's aligned images and its lists")
+        case "tiny-imagenet" if data.tiny_imagenet:
+            yield Named(f"{key}.path", data.tiny_imagenet.path, "file or folder", "give tiny-imagenet-200, or its zip")
+        case "webdataset" if tars := data.webdataset:
+            for split, paths in (("train", tars.train), ("validation", tars.validation), ("test", tars.test)):
+                for path in paths:
+                    yield Named(f"{key}.{split}", path, "file or folder", "give tars, or folders of tars")
+
+
+def _masks(e: Experiment) -> Iterator[Named]:
+    data = e.masks.data
+    if data.kind == "few-shot" and data.few_shot:
+        yield Named("masks.data.few_shot.root", data.few_shot.root, "folder", "it holds real/train and real/test")
+    asked = data.kind == "celebamask-hq" or (data.kind == "few-shot" and e.evaluation.segmenter is None)
+    if asked and data.celebamask_hq:
+        advice = "it holds CelebA-HQ-img/ and CelebAMask-HQ-mask-anno/"
+        yield Named("masks.data.celebamask_hq.root", data.celebamask_hq.root, "folder", advice)
+
+
+def absent(e: Experiment) -> Iterator[str]:
+    """A complaint for each path at which there is nothing."""
+    for it in named(e):
+        if _found(it.path) in ("nothing", "a broken link"):
+            what = f"no {it.kind}" if _found(it.path) == "nothing" else "a link that leads nowhere:"
+            yield f"{it.key}: {what} {it.path}; {it.advice}"
+
+
+def unlike(e: Experiment) -> Iterator[str]:
+    """A complaint for each path that cannot be read as what it is to be."""
+    for it in named(e):
+        found = _found(it.path)
+        if found in ("nothing", "a broken link") or found.removeprefix("a ") in it.kind.split(" or "):
+            continue
+        yield f"{it.key}: {it.path} is {found}; expected a {it.kind}: {it.advice}"
+
+
+def readable(e: Experiment, key: str) -> bool:
+    """Whether all paths of keys that begin so are there, as what they are to be."""
+    mine = [it for it in named(e) if it.key.startswith(key)]
+    return all(_found(it.path).removeprefix("a ") in it.kind.split(" or ") for it in mine)
+
+
+def _found(path: Path) -> str:
+    """What is at a path: nothing, a broken link, a file, a folder, or why it cannot be used."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as e:
+        if e.errno in (errno.ENOENT, errno.ENOTDIR):
+            return "a broken link" if path.is_symlink() else "nothing"
+        return f"out of reach ({e.strerror})"
+    if stat.S_ISDIR(mode):
+        return "a folder" if os.access(path, os.R_OK | os.X_OK) else "a folder that may not be read"
+    if not stat.S_ISREG(mode):
+        return "neither file nor folder"
+    return "a file" if os.access(path, os.R_OK) else "a file that may not be read"

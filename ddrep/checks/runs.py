@@ -1,0 +1,46 @@
+"""Settings of the tables: that there is something to tabulate, of labelled subsets that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ddrep.checks import sets
+from ddrep.checks.facts import Facts
+from ddrep.config import Data, MaskData
+from ddrep.runs import table4_runs
+
+
+def labelled_subsets(facts: Facts) -> Iterator[str]:
+    e = facts.experiment
+    asked: list[tuple[bool, str, tuple[int, ...], Data | MaskData]] = [
+        (facts.attributes, "table1", e.table1.subsets, e.data),
+        (facts.masks, "table2", e.table2.subsets, e.masks.data),
+        (facts.augments, "table3", e.table3.subsets, e.data),
+        *((facts.augments, f"table4.{number}", block.subsets, e.data) for number, block in enumerate(e.table4)),
+    ]
+    for used, table, subsets, data in asked:
+        if used and max(subsets) >= (count := sets.subsets(data)):
+            has = f"subsets 0..{count - 1}" if count > 1 else "only subset 0"
+            yield f"{table}.subsets: no subset {max(subsets)}; data of kind {data.kind} has {has}"
+
+
+def blocks(facts: Facts) -> Iterator[str]:
+    """Every block of Table 4 has runs, and there is one."""
+    e = facts.experiment
+    if not facts.augments:
+        return
+    if not e.table4:
+        yield "table4: empty; expected a block of runs, or parts without augmentation"
+    for number, block in enumerate(e.table4):
+        if not table4_runs(e.model_copy(update={"table4": (block,)})):
+            yield f"table4.{number}: no runs; scale 0 belongs to source real, the others to all but real"
+
+
+def below_chance(facts: Facts) -> Iterator[str]:
+    """A warning: such a threshold keeps what the rejection classifier takes for another class."""
+    e = facts.experiment
+    if facts.augments and facts.data and e.synthesis.threshold < 1 / len(facts.data.classes):
+        yield (
+            f"synthesis.threshold: {e.synthesis.threshold:g} is below chance, which is "
+            f"{1 / len(facts.data.classes):.2g} for {len(facts.data.classes)} classes: almost nothing is refused"
+        )

@@ -1,0 +1,145 @@
+"""What data sets hold, as far as names and lists tell it: no image is opened, and no large archive.
+
+A function for each kind of data set, the only places that ask its reader.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ddrep.config import CelebA, Data, ImageFolder, MaskData, TinyImageNet, WebDatasetFiles
+from ddrep.data import celeba, celebamask_hq, embedded, few_shot, tiny_imagenet, webdataset
+from ddrep.data.datasets import classes_of, files_of
+from ddrep.errors import UserError
+
+CHEAP = 2**25
+"""Bytes of archives and lists up to which they are read through: a second's work at most."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Names of the classes, and how many training images of each there are in one labelled subset; None: not known."""
+
+    classes: tuple[str, ...]
+    train: tuple[int, ...] | None = None
+
+
+def some(names: Sequence[object]) -> str:
+    """The first few."""
+    return ", ".join(map(str, names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def image_shape(data: Data | MaskData) -> tuple[int, int, int]:
+    """Height, width and channels of the images that a data set will give."""
+    if data.kind == "embedded":
+        return embedded.SHAPE
+    table = getattr(data, data.table)
+    return table.size, table.size, getattr(table, "channels", 3)
+
+
+def subsets(data: Data | MaskData) -> int:
+    """How many labelled subsets there are."""
+    return embedded.SUBSETS if data.kind == "embedded" else 1
+
+
+def labelled_set(data: Data, seed: int) -> Labelled | None:
+    """What is known of a set whose paths are there. Raises UserError, or OSError, where it is not what it should be."""
+    if data.kind == "embedded":
+        return Labelled(embedded.CLASSES, (data.embedded.per_class,) * len(embedded.CLASSES))
+    if data.kind == "image-folder" and data.image_folder:
+        return _image_folder(data.image_folder, seed)
+    if data.kind == "tiny-imagenet" and data.tiny_imagenet:
+        return _tiny_imagenet(data.tiny_imagenet)
+    if data.kind == "webdataset" and data.webdataset:
+        return _webdataset(data.webdataset)
+    return with_attribute(data.celeba, data.celeba.attribute) if data.celeba else None
+
+
+def _image_folder(cfg: ImageFolder, seed: int) -> Labelled:
+    classes = classes_of(cfg.root)
+    of = {split: Counter(file.parent.name for file in files_of(cfg.root, split, seed)) for split in ("train", "test")}
+    if unknown := sorted(of["test"].keys() - set(classes)):
+        raise UserError(
+            f"{cfg.root / 'test'}: class {unknown[0]} is not under train, which has {some(classes)}; expected folders "
+            "named as train's"
+        )
+    return Labelled(classes, tuple(of["train"][name] for name in classes))
+
+
+def _tiny_imagenet(cfg: TinyImageNet) -> Labelled:
+    """The number of images is what the configuration expects: their reader holds it against what is there."""
+    if cfg.path.is_file() and not zipfile.is_zipfile(cfg.path):
+        raise UserError(f"{cfg.path}: not a whole zip file; fetch it again")
+    names = tuple(map(str, range(cfg.classes)))
+    if cfg.path.is_dir() or cfg.path.stat().st_size <= CHEAP:
+        names = _wnids(cfg.path)
+    if len(names) != cfg.classes:
+        raise UserError(f"{cfg.path}: {len(names)} classes; data.tiny_imagenet.classes says {cfg.classes}, mend one")
+    return Labelled(names, (cfg.train_per_class - cfg.validation_per_class,) * cfg.classes)
+
+
+def _wnids(path: Path) -> tuple[str, ...]:
+    wnids = path / tiny_imagenet.WNIDS
+    if path.is_dir() and wnids.is_file():
+        return tuple(wnids.read_text(encoding="utf-8", errors="replace").split())
+    with tiny_imagenet._opened(path) as files:
+        if tiny_imagenet.WNIDS not in files.names:
+            raise UserError(f"{path}: no {tiny_imagenet.WNIDS}; expected the whole of tiny-imagenet-200")
+        return tuple(files.lines(tiny_imagenet.WNIDS))
+
+
+def _webdataset(cfg: WebDatasetFiles) -> Labelled | None:
+    webdataset._tars("test", cfg.test)
+    if sum(tar.stat().st_size for tar in webdataset._tars("train", cfg.train)) > CHEAP:
+        return Labelled(cfg.classes) if cfg.classes else None
+    train = webdataset._samples("train", cfg.train)
+    classes = cfg.classes or tuple(map(str, range(1 + max(sample.label or 0 for sample in train))))
+    webdataset._check_labels("train", train, classes)
+    kept = train if cfg.validation else webdataset._held_out(train, "train", 0)
+    of = Counter(sample.label for sample in kept)
+    return Labelled(classes, tuple(of[label] for label in range(len(classes))))
+
+
+def attributes_of(cfg: CelebA) -> tuple[str, ...]:
+    """Names in list_attr_celeba.txt."""
+    with celeba._found(cfg.root, celeba.ATTRIBUTES).open(encoding="utf-8", errors="replace") as lines:
+        lines.readline()
+        return tuple(lines.readline().split())
+
+
+def with_attribute(cfg: CelebA, attribute: str) -> Labelled:
+    """Without and with an attribute. Raises UserError."""
+    classes = (f"not {attribute}", attribute)
+    _, attributes, partition = (
+        celeba._found(cfg.root, name) for name in (celeba.IMAGES, celeba.ATTRIBUTES, celeba.PARTITION)
+    )
+    if (names := attributes_of(cfg)) and attribute not in names:
+        raise UserError(f"{attribute} is not in {attributes}; it has {', '.join(names)}")
+    if attributes.stat().st_size > CHEAP // 16:  # a list takes longer to read than the names in an archive
+        return Labelled(classes)
+    has, _ = celeba._attribute(attributes, attribute)
+    part, _ = celeba._partition(partition)
+    of = Counter(has[name] for name, number in part.items() if number == 0 and name in has)
+    return Labelled(classes, (of[0], of[1]))
+
+
+def mask_classes(data: MaskData) -> tuple[str, ...]:
+    """Names of the classes of a set's masks."""
+    if data.kind == "embedded":
+        return ("background", *embedded.CLASSES)
+    return data.few_shot.classes if data.kind == "few-shot" and data.few_shot else celebamask_hq.CLASSES
+
+
+def masked_set(data: MaskData) -> None:
+    """Raise UserError, or OSError, where a set whose paths are there is not what it should be."""
+    if data.kind == "few-shot" and (cfg := data.few_shot):
+        for split, expected in (("train", cfg.train), ("test", cfg.test)):
+            folder = cfg.root / "real" / split
+            if not folder.is_dir():
+                raise UserError(f"{folder}: no such folder; expected few_shot.root to hold real/train and real/test")
+            if (n := len(few_shot._paired(folder)[0])) != expected:
+                raise UserError(f"{folder}: {n} images with a mask; masks.data.few_shot.{split} says {expected}")

@@ -1,0 +1,122 @@
+"""What determines the ADM U-Net, and what follows from it: sizes, widths, names of blocks.
+
+Without torch, for settings are held against it before anything runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ddrep.config import Network
+from ddrep.errors import UserError
+
+FORMAT = "ddrep.denoiser/1"
+"""Of a denoiser's file."""
+MIDDLE = "middle"
+GROUPS = 32
+"""Of all group normalisations: every width is a multiple of it."""
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """What determines the network. `attention_sizes` are feature-map widths in pixels."""
+
+    image_size: int
+    in_channels: int = 3
+    out_channels: int = 3
+    model_channels: int = 128
+    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
+    num_res_blocks: int = 3
+    attention_sizes: tuple[int, ...] = (16, 8)
+    num_heads: int = 4
+    num_head_channels: int | None = None
+    """If set, the number of heads is width / num_head_channels and `num_heads` is ignored."""
+    use_scale_shift_norm: bool = True
+    resblock_updown: bool = False
+    """Resample by residual blocks; otherwise by convolutions."""
+    new_attention_order: bool = False
+    """Split q, k, v before the heads (guided-diffusion's option) instead of after."""
+    dropout: float = 0.0
+    num_classes: int = 0
+    """Rows of the label table, the null row included; 0 for an unconditional network."""
+    ho_details: bool = False
+    """Times embedded, strided convolutions padded and norms' eps as in the DDPM U-Net of ermongroup/ddim."""
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Width of the feature maps of each level in pixels, full resolution first; an odd one is halved upwards."""
+        return tuple(-(-self.image_size // 2**level) for level in range(len(self.channel_mult)))
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level, full resolution first."""
+        return tuple(self.model_channels * mult for mult in self.channel_mult)
+
+    def heads(self, width: int) -> int:
+        """Of attention over feature maps of `width` channels."""
+        return width // self.num_head_channels if self.num_head_channels else self.num_heads
+
+    @property
+    def level_ends(self) -> dict[str, int]:
+        """{"up1": number of the last block of the decoder level next to the bottleneck, ...}."""
+        return {f"up{i}": i * (self.num_res_blocks + 1) - 1 for i in range(1, len(self.channel_mult) + 1)}
+
+    def block_numbers(self, blocks: Sequence[str]) -> list[int | None]:
+        """Number in `output_blocks` of each named block; None for the middle block. upL is the last of decoder level L.
+
+        Raises UserError for a block that the network has not.
+        """
+        last = len(self.channel_mult) * (self.num_res_blocks + 1) - 1
+        known: dict[str, int | None] = {MIDDLE: None, **self.level_ends}
+        known |= {f"output_blocks.{i}": i for i in range(last + 1)}
+        if unknown := [name for name in blocks if name not in known]:
+            levels = ", ".join(self.level_ends)
+            raise UserError(
+                f"blocks: no {unknown[0]} in this denoiser; it has {MIDDLE}, {levels}, output_blocks.0 to {last}"
+            )
+        return [known[name] for name in blocks]
+
+    def problems(self) -> Iterator[str]:
+        """What makes it no network: a line for each setting."""
+        if not self.channel_mult:
+            yield "channel_mult: empty; expected a number for each level"
+            return
+        if odd := sorted({width for width in self.widths if width % GROUPS}):
+            yield f"model_channels x channel_mult: {_listed(odd)} channels; expected multiples of {GROUPS}"
+        attended = {width for width, size in zip(self.widths, self.sizes, strict=True) if size in self.attention_sizes}
+        if wrong := sorted(w for w in {*attended, self.widths[-1]} if not self.heads(w) or w % self.heads(w)):
+            setting = (
+                f"num_head_channels: {self.num_head_channels}"
+                if self.num_head_channels
+                else f"num_heads: {self.num_heads}"
+            )
+            yield f"{setting} does not divide the {_listed(wrong)} channels where attention is"
+        if (self.resblock_updown or self.ho_details) and (halves := [size for size in self.sizes[:-1] if size % 2]):
+            yield f"image_size: {self.image_size}; {halves[0]} pixels cannot be halved by such a network"
+
+
+def network_config(fields: dict[str, Any]) -> UNetConfig:
+    """UNetConfig from JSON, where tuples arrive as lists."""
+    settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return UNetConfig(**settings)
+
+
+def network_of(section: Network, size: int, channels: int) -> UNetConfig:
+    """The whole configuration of a section's network for images of `size` pixels a side.
+
+    Raises UserError for settings that make none, and for attention at sizes that it has not: it would be left out.
+    """
+    cfg = UNetConfig(image_size=size, in_channels=channels, out_channels=channels, **section.model_dump())
+    problems = list(cfg.problems())
+    if absent := [each for each in cfg.attention_sizes if each not in cfg.sizes]:
+        here = f"with {size} pixels and {len(cfg.channel_mult)} levels it has {_listed(cfg.sizes)}"
+        problems.append(f"attention_sizes: no level of {_listed(absent)} pixels; {here}")
+    if problems:
+        raise UserError("; ".join(f"denoiser.pretrain.network.{problem}" for problem in problems))
+    return cfg
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
