@@ -140,7 +140,7 @@ def test_any_number_of_steps_is_taken_and_starts_at_noise(solver, kind, levels):
     assert most == levels if solver == "ddim" else 0 <= most < levels
     for steps in range(1, most + 1):
         grid = np.array(time_grid(schedule, solver, steps))
-        assert len(grid) == steps and (np.diff(grid) < 0).all() and 0 <= grid[-1], steps
+        assert len(grid) == steps and (np.diff(grid) < 0).all() and grid[-1] >= 0, steps
         if solver == "dpm-solver++":
             ideal = np.linspace(most, most / steps, steps)
         elif steps in published:

@@ -296,6 +296,19 @@ def test_ours_and_classifier_free_share_their_candidates(world, tmp_path, drawn)
     assert len(set(drawn)) == len(drawn)
 
 
+@pytest.mark.parametrize("who", ["finetuned", "judge"])
+def test_broken_networks_make_no_images(world, tmp_path, who):
+    """At threshold 0 every NaN was kept, as a black image."""
+    finetuned, judge = Denoiser.load(world.finetuned), Judge.load(world.judge, world.pretrained, torch.device("cpu"))
+    (finetuned.net.out[-1] if who == "finetuned" else judge.net[-1]).bias.fill_(torch.nan)
+    file = tmp_path / f"{who}.safetensors"
+    (finetuned if who == "finetuned" else judge).save(file)
+    with pytest.raises(UserError, match="values that are not finite") as said:
+        _make(world, _stage(0.0), tmp_path / "00002.tar", **{who: file})
+    assert "\n" not in str(said.value) and not list(tmp_path.glob("*.tar")) and not list(tmp_path.glob("*.parquet"))
+    assert bool(list(tmp_path.glob("pool/*/*/*.npz"))) == (who == "judge"), "a broken image is nowhere kept"
+
+
 def test_a_pool_is_of_all_that_determines_an_image_and_of_nothing_else(world, tmp_path):
     def folder(stage: Stage[Shard], finetuned: Path = world.finetuned, pretrained: Path = world.pretrained) -> str:
         engine, _ = class_conditional(stage, finetuned, pretrained, INDEX, tmp_path / "pool", 8)
