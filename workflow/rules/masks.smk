@@ -92,7 +92,17 @@ rule mask_shard:
         mem_mb=lambda wildcards, attempt: 16000 * attempt,
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
-        stage=lambda w: stage_json("guided", guided_of(EXPERIMENT.masks, w.method, int(w.steps), EXPERIMENT), SEED),
+        stage=lambda w: stage_json(
+            "guided",
+            guided_of(
+                EXPERIMENT.masks,
+                w.method,
+                int(w.steps),
+                EXPERIMENT,
+                EXPERIMENT.table2.first(int(w.subset), int(w.run)),
+            ),
+            SEED,
+        ),
     message:
         "Masks by {wildcards.method} in {wildcards.steps} steps, subset {wildcards.subset}, seed {wildcards.run}"
     shell:
