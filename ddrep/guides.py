@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddrep.config import Taps
-from ddrep.data.batches import to_unit
+from ddrep.data.batches import check_stored, finite, to_unit
 from ddrep.data.masks import IGNORE
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import pixel_features, pooled_features
@@ -84,7 +84,8 @@ class Guide:
         return tuple(self.meta["classes"])
 
     def inputs(self, x0: Tensor) -> Tensor:
-        """What the network reads of images (N, C, H, W) in [-1, 1]."""
+        """What the network reads of images (N, C, H, W) in [-1, 1], or of estimates of them."""
+        self.denoiser.check(x0)
         if self.meta["reads"] == "pixels":
             return x0
         read = pooled_features if self.meta["of"] == "attribute" else pixel_features
@@ -98,11 +99,12 @@ class Guide:
 
     @torch.no_grad()
     def probabilities(self, images: np.ndarray, batch: int = 250) -> np.ndarray:
-        """uint8 images (N, H, W, C) -> float64 (N, classes), or (N, classes, H, W) for masks."""
-        device = self.denoiser.device
+        """uint8 images (N, H, W, C) -> float64 (N, classes), or (N, classes, H, W) for masks. Raises UserError."""
+        device, name = self.denoiser.device, f"the guide of {self.denoiser.name}"
+        check_stored(images, self.denoiser.image_shape, name)
         parts = [images[i : i + batch] for i in range(0, len(images), batch)]
         logits = [self.net(self.inputs(to_unit(part, device))).double().cpu() for part in parts]
-        return F.softmax(torch.cat(logits), dim=1).numpy()
+        return F.softmax(finite(torch.cat(logits), name), dim=1).numpy()
 
     def save(self, path: Path) -> None:
         """Write weights and metadata to a safetensors file."""

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddrep.config import Features
-from ddrep.data.batches import to_unit
+from ddrep.data.batches import check_stored, finite, to_unit
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.errors import UserError
@@ -57,7 +57,8 @@ class Judge:
 
     net: nn.Sequential
     meta: dict[str, Any]
-    """kind ("features" or "pixels"), channels, num_classes, hidden, dropout; for features their settings."""
+    """kind ("features" or "pixels"), channels, num_classes, hidden, dropout; for features their settings and
+    denoiser_sha256, for pixels the image_shape (C, H, W), which older files have not."""
     denoiser: Denoiser | None = None
 
     def save(self, path: Path) -> None:
@@ -81,11 +82,23 @@ class Judge:
 
     @torch.inference_mode()
     def probabilities(self, images: np.ndarray, batch: int = 250) -> np.ndarray:
-        """uint8 images (N, H, W, C) -> (N, num_classes) float64, summing to 1."""
+        """uint8 images (N, H, W, C) -> (N, num_classes) float64, summing to 1. Raises UserError for any others."""
+        if self._image_shape:
+            check_stored(images, self._image_shape, self._name)
         device = next(self.net.parameters()).device
         parts = [self._logits(to_unit(images[i : i + batch], device)) for i in range(0, len(images), batch)]
         logits = torch.cat(parts) if parts else torch.zeros(0, self.meta["num_classes"])
-        return F.softmax(logits.double(), dim=1).cpu().numpy()
+        return F.softmax(finite(logits, self._name).double(), dim=1).cpu().numpy()
+
+    @property
+    def _name(self) -> str:
+        listens = f", listening to {self.denoiser.name}" if self.denoiser else ""
+        return f"the rejection classifier on {self.meta['kind']}{listens}"
+
+    @property
+    def _image_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W): on features the denoiser knows it, on pixels the training noted it."""
+        return self.denoiser.image_shape if self.denoiser else self.meta.get("image_shape")
 
     def _logits(self, x: Tensor) -> Tensor:
         if self.denoiser is None:

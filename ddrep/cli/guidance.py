@@ -67,7 +67,7 @@ class Guided(Verb):
     subset: Count = 0
     """Labelled subset, and"""
     run_seed: Count = 0
-    """seed, of this run: together they choose the starting noise."""
+    """seed, of this run: together they number the starting noise."""
     pool: Path
     """Folder in which candidates outlive this command."""
     out: Path
@@ -87,7 +87,7 @@ class GuideAttribute(Guided):
 
 
 class GuideMasks(Guided):
-    """Draw an image for each target mask."""
+    """Draw an image for each of `--stage.config.images` target masks, from `--stage.config.first` on."""
 
     masks: Path
     """Shard of images with the target masks."""

@@ -71,15 +71,15 @@ VERSIONS = {
     "finetune": 1,
     "attribute-images": 1,
     "guide": 1,
-    "guided": 1,
+    "guided": 2,
     "attribute-scores": 1,
     "robustness": 1,
     "guidance-tables": 2,
     "features": 1,
     "rejection": 1,
     "pixel-rejection": 1,
-    "pixel-threshold": 1,
-    "synthesis": 1,
+    "pixel-threshold": 2,
+    "synthesis": 2,
     "classifier": 1,
     "tables": 1,
     "figures": 1,
@@ -230,8 +230,12 @@ def guide_of(section: Attributes | Masks, reads: str) -> Guide:
     return Guide(taps=section.taps if reads == "features" else None, training=section.training)
 
 
-def guided_of(section: Attributes | Masks, method: str, steps: int, experiment: Experiment) -> GuidedShard:
+def guided_of(
+    section: Attributes | Masks, method: str, steps: int, experiment: Experiment, first: int = 0
+) -> GuidedShard:
     """The section of a shard of guided images: only ddim-i and ours are guided, only rejection refuses.
+
+    first: of masks, as Table2.first has it.
 
     Writing these as settings keeps a changed scale from replanning what is not guided.
     """
@@ -239,7 +243,7 @@ def guided_of(section: Attributes | Masks, method: str, steps: int, experiment: 
     sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
     shard = GuidedShard(sampling=sampling, scale=drawn.scale if method in ("ddim-i", "ours") else 0.0)
     if isinstance(section, Masks):
-        return shard.model_copy(update={"images": experiment.table2.images})
+        return shard.model_copy(update={"images": experiment.table2.images, "first": first})
     table = experiment.table1
     refused = {"threshold": table.threshold, "max_attempts": table.max_attempts} if method == "rejection" else {}
     return shard.model_copy(update={"images": table.images, **refused})

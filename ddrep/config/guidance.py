@@ -11,6 +11,7 @@ from ddrep.config.base import Once, Positive, Rate, Section, Seeds, Share, Subse
 from ddrep.config.data import Data
 from ddrep.config.masks import MaskData
 from ddrep.config.stages import Sampling
+from ddrep.errors import UserError
 
 Block = Annotated[str, StringConstraints(pattern=r"^(middle|up\d+|output_blocks\.\d+)$")]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -119,6 +120,13 @@ class Table2(Section):
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
 
+    def first(self, subset: int, seed: int) -> int:
+        """Where in the target masks the runs of a subset and seed begin: behind those of the subsets before it, and of
+        all subsets of the seeds before it, so that one more seed leaves the others theirs. Raises UserError."""
+        if subset not in self.subsets or seed not in self.seeds:
+            raise UserError(f"table2: no run of subset {subset} and seed {seed}; add them to its subsets and seeds")
+        return self.images * (self.seeds.index(seed) * len(self.subsets) + self.subsets.index(subset))
+
 
 class AttributeImages(Section):
     """What an attribute's images are made of, beside split, subset and seed."""
@@ -148,6 +156,8 @@ class GuidedShard(Section):
     """lambda; 0 for none."""
     images: Positive = 1
     """Of an attribute, and as many of its absence; or for masks."""
+    first: Annotated[int, Ge(0)] = 0
+    """The target mask of the first image; the next ones follow, and begin again when all are used."""
     threshold: Share = 0.0
     """An image is kept when the guide gives its target at least this probability."""
     max_attempts: Positive = 1

@@ -5,11 +5,14 @@ Step s sees a pure function of (seed, s), so that a resumed run needs no saved s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ddrep.errors import UserError
 
 
 @lru_cache(maxsize=4)
@@ -34,7 +37,25 @@ def steps_for(epochs: float, n: int, batch: int, least: int = 1) -> int:
 
 
 def to_unit(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 images (N, H, W) or (N, H, W, C) -> float32 (N, C, H, W) in [-1, 1]."""
+    """uint8 images (N, H, W) or (N, H, W, C) -> float32 (N, C, H, W) in [-1, 1]. Raises UserError for any others."""
     x = torch.as_tensor(images).to(device)
+    if x.dtype != torch.uint8 or x.ndim not in (3, 4):
+        raise UserError(f"images are {tuple(x.shape)} {x.dtype}, expected uint8 (N, H, W) or (N, H, W, C), in 0..255")
     x = x[:, None] if x.ndim == 3 else x.movedim(-1, 1)
     return x.float() / 127.5 - 1
+
+
+def check_stored(images: np.ndarray, image_shape: Sequence[int], whose: str) -> None:
+    """Raise UserError unless images are uint8 (N, H, W, C) of image_shape (C, H, W), the only ones that a network can
+    judge: of another size or range it says something all the same."""
+    c, h, w = image_shape
+    if images.dtype != np.uint8 or images.shape[1:] != (h, w, c):
+        got = "x".join(map(str, images.shape[1:]))
+        raise UserError(f"{whose}: images are {got} {images.dtype}, expected {h}x{w}x{c} uint8 as it was trained on")
+
+
+def finite(x: Tensor, whose: str) -> Tensor:
+    """x itself. Raises UserError if it holds NaN or infinity, which would pass for some class or share."""
+    if not x.isfinite().all():
+        raise UserError(f"{whose}: gives values that are not finite; its weights are broken: train or import it anew")
+    return x

@@ -31,6 +31,13 @@ class Denoiser:
 
     As many names as the label table has rows: there is no null row, as in published class-conditional files.
     """
+    path: Path | None = None
+    """The file it was read from."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its file, or the one that it was imported from."""
+        return str(self.path or self.provenance.get("file") or "the denoiser")
 
     @property
     def device(self) -> torch.device:
@@ -47,8 +54,8 @@ class Denoiser:
         """The label that stands for no class: the last row of the table. UserError if every row is a class."""
         if self.classes and len(self.classes) == self.net.cfg.num_classes:
             raise UserError(
-                f"denoiser {self.provenance.get('file', '')}: all {len(self.classes)} rows of its label table are "
-                "classes, but a row that stands for none is wanted; start from an unconditional denoiser"
+                f"{self.name}: all {len(self.classes)} rows of its label table are classes, but a row that stands "
+                "for none is wanted; start from an unconditional denoiser"
             )
         return self.net.cfg.num_classes - 1
 
@@ -56,8 +63,25 @@ class Denoiser:
     def learns_variance(self) -> bool:
         return self.net.cfg.out_channels == 2 * self.net.cfg.in_channels
 
+    def check(self, x: Tensor) -> None:
+        """Raise UserError unless x are floats (N, C, H, W) of the denoiser's image shape; any other size would pass
+        the convolutions, and give what nothing was trained for."""
+        if x.shape[1:] != self.image_shape or not x.is_floating_point():
+            expected = ", ".join(map(str, self.image_shape))
+            raise UserError(
+                f"{self.name}: images are {tuple(x.shape)} {x.dtype}; expected (N, {expected}) of floats in [-1, 1], "
+                "as ddrep.data.batches.to_unit makes of uint8"
+            )
+
     def output(self, x: Tensor, index: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """x_t (N, C, H, W), schedule indices (N,), labels (N,) -> eps, and the raw variance output if it is learned."""
+        """x_t (N, C, H, W), schedule indices (N,), labels (N,) -> eps, and the raw variance output if it is learned.
+
+        Raises UserError for images of another shape, for labels that are wanting, and for those that none hears.
+        """
+        self.check(x)
+        if (y is None) == bool(self.net.cfg.num_classes):
+            wrong = "class-conditional, but no labels are given" if y is None else "unconditional, but labels are given"
+            raise UserError(f"{self.name}: {wrong}; give a denoiser of the other kind, or see ddrep.sampling.guidance")
         out = self.net(x, self.schedule.embedded(index).to(x.dtype), y)
         if not self.learns_variance:
             return out, None
@@ -88,4 +112,4 @@ class Denoiser:
         net.load_state_dict(weights, strict=True)
         net.eval().requires_grad_(False).to(device)
         schedule = Schedule(**json.loads(meta["schedule"]))
-        return cls(net, schedule, json.loads(meta["provenance"]), tuple(json.loads(meta["classes"])))
+        return cls(net, schedule, json.loads(meta["provenance"]), tuple(json.loads(meta["classes"])), path)

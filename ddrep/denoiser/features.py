@@ -15,13 +15,24 @@ from ddrep.config import Features, Taps
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import MIDDLE
 from ddrep.denoiser.schedule import add_noise
+from ddrep.denoiser.unet import UNet
+from ddrep.errors import UserError
+
+CLEAN = 1.001
+"""Largest absolute value of a clean image, and a little for rounding."""
 
 
 def bottleneck_features(denoiser: Denoiser, x0: Tensor, cfg: Features) -> Tensor:
     """Clean images (N, C, H, W) in [-1, 1] -> (N, channels * timesteps, h, w), each timestep at unit RMS an image.
 
-    Runs the encoder and the middle block alone: 0.3 of a forward pass.
+    Runs the encoder and the middle block alone: 0.3 of a forward pass. Raises UserError for other shapes and ranges.
     """
+    if len(x0) and not x0.abs().max() <= CLEAN:
+        low, high = (f"{v:g}" for v in (x0.min(), x0.max()))
+        raise UserError(
+            f"{denoiser.name}: images are in [{low}, {high}], expected clean ones in [-1, 1], "
+            "as ddrep.data.batches.to_unit makes of uint8"
+        )
     maps = feature_maps(denoiser, x0, Taps(blocks=(MIDDLE,), timesteps=cfg.timesteps, noise=cfg.noise))
     pooled = [F.adaptive_avg_pool2d(h, cfg.pool) for h in maps] if cfg.pool else maps
     return torch.cat([_unit(h) for h in pooled], dim=1)
@@ -41,10 +52,13 @@ def pixel_features(denoiser: Denoiser, x0: Tensor, taps: Taps) -> Tensor:
 
 
 def feature_maps(denoiser: Denoiser, x0: Tensor, taps: Taps) -> list[Tensor]:
-    """Images (N, C, H, W) in [-1, 1] -> the tapped blocks' outputs as they are, by timestep, then by block.
+    """Images (N, C, H, W) in [-1, 1], or estimates of them, which may leave that range, -> the tapped blocks' outputs
+    as they are, by timestep, then by block.
 
-    The decoder runs as far as the last tapped block. Raises UserError for a block that the network has not.
+    The decoder runs as far as the last tapped block. Raises UserError for a block that the network has not, and for
+    images of another shape.
     """
+    denoiser.check(x0)
     numbers = denoiser.net.cfg.block_numbers(taps.blocks)
     return [h for t in taps.timesteps for h in _at(denoiser, x0, t, taps.noise, numbers)]
 

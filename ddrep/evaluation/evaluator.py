@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ddrep.data.batches import finite
 from ddrep.evaluation.saved import batches, conv, read, save, widths
 
 KIND = "evaluator"
@@ -52,14 +53,20 @@ class Evaluator:
     def features(self, images: np.ndarray, batch: int = 250) -> np.ndarray:
         """uint8 images (N, H, W, C) -> the last hidden layer (N, D) float64, non-negative. Raises UserError."""
         parts = [self.net[:-1](x).double().cpu() for x in batches(images, self.net, self.meta, KIND, batch)]
-        return torch.cat(parts).numpy() if parts else np.zeros((0, self._last.in_features))
+        features = torch.cat(parts) if parts else torch.zeros(0, self._last.in_features, dtype=torch.float64)
+        return finite(features, self._name).numpy()
 
     @torch.inference_mode()
     def probabilities(self, images: np.ndarray, batch: int = 250) -> np.ndarray:
         """uint8 images (N, H, W, C) -> (N, number of classes) float64, summing to 1. Raises UserError."""
         features = torch.from_numpy(self.features(images, batch))
         weight, bias = (p.double().cpu() for p in (self._last.weight, self._last.bias))
-        return F.softmax(F.linear(features, weight, bias), dim=1).numpy()
+        logits = finite(F.linear(features, weight, bias), self._name)
+        return F.softmax(logits, dim=1).numpy()
+
+    @property
+    def _name(self) -> str:
+        return f"{KIND} {self.meta['name']}"
 
     @property
     def _last(self) -> nn.Linear:

@@ -27,6 +27,11 @@ class Distance:
     n: int
 
 
+def enough(real: int, generated: int, minimum: int = MINIMUM) -> bool:
+    """Whether there is a distance between so many images of either set, which can be told before any is drawn."""
+    return min(real, generated) >= minimum
+
+
 def frechet_distance(real: np.ndarray, generated: np.ndarray, seed: int, minimum: int = MINIMUM) -> Distance:
     """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of features (N, D) and (M, D), by torch-fidelity.
 
@@ -34,7 +39,7 @@ def frechet_distance(real: np.ndarray, generated: np.ndarray, seed: int, minimum
     there for the paper's Table 2, a FID of 500 images. Raises UserError for fewer.
     """
     n = min(len(real), len(generated))
-    if n < minimum:
+    if not enough(len(real), len(generated), minimum):
         raise UserError(
             f"Fréchet distance: {len(real)} real and {len(generated)} generated images, expected {minimum} of each "
             "at least, for fewer say little; generate more"
@@ -51,19 +56,16 @@ class Floor:
     n: int
 
 
-def floor(real: np.ndarray, n: int, seed: int) -> Floor:
+def floor(real: np.ndarray, n: int, seed: int) -> Floor | None:
     """Distance between real images and others of the same distribution, features (N, D), as if with n of each.
 
     Measured between disjoint random sets of m = min(n, N // 2) real images, the m that is returned. With fewer than
     2 n real images m < n, and the figures are scaled by m / n: of one distribution the distance is all bias, which
-    falls as 1/m. Raises UserError where m is not above D, for that law does not hold there.
+    falls as 1/m. None where m is not above D, for that law does not hold there.
     """
     m = min(n, len(real) // 2)
     if m <= real.shape[1]:
-        raise UserError(
-            f"Fréchet distance between halves of {len(real)} real images: expected more than {2 * real.shape[1]}, "
-            "twice the number of features"
-        )
+        return None
     rng = np.random.default_rng(seed)
     orders = (rng.permutation(len(real)) for _ in range(SPLITS))
     values = [_distance(real[order[:m]], real[order[m : 2 * m]]) * m / n for order in orders]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+from ddrep.data.batches import finite
 from ddrep.errors import UserError
 from ddrep.files import sha256
 
@@ -49,4 +50,4 @@ class Inception:
         device = next(self.net.parameters()).device
         x = torch.as_tensor(images).movedim(-1, 1).expand(-1, 3, -1, -1)
         parts = [self.net(x[i : i + batch].to(device))[0].double().cpu() for i in range(0, len(x), batch)]
-        return torch.cat(parts).numpy() if parts else np.zeros((0, int(LAYER)))
+        return finite(torch.cat(parts), "Inception").numpy() if parts else np.zeros((0, int(LAYER)))

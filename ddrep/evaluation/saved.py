@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddrep.data.batches import to_unit
-from ddrep.errors import UserError
+from ddrep.data.batches import check_stored, to_unit
 from ddrep.files import load_tensors, save_tensors, written_whole
 
 WIDEST = 128
@@ -45,12 +44,8 @@ def batches(images: np.ndarray, net: nn.Module, meta: dict[str, Any], kind: str,
 
     Raises UserError for images of another size than the network was trained on.
     """
-    if images.dtype != np.uint8 or images.shape[1:] != tuple(meta["image_shape"]):
-        got, expected = ("x".join(map(str, shape)) for shape in (images.shape[1:], meta["image_shape"]))
-        raise UserError(
-            f"{kind}: images are {got} {images.dtype}, expected {expected} uint8 as it was trained on; "
-            f"train one on such images with `ddrep {kind}`"
-        )
+    h, w, c = meta["image_shape"]
+    check_stored(images, (c, h, w), f"{kind} (`ddrep {kind}` trains one on others)")
     device: torch.device = next(net.parameters()).device
     return (to_unit(images[i : i + batch], device) for i in range(0, len(images), batch))
 

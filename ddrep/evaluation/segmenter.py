@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddrep.data.batches import finite
 from ddrep.evaluation.saved import batches, conv, read, save, widths
 
 KIND = "segmenter"
@@ -74,7 +75,7 @@ class Segmenter:
     def label_maps(self, images: np.ndarray, batch: int = 50) -> np.ndarray:
         """uint8 images (N, H, W, C) -> uint8 (N, H, W), the likeliest class of each pixel. Raises UserError."""
         inputs = batches(images, self.net, self.meta, KIND, batch)
-        parts = [self.net(x).argmax(1).to(torch.uint8).cpu() for x in inputs]
+        parts = [finite(self.net(x), "segmenter").argmax(1).to(torch.uint8).cpu() for x in inputs]
         return torch.cat(parts).numpy() if parts else np.zeros(images.shape[:3], np.uint8)
 
 

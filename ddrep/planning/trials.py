@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -77,17 +78,17 @@ def _all_trials(plan: Plan, device: torch.device) -> Iterator[Trial]:
     if plan.network is not None:
         channels, *size = plan.bottleneck
         yield _head(JUDGE, e.rejection, (channels * len(e.features.timesteps), *size), plan, device)
-        denoiser = Denoiser(_without_weights(plan.network, device), Schedule())
-        yield from _denoiser_trials(plan, denoiser)
-        yield from _guidance_trials(plan, denoiser, "attributes")
-        yield from _guidance_trials(plan, denoiser, "masks")
+        denoiser, worth = _tried(plan.network, device)
+        yield from _denoiser_trials(plan, denoiser, worth)
+        yield from _guidance_trials(plan, denoiser, worth, "attributes")
+        yield from _guidance_trials(plan, denoiser, worth, "masks")
     for name in dict.fromkeys(run.architecture for run in all_runs(e)):
         make = lambda name=name: _classifier(name, plan, device)  # noqa: E731
         yield Trial(name + TRAINING, e.classifier.batch, make, smallest=16)
 
 
-def _denoiser_trials(plan: Plan, denoiser: Denoiser) -> Iterator[Trial]:
-    e, (shape, worth) = plan.experiment, _tried(denoiser)
+def _denoiser_trials(plan: Plan, denoiser: Denoiser, worth: float) -> Iterator[Trial]:
+    e, shape = plan.experiment, denoiser.image_shape
     one_time = e.features.model_copy(update={"timesteps": e.features.timesteps[:1]})
 
     def noise(n: int) -> tuple[Tensor, Tensor]:
@@ -98,7 +99,7 @@ def _denoiser_trials(plan: Plan, denoiser: Denoiser) -> Iterator[Trial]:
         return _inference(lambda n: denoiser.eps(*noise(n)))
 
     def encode() -> Pass:
-        return _inference(lambda n: bottleneck_features(denoiser, noise(n)[0], one_time))
+        return _inference(lambda n: bottleneck_features(denoiser, noise(n)[0].clamp(-1, 1), one_time))
 
     def train(precision: Precision) -> Callable[[], Pass]:
         loss = lambda n: denoising_loss(denoiser, *noise(n), noise(n)[0])  # noqa: E731
@@ -111,10 +112,10 @@ def _denoiser_trials(plan: Plan, denoiser: Denoiser) -> Iterator[Trial]:
     yield Trial(DENOISER + PRETRAINING, cfg.batch, train(cfg.precision), worth=worth)
 
 
-def _guidance_trials(plan: Plan, denoiser: Denoiser, part: Part) -> Iterator[Trial]:
+def _guidance_trials(plan: Plan, denoiser: Denoiser, worth: float, part: Part) -> Iterator[Trial]:
     """Of guides with and without what they read, of the features, and of whole guided steps."""
     section, (height, width, _) = getattr(plan.experiment, part), plan.sizes.image
-    shape, worth = _tried(denoiser)
+    shape = denoiser.image_shape
 
     def untrained(reads: Reads) -> tuple[Guide, tuple[int, ...]]:
         """And the shape of what its network takes."""
@@ -163,12 +164,13 @@ def _guidance_trials(plan: Plan, denoiser: Denoiser, part: Part) -> Iterator[Tri
     yield from (Trial(steered(part, reads), at_once, steer(reads), worth=worth) for reads in BOTH)
 
 
-def _tried(denoiser: Denoiser) -> tuple[tuple[int, int, int], float]:
-    """The shape of the images in trials, and how many of them one image is worth."""
-    channels, height, width = denoiser.image_shape
-    if denoiser.device.type != "cpu" or width <= ON_A_CPU:
-        return (channels, height, width), 1.0
-    return (channels, ON_A_CPU, ON_A_CPU), height * width / ON_A_CPU**2
+def _tried(cfg: UNetConfig, device: torch.device) -> tuple[Denoiser, float]:
+    """A denoiser of images as trials have them, and how many of them one image is worth."""
+    net = _without_weights(cfg, device)
+    if device.type != "cpu" or cfg.image_size <= ON_A_CPU:
+        return Denoiser(net, Schedule()), 1.0
+    net.cfg = dataclasses.replace(cfg, image_size=ON_A_CPU)  # its blocks stay those of the whole size
+    return Denoiser(net, Schedule()), (cfg.image_size / ON_A_CPU) ** 2
 
 
 def _oracle_trials(plan: Plan, device: torch.device) -> Iterator[Trial]:

@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from ddrep.errors import UserError
-from ddrep.evaluation.frechet import floor, frechet_distance
+from ddrep.evaluation.frechet import enough, floor, frechet_distance
+from ddrep.evaluation.inception import LAYER
+from ddrep.evaluation.saved import WIDEST
 from ddrep.evaluation.scores import read_features
 from ddrep.files import written_whole
 from ddrep.reporting import paper
@@ -36,6 +38,7 @@ def run(
 
     real: of Table 1 a file for each attribute, .../ATTRIBUTE/NAME.npz; of Table 2 one. Raises UserError.
     """
+    rows = list(dict.fromkeys(rows))  # a seed that the configuration names twice is one run
     table = _sorted(pd.concat([_read(path, number) for path in rows], ignore_index=True), number)
     cells = summarise(table, number)
     distances = _distances(cells, number, rows, real, minimum, seed)
@@ -100,21 +103,22 @@ def _distances(
     cells: pd.DataFrame, number: int, rows: Sequence[Path], real: Sequence[Path], minimum: int, seed: int
 ) -> pd.DataFrame:
     """For each cell: metric (name), distance, distance_n (images of each set), floor and its standard deviation
-    floor_std over splits of the real images; NaN below `minimum` images."""
+    floor_std over splits of the real images; NaN below `minimum` images, and without a floor."""
     references = {path.parent.name if number == 1 else None: read_features(path) for path in real}
     found = []
     for cell in cells.to_dict("records"):
-        metric, features, labels = references[cell.get("attribute")]
+        if (attribute := cell.get("attribute")) not in references:
+            raise UserError(f"no features of real images of {attribute}; give .../{attribute}/NAME.npz")
+        metric, features, labels = references[attribute]
         target = int(cell.get("present", 0))
         theirs = features[labels == target]
         drawn = _drawn(cell, rows, metric, target)
         n = min(len(theirs), len(drawn))
         row = {name: cell[name] for name in KEYS[number]} | {"metric": metric, "distance": math.nan}
         row |= {"distance_n": n, "floor": math.nan, "floor_std": math.nan, "minimum": minimum}
-        if n >= minimum and theirs.shape[1]:
+        if enough(len(theirs), len(drawn), minimum) and theirs.shape[1]:
             row["distance"] = frechet_distance(theirs, drawn, seed, minimum).value
-            if len(theirs) // 2 > theirs.shape[1]:
-                known = floor(theirs, n, seed)
+            if known := floor(theirs, n, seed):
                 row["floor"], row["floor_std"] = known.value, known.spread
         found.append(row)
     return pd.DataFrame(found)
@@ -132,6 +136,8 @@ def _drawn(cell: dict[Any, Any], rows: Sequence[Path], metric: str, target: int)
             if theirs != metric:
                 raise UserError(f"{file}: features for {theirs}, the real images' are for {metric}; make them anew")
             parts.append(features[labels == target])
+    if not parts:
+        raise UserError(f"no scores of {cell['method']} in {cell['steps']} steps at .../METHOD/STEPS.score.parquet")
     return np.concatenate(parts)
 
 
@@ -166,11 +172,15 @@ def _about_distances(cells: pd.DataFrame, metric: str) -> str:
             f"No {metric}: it wants {minimum:,} images of each set, and at most {cells['distance_n'].max():,} are here."
         )
     counts = f"{cells['distance_n'].min():,} to {cells['distance_n'].max():,}"
+    unknown = (
+        " Where no floor is shown there are too few images for one: it wants more in each set, and in half of the real "
+        f"images, than there are features ({int(LAYER):,} of Inception, at most {WIDEST} of an evaluator)."
+    )
     return (
         f"{metric}: Fréchet distance to the real test images, at equal numbers ({counts}) of each; floor: the "
         "distance of real images to real images at that number, ± its standard deviation over random halves of the "
         "real images, which says what a difference is worth. Lower is better."
-    )
+    ) + (unknown if (cells["distance"].notna() & cells["floor"].isna()).any() else "")
 
 
 def _measured(cells: pd.DataFrame, number: int, metric: str) -> str:

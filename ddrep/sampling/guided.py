@@ -17,12 +17,15 @@ from ddrep.guides import Guide
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import draw, image_seed
+from ddrep.sampling.solvers import time_grid
 from ddrep.sampling.synthesis import Engine, Tally, fill
 
 CHECKPOINTED = 128
 """Width in pixels from which gradients recompute each block: a guided step then keeps one block's activations, and
 the blocks' outputs, where it would keep all."""
 KEYS = ("table1.max_attempts", "lower table1.threshold")
+SUBSETS = 1000
+"""Labelled subsets whose noise is numbered apart."""
 
 PIXELS = 2**17
 """Drawn at once, which bounds the memory of the gradient: 167 images of 28x28, 32 of 64x64, 2 of 256x256."""
@@ -32,9 +35,21 @@ Targets = Callable[[Sequence[Attempt]], np.ndarray]
 
 
 def noise_number(subset: int, run: int) -> int:
-    """The shard number under which a run draws its starting noise: its own for each labelled subset (of which there
-    are fewer than 1000) and seed, the same for every method."""
-    return subset + 1000 * run
+    """The shard number under which a run draws its starting noise: its own for each labelled subset and seed, the same
+    for every method. Raises UserError where two runs would have one, or none that a generator takes as its seed."""
+    number = subset + SUBSETS * run
+    if subset >= SUBSETS or number >= 2**32:
+        raise UserError(
+            f"subset {subset}, seed {run}: expected a subset below {SUBSETS} and a seed below {2**32 // SUBSETS}, for "
+            "together they number the run's noise"
+        )
+    return number
+
+
+def dealt(first: int, images: int, masks: int) -> np.ndarray:
+    """Which of the target masks a run's images are drawn for, (images,): in order, and from the start when all are
+    used."""
+    return (first + np.arange(images)) % masks
 
 
 def attribute_shard(
@@ -58,14 +73,14 @@ def mask_shard(
     stage: Stage[GuidedShard], denoiser: Path, guide: Path, masks: Path, subset: int, run: int, pool: Path,
     out: Path, batch: int | None = None,
 ) -> None:  # fmt: skip
-    """Write images with the target masks of a shard that they were drawn for. Raises UserError.
+    """Write images with the target masks of a shard that they were drawn for, from the section's `first` on.
 
-    Of N masks and n images a run, run r (of all subsets and seeds) takes numbers r n, r n + 1, ... modulo N.
+    Raises UserError.
     """
     critic, targets = Guide.load(guide, denoiser, pick_device()), read_masked_shards([masks])
     check_masks(masks, targets.masks, targets.classes, critic)
     number, n = noise_number(subset, run), stage.config.images
-    rows = (number * n + np.arange(n)) % len(targets)
+    rows = dealt(stage.config.first, n, len(targets))
     chosen: Targets = lambda attempts: targets.masks[rows[[i for _, i in attempts]]]  # noqa: E731
     engine = _engine(stage, critic, chosen, [denoiser, guide, masks], number, pool, batch)
     images = engine.candidates([(0, i) for i in range(n)])
@@ -101,8 +116,9 @@ def _engine(
         return draw(denoiser, seeds, cfg.sampling, eps)
 
     # what does not steer does not name its candidates: unguided sampling and its rejection share them
-    digests = [sha256(path) for path in (inputs if cfg.scale else inputs[:1])]
-    key = fingerprint(cfg.sampling.model_dump_json(), str(cfg.scale), str(stage.seed), *digests)
+    steering = [str(cfg.scale), str(cfg.first), *map(sha256, inputs[1:])] if cfg.scale else []
+    grid = time_grid(denoiser.schedule, cfg.sampling.solver, cfg.sampling.steps)
+    key = fingerprint(cfg.sampling.model_dump_json(), str(grid), str(stage.seed), sha256(inputs[0]), *steering)
     _, height, width = denoiser.image_shape
     at_once = batch or max(1, PIXELS // (height * width))
     return Engine(draw_guided, Pool(pool, key, number), at_once, cfg.sampling.steps)

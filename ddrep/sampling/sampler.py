@@ -12,6 +12,7 @@ from torch import Tensor
 from ddrep.config import Sampling
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
+from ddrep.errors import UserError
 from ddrep.sampling.guidance import EpsFunction, classifier_free
 from ddrep.sampling.solvers import ddim_step, dpm_step, time_grid
 
@@ -35,14 +36,20 @@ class ImageNoise:
 
 
 def solve(eps: EpsFunction, schedule: Schedule, noise: ImageNoise, cfg: Sampling) -> Tensor:
-    """Integrate from x_T to images (N, C, H, W) in [-1, 1]; x0 is clipped to that range at every step."""
-    x = noise.draw()
+    """Integrate from x_T to images (N, C, H, W) in [-1, 1]; x0 is clipped to that range at every step.
+
+    An image of which eps was ever infinite or NaN is NaN: the clipping would make a black or white one of it.
+    """
     grid = time_grid(schedule, cfg.solver, cfg.steps)
+    x = noise.draw()
     x0_before, before = x, grid[0]
+    finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for here, after in zip(grid, [*grid[1:], -1], strict=True):
         index = torch.full((len(x),), here, device=x.device)
         abar, abar_next = schedule.abar_at(index, x), schedule.abar_at(torch.full_like(index, after), x)
-        x0 = x0_from_eps(x, eps(x, index), abar).clamp(-1, 1)
+        said = eps(x, index)
+        finite &= said.isfinite().flatten(1).all(dim=1)
+        x0 = x0_from_eps(x, said, abar).clamp(-1, 1)
         z = noise.draw() if cfg.eta and after >= 0 else None
         if cfg.solver == "ddim":
             x = ddim_step(x, x0, abar, abar_next, cfg.eta, z)
@@ -50,11 +57,20 @@ def solve(eps: EpsFunction, schedule: Schedule, noise: ImageNoise, cfg: Sampling
             abar_before = schedule.abar_at(torch.full_like(index, before), x)
             x = dpm_step(x, x0, x0_before, abar, abar_next, abar_before, cfg.eta, z)
         x0_before, before = x0, here
-    return x
+    return x.masked_fill(~finite[:, None, None, None], torch.nan)
 
 
-def to_uint8(x: Tensor) -> np.ndarray:
-    """Images (N, C, H, W) in [-1, 1] -> uint8 (N, H, W, C), rounded to the nearest level."""
+def to_uint8(x: Tensor, whose: str) -> np.ndarray:
+    """Images (N, C, H, W) in [-1, 1] -> uint8 (N, H, W, C), rounded to the nearest level.
+
+    Raises UserError naming the denoiser `whose` images are not finite: as uint8 they would be black.
+    """
+    broken = int((~x.isfinite()).flatten(1).any(dim=1).sum())
+    if broken:
+        raise UserError(
+            f"{whose}: gave values that are not finite for {broken} of {len(x)} images, and none is kept; its weights "
+            "are broken (train or import it anew), or it is guided too strongly (lower the scale)"
+        )
     return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
 
 
@@ -62,7 +78,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
 def draw(denoiser: Denoiser, seeds: Sequence[int], cfg: Sampling, eps: EpsFunction) -> np.ndarray:
     """One image a seed by listening to `eps`, uint8 (N, H, W, C)."""
     noise = ImageNoise(seeds, denoiser.image_shape, denoiser.device)
-    return to_uint8(solve(eps, denoiser.schedule, noise, cfg))
+    return to_uint8(solve(eps, denoiser.schedule, noise, cfg), denoiser.name)
 
 
 def sample(
@@ -72,7 +88,9 @@ def sample(
     labels: Sequence[int] | None = None,
     pretrained: Denoiser | None = None,
 ) -> np.ndarray:
-    """One image a seed, uint8 (N, H, W, C); of the given classes if the denoiser is conditional."""
+    """One image a seed, uint8 (N, H, W, C); of the given classes if the denoiser is conditional. Raises UserError."""
+    if labels is not None and len(labels) != len(seeds):
+        raise UserError(f"labels: {len(labels)} for {len(seeds)} seeds; expected one for each")
     return draw(denoiser, seeds, cfg, eps_of(denoiser, cfg, labels, pretrained))
 
 
@@ -84,9 +102,16 @@ def evaluations(cfg: Sampling) -> int:
 def eps_of(
     denoiser: Denoiser, cfg: Sampling, labels: Sequence[int] | None = None, pretrained: Denoiser | None = None
 ) -> EpsFunction:
-    """What unguided sampling listens to: plain eps, or with labels classifier-free guidance."""
+    """What unguided sampling listens to: plain eps, or with labels classifier-free guidance.
+
+    Raises UserError for labels that are no classes of the denoiser.
+    """
     if labels is None:
         return denoiser.eps
+    known = len(denoiser.classes) or denoiser.net.cfg.num_classes - 1
+    if wrong := [label for label in labels if not 0 <= label < known]:
+        has = f"knows 0..{known - 1}" if denoiser.net.cfg.num_classes else "is unconditional"
+        raise UserError(f"labels: {wrong[0]} asked for, but {denoiser.name} {has}")
     y = torch.tensor(list(labels), device=denoiser.device)
     other = pretrained if cfg.unconditional == "pretrained" else None
     return classifier_free(denoiser, y, cfg.guidance_scale, other)

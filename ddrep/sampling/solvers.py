@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddrep.denoiser.schedule import Schedule, eps_from_x0
+from ddrep.errors import UserError
 
 SolverName = Literal["ddim", "dpm-solver++"]
 
@@ -62,16 +63,35 @@ def _half_log_snr(abar: Tensor) -> Tensor:
     return 0.5 * (abar.log() - (1 - abar).log())
 
 
+def most_steps(schedule: Schedule, solver: SolverName) -> int:
+    """The most steps that a sampler can take on a schedule, each at a noise level of its own.
+
+    DPM-Solver++ begins where lambda = -5.1, its authors' limit for the cosine schedule, beyond which x0 cannot be told
+    from eps in floats: at the index that is also its number of steps.
+    """
+    if solver == "ddim":
+        return schedule.num_steps
+    return max(0, int((_half_log_snr(schedule.abar) >= -5.1).sum()) - 1)
+
+
 def time_grid(schedule: Schedule, solver: SolverName, steps: int) -> list[int]:
     """The schedule indices a sampler visits, from noise to data; after the last comes the clean image.
 
-    DDIM: every (num_steps // steps)-th, as the published `ddimN`. DPM-Solver++: evenly spaced below the index where
-    lambda = -5.1, its authors' limit for the cosine schedule, beyond which x0 cannot be told from eps in floats.
+    Exactly `steps` of them, strictly falling. DDIM: every stride-th from 0 by the first stride that gives so many, as
+    the published `ddimN` (improved-diffusion, space_timesteps), which starts within a stride of the last index; where
+    no stride does, evenly spaced from the last index itself to 0. DPM-Solver++: evenly spaced from `most_steps` to
+    above 0. Raises UserError for more steps than `most_steps`.
     """
-    if solver == "ddim":
-        stride = schedule.num_steps // steps
-        if stride < 1:
-            raise ValueError(f"steps: expected at most the schedule's {schedule.num_steps}, got {steps}")
-        return list(range(0, schedule.num_steps, stride))[:steps][::-1]
-    last = int((_half_log_snr(schedule.abar) >= -5.1).sum()) - 1
-    return torch.linspace(0, last, steps + 1).round().int().tolist()[:0:-1]
+    most = most_steps(schedule, solver)
+    if not 1 <= steps <= most:
+        raise UserError(
+            f"steps: {steps}, but {solver} takes 1 to {most} on this denoiser's {schedule.kind} schedule of "
+            f"{schedule.num_steps} noise levels; ask for no more"
+        )
+    if solver == "dpm-solver++":
+        return torch.linspace(0, most, steps + 1).round().int().tolist()[:0:-1]
+    strided = range(0, schedule.num_steps, -(-schedule.num_steps // steps))
+    if len(strided) == steps > 1:
+        return list(strided)[::-1]
+    last, gaps = schedule.num_steps - 1, max(1, steps - 1)
+    return [last - (2 * k * last + gaps) // (2 * gaps) for k in range(steps)]  # k last / gaps, rounded

@@ -26,6 +26,7 @@ from ddrep.files import fingerprint, sha256, written_whole
 from ddrep.heads import Judge
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import evaluations, image_seed, sample
+from ddrep.sampling.solvers import time_grid
 
 log = logging.getLogger("ddrep")
 
@@ -117,7 +118,8 @@ def class_conditional(
         seeds = [image_seed(stage.seed, label, shard, attempt) for label, attempt in attempts]
         return sample(denoiser, seeds, sampling, [label for label, _ in attempts], other)
 
-    key = fingerprint(sampling.model_dump_json(), str(stage.seed), *digests)
+    grid = time_grid(denoiser.schedule, sampling.solver, sampling.steps)
+    key = fingerprint(sampling.model_dump_json(), str(grid), str(stage.seed), *digests)
     return Engine(draw, Pool(pool, key, shard), batch, evaluations(sampling)), denoiser.classes
 
 

@@ -30,6 +30,7 @@ from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed, sample
+from ddrep.sampling.solvers import most_steps
 from ddrep.training import parallel
 from ddrep.training.loop import PATIENCE, LoopConfig, train
 from ddrep.training.objective import loss_in_parts
@@ -154,8 +155,9 @@ def save_samples(model: Denoiser, seed: int, path: Path) -> None:
     """A grid with a row of samples for each of the first 20 classes, the same noise every time."""
     attempts = [(label, attempt) for label in range(min(20, model.null_row)) for attempt in range(GRID_ATTEMPTS)]
     seeds = [image_seed(seed, label, 0, attempt) for label, attempt in attempts]
+    cfg = Sampling(steps=min(16, most_steps(model.schedule, "dpm-solver++")), guidance_scale=0, eta=1)
     with _evaluated(model):
-        samples = sample(model, seeds, Sampling(guidance_scale=0, eta=1), [label for label, _ in attempts])
+        samples = sample(model, seeds, cfg, [label for label, _ in attempts])
     save_grid(samples, GRID_ATTEMPTS, path)
 
 

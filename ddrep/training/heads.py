@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddrep.config import Features, Head, PixelHead, Stage
-from ddrep.data.batches import batch_indices, steps_for, to_unit
+from ddrep.data.batches import batch_indices, finite, steps_for, to_unit
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
@@ -51,7 +51,7 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
         for start in range(0, len(data), READ_AT_ONCE):
             x = to_unit(data.images[start : start + READ_AT_ONCE], device)
             for name, view in zip(names, (x, x.flip(-1)), strict=False):
-                part = bottleneck_features(model, view, cfg).cpu().numpy()
+                part = finite(bottleneck_features(model, view, cfg), model.name).cpu().numpy()
                 stored = stored or tensors_on_disk(draft, (len(data), *part.shape[1:]), *names, metadata=meta)
                 stored[name][start : start + len(part)] = part
         for array in stored.values():
@@ -82,7 +82,8 @@ def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Pa
     """Train the control on a shard's pixels; write what `run_features` writes."""
     data = read_shards([train_shard])
     x = np.moveaxis(data.images, -1, 1)
-    _run(stage, {"kind": "pixels"}, [x, x[..., ::-1]] if stage.config.flip else [x], data, out, report)
+    meta = {"kind": "pixels", "image_shape": list(x.shape[1:])}
+    _run(stage, meta, [x, x[..., ::-1]] if stage.config.flip else [x], data, out, report)
 
 
 def _run(

@@ -23,6 +23,7 @@ from ddrep.errors import UserError
 from ddrep.files import sha256, state_path
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed, sample
+from ddrep.sampling.solvers import most_steps
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.objective import loss_in_parts
 
@@ -64,6 +65,7 @@ def run(stage: Stage[Pretrain], out: Path, grid: Path | None) -> None:
     denoiser.provenance = {"command": "ddrep pretrain", "seed": stage.seed, "section": section, "images_sha256": digest}
     if grid:
         seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(64)]
-        save_grid(sample(denoiser, seeds, Sampling(steps=20, eta=1)), 8, grid)
+        sampling = Sampling(steps=min(20, most_steps(denoiser.schedule, "dpm-solver++")), eta=1)
+        save_grid(sample(denoiser, seeds, sampling), 8, grid)
     denoiser.save(out)
     state.unlink(missing_ok=True)

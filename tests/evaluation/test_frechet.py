@@ -12,7 +12,7 @@ from ddrep.data import embedded
 from ddrep.data.datasets import labelled
 from ddrep.errors import UserError
 from ddrep.evaluation.evaluator import Evaluator
-from ddrep.evaluation.frechet import MINIMUM, SPLITS, floor, frechet_distance
+from ddrep.evaluation.frechet import MINIMUM, SPLITS, enough, floor, frechet_distance
 
 SHIPPED = embedded.FOLDER / "evaluator.safetensors"
 
@@ -154,5 +154,21 @@ def test_the_floor_of_few_real_images_is_scaled_to_the_number_compared(of):
     scaled = [floor(part, 1500, seed) for seed, part in enumerate(some)]
     assert {each.n for each in scaled} == {500}
     assert np.mean([each.value for each in scaled]) == pytest.approx(measured, rel=0.1)
-    with pytest.raises(UserError, match="halves of 40 real images: expected more than"):
-        floor(real[:40], 1500, seed=0)
+
+
+def test_there_is_no_floor_where_it_obeys_no_law():
+    """Its bias falls as 1/n only well above as many images as features, in the sets compared and in the halves."""
+    real = np.random.default_rng(5).standard_normal((200, 20))
+    assert floor(real[:40], 1500, seed=0) is None, "too few real images"
+    assert floor(real, 20, seed=0) is None, "too few images compared, which was told when all had been drawn"
+    assert floor(real[:42], 21, seed=0) is not None
+
+
+@pytest.mark.parametrize("real, generated", [(999, 5000), (5000, 999), (1000, 1000), (0, 0)])
+def test_whether_there_are_enough_is_known_before_any_is_drawn(real, generated):
+    a, b = (np.random.default_rng(n).standard_normal((n, 3)) for n in (real, generated))
+    try:
+        found = frechet_distance(a, b, seed=0).n >= MINIMUM
+    except UserError:
+        found = False
+    assert enough(real, generated) == found

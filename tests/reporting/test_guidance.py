@@ -19,19 +19,21 @@ SHIFT = {"unguided": 3.0, "ours": 1.0}
 its square."""
 
 
-def files(folder: Path, n: int = 400, runs: int = 3) -> tuple[list[Path], list[Path]]:
+def files(
+    folder: Path, n: int = 400, runs: int = 3, features: int = 4, more_real: int = 0
+) -> tuple[list[Path], list[Path]]:
     """Scores and features of one attribute, two methods and `runs` subsets, n images of each target in all."""
     rng = np.random.default_rng(0)
-    base = rng.normal(size=(n, 4))
-    labels = np.repeat([0, 1], n)
+    base = rng.normal(size=(n, features))
+    known = np.concatenate([base, rng.normal(size=(more_real, features))])
     real = folder / "attributes/footwear/test.npz"
-    save_features(real, "FD-x", np.concatenate([base + 50, base]), labels)
+    save_features(real, "FD-x", np.concatenate([known + 50, known]), np.repeat([0, 1], len(known)))
     rows = []
     for subset in range(runs):
         for method, shift in SHIFT.items():
             path = folder / f"subset{subset}/attributes/footwear/0/{method}/20.score.parquet"
             path.parent.mkdir(parents=True)
-            part = base[subset::runs] + shift * np.array([1, 0, 0, 0])
+            part = base[subset::runs] + shift * np.eye(1, features)
             both = np.concatenate([part + 50, part])
             save_features(path.with_name("20.npz"), "FD-x", both, np.repeat([0, 1], len(part)))
             row = {"attribute": "footwear", "method": method, "steps": 20, "subset": subset, "seed": 0, "n": len(part)}
@@ -65,6 +67,40 @@ def test_too_few_images_give_no_distance_and_say_so(tmp_path: Path) -> None:
     cells, text = made(tmp_path, minimum=1000)
     assert cells["distance"].isna().all()
     assert "No FD-x: it wants 1,000 images of each set, and at most 400 are here." in " ".join(text.split())
+
+
+@pytest.mark.parametrize("more_real", [0, 400])
+def test_too_few_images_for_a_floor_say_so_and_have_their_distance(tmp_path: Path, more_real: int) -> None:
+    """FID with 1,000 to 2,048 images once failed when all were drawn; here 300 features, of 250 images."""
+    outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
+    guidance.run(1, *files(tmp_path, n=250, features=300, more_real=more_real), 200, 0, *outputs)
+    cells, text = pd.read_parquet(outputs[1]), " ".join(outputs[2].read_text().split())
+    assert cells["floor"].isna().all() and cells["floor_std"].isna().all()
+    assert (cells["distance"] > 0).all()
+    if not more_real:
+        assert cells["distance"].to_numpy() == pytest.approx([9.0, 1.0] * 2, rel=1e-4)
+    assert "Where no floor is shown there are too few images for one" in text and "(2,048 of Inception" in text
+
+
+def test_a_run_named_twice_counts_once(tmp_path: Path) -> None:
+    rows, real = files(tmp_path)
+    outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
+    guidance.run(1, [*rows, rows[0]], real, 300, 0, *outputs)
+    cells = pd.read_parquet(outputs[1])
+    assert (cells["runs"] == 3).all() and (cells["images"] == 400).all()
+
+
+def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
+    rows, real = files(tmp_path)
+    outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
+    moved = rows[0].with_name("99.score.parquet")
+    rows[0].rename(moved)
+    moved.with_name("20.npz").rename(moved.with_name("99.npz"))
+    for given, says in (((rows[1:], []), "no features of real images of footwear; give"),
+                        (([moved], real), r"no scores of unguided in 20 steps at \.\.\./METHOD/STEPS")):  # fmt: skip
+        with pytest.raises(UserError, match=says) as said:
+            guidance.run(1, *given, 300, 0, *outputs)
+        assert "\n" not in str(said.value) and not any(path.exists() for path in outputs)
 
 
 def test_the_papers_classes_stand_beside_the_overlays() -> None:

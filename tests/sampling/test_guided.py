@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ddrep.config import GuidedShard, Sampling, Stage
+from ddrep.config import Experiment, GuidedShard, Sampling, Stage, Table2, guided_of
 from ddrep.data.masks import MaskedImages, read_masked_shards, write_masked_shard
 from ddrep.data.shards import read_shards
 from ddrep.errors import UserError
-from ddrep.sampling.guided import attribute_shard, mask_shard, noise_number
+from ddrep.sampling.guided import attribute_shard, dealt, mask_shard, noise_number
 
 FAST = Sampling(steps=2, guidance_scale=0.0)
 
@@ -57,7 +58,8 @@ def test_rejection_selects_among_the_unguided_candidates(folder: Path) -> None:
 
 
 def test_an_image_for_each_mask_in_order_whatever_the_batch(folder: Path) -> None:
-    stage = Stage[GuidedShard](config=GuidedShard(sampling=FAST, scale=0.05, images=7))
+    section = GuidedShard(sampling=FAST, scale=0.05, images=7)
+    stage = Stage[GuidedShard](config=section)
     targets = read_masked_shards([folder / "masks.tar"])
     drawn = []
     for batch in (3, 12):
@@ -68,9 +70,60 @@ def test_an_image_for_each_mask_in_order_whatever_the_batch(folder: Path) -> Non
         assert drawn[-1].classes == targets.classes
         np.testing.assert_array_equal(drawn[-1].masks, targets.masks[:7])
     assert np.abs(drawn[0].images.astype(int) - drawn[1].images).max() <= 1
-    mask_shard(stage, *inputs, 1, 0, folder / "pool", folder / "next.tar", 12)  # the second of all runs
-    following = read_masked_shards([folder / "next.tar"]).masks
-    np.testing.assert_array_equal(following, targets.masks[[7, 8, 9, 10, 11, 0, 1]])
+    following = Stage[GuidedShard](config=section.model_copy(update={"first": 7}))
+    again = [folder / "next.tar", folder / "afresh.tar"]
+    for pool, out in zip((folder / "pool12", folder / "other pool"), again, strict=True):
+        mask_shard(following, *inputs, 0, 0, pool, out, 12)
+        np.testing.assert_array_equal(read_masked_shards([out]).masks, targets.masks[[7, 8, 9, 10, 11, 0, 1]])
+    assert again[0].read_bytes() == again[1].read_bytes(), "candidates for other targets are not taken from the pool"
+    assert (read_masked_shards(again[:1]).images != drawn[1].images).any()
+
+
+def settings() -> Iterator[tuple[list[int], list[int], int, int]]:
+    """Subsets, seeds, images a run and target masks: the evidence's, those that were wrong, and many at random."""
+    yield from (([0, 1, 2], [0], 100, 1000), ([0], [0, 1], 100, 1000), ([0, 1], [7, 3], 50, 20))
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        subsets, seeds = (rng.choice(n, rng.integers(1, 5), replace=False).tolist() for n in (1000, 5000))
+        yield subsets, seeds, int(rng.integers(1, 60)), int(rng.integers(1, 300))
+
+
+def test_runs_share_no_target_until_all_are_used() -> None:
+    """Each seed once drew the same masks, where 1000 times the number of images was a multiple of theirs."""
+    for subsets, seeds, images, masks in settings():
+        _share_no_target(subsets, seeds, images, masks)
+
+
+def _share_no_target(subsets: list[int], seeds: list[int], images: int, masks: int) -> None:
+    table = Table2(subsets=tuple(subsets), seeds=tuple(seeds), images=images)
+    used = np.concatenate([dealt(table.first(subset, seed), images, masks) for seed in seeds for subset in subsets])
+    times = np.bincount(used, minlength=masks)
+    assert times.max() - times.min() <= 1
+    one_more = table.model_copy(update={"seeds": (*table.seeds, 9999)})
+    assert all(one_more.first(k, s) == table.first(k, s) for k in subsets for s in seeds)
+
+
+def test_the_workflow_tells_each_run_its_first_target(folder: Path) -> None:
+    """What the rule is told, and what the command makes of it: two seeds of 5 of the 12 masks share none."""
+    raw = {"experiment": "e", "parts": ["masks"], "table2": {"images": 5, "seeds": [0, 1]}}
+    e = Experiment.model_validate({**raw, "masks": {"sampling": {"solver": "ddim"}}})
+    keys = []
+    for seed in (0, 1):
+        stage = Stage[GuidedShard](config=guided_of(e.masks, "ours", 2, e, e.table2.first(0, seed)))
+        inputs = folder / "d.safetensors", folder / "mask", folder / "masks.tar"
+        mask_shard(stage, *inputs, 0, seed, folder / "pool", folder / f"{seed}.tar", 12)
+        keys += [key.split("-", 1)[1] for key in read_masked_shards([folder / f"{seed}.tar"]).keys]
+    assert len(set(keys)) == len(keys) == 10
+    with pytest.raises(UserError, match="table2: no run of subset 0 and seed 2; add them"):
+        e.table2.first(0, 2)
+
+
+def test_runs_that_would_share_their_noise_are_refused() -> None:
+    with pytest.raises(UserError, match=r"subset 1000, seed 0: expected a subset below 1000 and a seed below 4294967"):
+        noise_number(1000, 0)
+    with pytest.raises(UserError, match=r"subset 0, seed 4294968: expected"):  # which no generator takes as its seed
+        noise_number(0, 4294968)
+    np.random.RandomState(noise_number(999, 4294966))
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,15 @@
 """Solvers against diffusers' schedulers and against a Gaussian whose reverse process is known in closed form."""
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
 from ddrep.config import Sampling
 from ddrep.denoiser.schedule import Schedule
+from ddrep.errors import UserError
 from ddrep.sampling.sampler import ImageNoise, solve
-from ddrep.sampling.solvers import ddim_step, dpm_step, time_grid
+from ddrep.sampling.solvers import ddim_step, dpm_step, most_steps, time_grid
 
 CPU = torch.device("cpu")
 SCALE, MEAN = 0.25, 0.3
@@ -117,3 +119,63 @@ def test_every_image_may_be_at_a_step_of_its_own():
     abar, after = levels[0][1], levels[1][1]
     assert torch.allclose(together[1], ddim_step(x, x0, *levels[:2])[1]), (abar, after)
     assert torch.allclose(together[2], x0[2])
+
+
+def _published(levels: int) -> dict[int, list[int]]:
+    """improved-diffusion's space_timesteps(levels, "ddimN") for every N that it has: the first stride that gives N."""
+    found: dict[int, list[int]] = {}
+    for stride in range(1, levels):
+        taken = list(range(0, levels, stride))
+        found.setdefault(len(taken), taken[::-1])
+    return found
+
+
+@pytest.mark.parametrize("levels", [1, 2, 7, 50, 1000, 4000])
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+@pytest.mark.parametrize("solver", ["ddim", "dpm-solver++"])
+def test_any_number_of_steps_is_taken_and_starts_at_noise(solver, kind, levels):
+    """No steps are dropped, least of all the noisiest: 600 of 1000 once started at t = 599."""
+    schedule, published = Schedule(kind, levels), _published(levels)
+    most = most_steps(schedule, solver)
+    assert most == levels if solver == "ddim" else 0 <= most < levels
+    for steps in range(1, most + 1):
+        grid = np.array(time_grid(schedule, solver, steps))
+        assert len(grid) == steps and (np.diff(grid) < 0).all() and grid[-1] >= 0, steps
+        if solver == "dpm-solver++":
+            ideal = np.linspace(most, most / steps, steps)
+        elif steps in published:
+            assert levels - grid[0] <= -(-levels // steps), steps
+            ideal = published[steps]
+        else:
+            ideal = np.linspace(levels - 1, 0, steps)
+        assert np.abs(grid - ideal).max() <= (0 if steps in published and solver == "ddim" else 0.501), steps
+
+
+def test_the_first_levels_of_a_thousand_are_the_published_ones():
+    schedule = Schedule("cosine", 1000)
+    starts = {steps: time_grid(schedule, "ddim", steps)[0] for steps in (10, 12, 16, 50, 100, 300, 400, 600, 1000)}
+    assert starts == {10: 900, 12: 924, 16: 945, 50: 980, 100: 990, 300: 999, 400: 999, 600: 999, 1000: 999}
+
+
+@pytest.mark.parametrize(
+    ("solver", "steps", "most"), [("ddim", 1001, 1000), ("dpm-solver++", 996, 995), ("ddim", 0, 1000)]
+)
+def test_more_steps_than_noise_levels_are_one_line(solver, steps, most):
+    with pytest.raises(UserError, match=rf"steps: {steps}, but .* takes 1 to {most} .* 1000 noise levels") as caught:
+        time_grid(Schedule("cosine", 1000), solver, steps)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("solver", ["ddim", "dpm-solver++"])
+@pytest.mark.parametrize("steps", [300, 600])
+def test_many_steps_end_where_pure_noise_belongs(solver, steps):
+    """The closed form of abar = 0 at the start, which a grid that drops the noisiest levels misses by far."""
+    schedule = Schedule("cosine", 1000)
+    x = solve(
+        lambda x, index: _eps(x, index, schedule),
+        schedule,
+        ImageNoise(range(64), (1, 2, 2), CPU),
+        Sampling(solver=solver, steps=steps),
+    )
+    exact = MEAN + SCALE * ImageNoise(range(64), (1, 2, 2), CPU).draw()
+    assert (x - exact.clamp(-1, 1)).square().mean().sqrt() < 0.01

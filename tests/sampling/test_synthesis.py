@@ -17,6 +17,7 @@ from ddrep.files import sha256
 from ddrep.heads import Judge, build
 from ddrep.sampling import synthesis
 from ddrep.sampling.sampler import image_seed, sample
+from ddrep.sampling.solvers import time_grid
 from ddrep.sampling.synthesis import KEYS, Tally, class_conditional, fill, match_threshold, matched, run
 from tests import tiny
 
@@ -296,6 +297,19 @@ def test_ours_and_classifier_free_share_their_candidates(world, tmp_path, drawn)
     assert len(set(drawn)) == len(drawn)
 
 
+@pytest.mark.parametrize("who", ["finetuned", "judge"])
+def test_broken_networks_make_no_images(world, tmp_path, who):
+    """At threshold 0 every NaN was kept, as a black image."""
+    finetuned, judge = Denoiser.load(world.finetuned), Judge.load(world.judge, world.pretrained, torch.device("cpu"))
+    (finetuned.net.out[-1] if who == "finetuned" else judge.net[-1]).bias.fill_(torch.nan)
+    file = tmp_path / f"{who}.safetensors"
+    (finetuned if who == "finetuned" else judge).save(file)
+    with pytest.raises(UserError, match="values that are not finite") as said:
+        _make(world, _stage(0.0), tmp_path / "00002.tar", **{who: file})
+    assert "\n" not in str(said.value) and not list(tmp_path.glob("*.tar")) and not list(tmp_path.glob("*.parquet"))
+    assert bool(list(tmp_path.glob("pool/*/*/*.npz"))) == (who == "judge"), "a broken image is nowhere kept"
+
+
 def test_a_pool_is_of_all_that_determines_an_image_and_of_nothing_else(world, tmp_path):
     def folder(stage: Stage[Shard], finetuned: Path = world.finetuned, pretrained: Path = world.pretrained) -> str:
         engine, _ = class_conditional(stage, finetuned, pretrained, INDEX, tmp_path / "pool", 8)
@@ -316,6 +330,24 @@ def test_a_pool_is_of_all_that_determines_an_image_and_of_nothing_else(world, tm
         folder(_stage(0.2, mixing), pretrained=base),
     ]
     assert len({kept, *changed}) == 6
+
+
+def test_candidates_of_another_grid_are_not_taken_from_the_pool(world, tmp_path, monkeypatch):
+    """The same settings mean other images where the steps are cut from the schedule in another way."""
+    ddim = _stage(0.2, SAMPLING.model_copy(update={"solver": "ddim", "steps": 12}))
+    folders = set()
+    for grid in (time_grid, lambda schedule, solver, steps: list(range(0, 1000, 1000 // steps))[:steps][::-1]):
+        monkeypatch.setattr(synthesis, "time_grid", grid)
+        engine, _ = class_conditional(ddim, world.finetuned, world.pretrained, INDEX, tmp_path / "pool", 8)
+        folders.add(engine.pool.folder.parent.name)
+    assert len(folders) == 2
+
+
+def test_more_steps_than_noise_levels_are_said_before_anything_is_drawn(world, tmp_path):
+    many = _stage(0.2, SAMPLING.model_copy(update={"solver": "ddim", "steps": 1001}))
+    with pytest.raises(UserError, match="steps: 1001, but ddim takes 1 to 1000"):
+        _make(world, many, tmp_path / "00002.tar")
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_shard_has_other_images_and_does_not_depend_on_the_first(world, tmp_path):

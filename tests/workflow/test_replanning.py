@@ -338,6 +338,15 @@ def test_seed_name_and_labelled_subset(demo: Tree) -> None:
     }
 
 
+def test_one_more_seed_leaves_the_others_their_targets(demo: Tree) -> None:
+    seed, subset = demo.plans([{"table2": {"seeds": [0, 1]}}, {"table2": {"seeds": [0, 1], "subsets": [0, 1]}}])
+    drawn = [{job.output.split("/", 2)[2] for job in jobs if job.pending and job.rule == "mask_shard"}
+             for jobs in (seed, subset)]  # fmt: skip
+    names = {f"{method}/{steps}.tar" for method in ("unguided", "ddim-i", "ours") for steps in (10, 50)}
+    assert drawn[0] == {f"subset0/masks/1/{name}" for name in names}
+    assert drawn[1] == {f"subset{k}/masks/{r}/{name}" for k, r in ((1, 0), (0, 1), (1, 1)) for name in names}
+
+
 def test_settings_that_do_not_count_plan_nothing(demo: Tree) -> None:
     """Sub-tables of other kinds; and every key of config.yaml has been met above."""
     plans = demo.plans([{"denoiser": {"pretrain": {"lr": 3e-3}}}, {"data": {"image_folder": {"root": "elsewhere"}}}])

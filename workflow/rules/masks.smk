@@ -93,7 +93,15 @@ rule mask_shard:
         runtime=lambda wildcards, attempt: 480 * attempt,
     params:
         stage=lambda w: stage_json(
-            "guided", guided_of(EXPERIMENT.masks, w.method, int(w.steps), EXPERIMENT), subset_seed(SEED, int(w.subset))
+            "guided",
+            guided_of(
+                EXPERIMENT.masks,
+                w.method,
+                int(w.steps),
+                EXPERIMENT,
+                EXPERIMENT.table2.first(int(w.subset), int(w.run)),
+            ),
+            subset_seed(SEED, int(w.subset)),
         ),
     message:
         "Masks by {wildcards.method} in {wildcards.steps} steps, subset {wildcards.subset}, seed {wildcards.run}"
