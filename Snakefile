@@ -11,10 +11,12 @@ from snakemake.utils import min_version
 
 from ddrep import config as settings
 from ddrep.config import (
-    GuidanceTable,
+    Section,
+    accuracy_table_of,
     attribute_images_of,
     data_of,
     denoiser_path,
+    guidance_table_of,
     guide_of,
     guided_of,
     scores_of,

@@ -35,8 +35,8 @@ class GuidanceTable(Light):
 
         real = [path for path in self.files if path.suffix == ".npz"]
         rows = [path for path in self.files if path.suffix == ".parquet"]
-        settings = self.stage.config.minimum, self.stage.seed
-        run(self.number, rows, real, *settings, self.out, self.summary, self.markdown)
+        settings, outputs = self.stage.config, (self.out, self.summary, self.markdown)
+        run(self.number, rows, real, settings.minimum, self.stage.seed, *outputs, settings.paper)
 
 
 class RobustnessTable(Light):

@@ -16,7 +16,7 @@ from ddrep.config import Stage
 class Table(Light):
     """Write Table 3 or 4 (one row a run), its summary and its Markdown, and print it."""
 
-    stage: Stage[config.Tables]
+    stage: Stage[config.AccuracyTable]
     rows: CliPositionalArg[list[Path]]
     """Rows (.parquet) of the table's runs, their predictions beside them."""
     number: Annotated[int, Ge(3), Le(4)]

@@ -33,7 +33,7 @@ from ddrep.config.guidance import (
     Table2,
     Taps,
 )
-from ddrep.config.masks import CelebAMaskHQ, EmbeddedMasks, FewShot, MaskData
+from ddrep.config.masks import CELEBA_19, CelebAMaskHQ, EmbeddedMasks, FewShot, MaskData
 from ddrep.config.stages import (
     Classifier,
     DenoiserChoice,
@@ -50,18 +50,19 @@ from ddrep.config.stages import (
     Synthesis,
     Training,
 )
-from ddrep.config.tables import SYNTHETIC, Figures, Name, Runs, Source, Table3, Tables
+from ddrep.config.tables import SYNTHETIC, AccuracyTable, Figures, Name, Runs, Source, Table3, Tables
 from ddrep.errors import UserError
 
 __all__ = [
-    "SYNTHETIC", "AttributeImages", "AttributeScores", "Attributes", "CelebA", "CelebAMaskHQ", "Classifier", "Data",
-    "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment",
-    "Features", "FewShot", "Figures", "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided",
-    "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Name", "Network", "Oracle", "PixelHead",
-    "Pretrain", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Source", "Stage", "Synthesis",
-    "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet", "Training", "WebDatasetFiles",
-    "attribute_images_of", "data_of", "denoiser_path", "explain", "guide_of", "guided_of",
-    "load", "merge", "parse", "scores_of", "shard_of", "stage_json", "subset_seed", "training_of",
+    "SYNTHETIC", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA", "CelebAMaskHQ",
+    "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks", "Evaluation",
+    "Evaluator", "Experiment", "Features", "FewShot", "Figures", "FineTune", "GuidanceTable", "Guide",
+    "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Name", "Network",
+    "Oracle", "PixelHead", "Pretrain", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Source",
+    "Stage", "Synthesis", "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet", "Training",
+    "WebDatasetFiles", "accuracy_table_of", "attribute_images_of", "data_of", "denoiser_path", "explain",
+    "guidance_table_of", "guide_of", "guided_of", "load", "merge", "parse", "scores_of", "shard_of", "stage_json",
+    "subset_seed", "training_of",
 ]  # fmt: skip
 
 VERSIONS = {
@@ -74,15 +75,16 @@ VERSIONS = {
     "guided": 2,
     "attribute-scores": 1,
     "robustness": 1,
-    "guidance-tables": 2,
+    "guidance-tables": 3,
     "features": 1,
     "rejection": 1,
     "pixel-rejection": 1,
     "pixel-threshold": 2,
     "synthesis": 2,
     "classifier": 1,
-    "tables": 1,
-    "figures": 1,
+    "tables": 2,
+    "figures": 2,
+    "costs": 1,
     "evaluator": 1,
     "segmenter": 1,
 }
@@ -247,6 +249,21 @@ def guided_of(
     table = experiment.table1
     refused = {"threshold": table.threshold, "max_attempts": table.max_attempts} if method == "rejection" else {}
     return shard.model_copy(update={"images": table.images, **refused})
+
+
+def accuracy_table_of(experiment: Experiment) -> AccuracyTable:
+    """The section of Tables 3 and 4. The paper's figures stand beside its own data set and the embedded one, which the
+    project compares with it; beside other images they would look comparable."""
+    paper = experiment.data.kind in ("embedded", "tiny-imagenet")
+    return AccuracyTable(**experiment.tables.model_dump(), paper=paper)
+
+
+def guidance_table_of(number: int, experiment: Experiment) -> GuidanceTable:
+    """The section of Table 1 or 2, with the paper's figures beside the same data sets and the embedded one."""
+    masks = experiment.masks.data
+    of_faces = masks.kind == "celebamask-hq" or (masks.few_shot is not None and masks.few_shot.classes == CELEBA_19)
+    paper = {1: experiment.data.kind in ("embedded", "celeba"), 2: masks.kind == "embedded" or of_faces}[number]
+    return GuidanceTable(minimum=experiment.evaluation.minimum, paper=paper)
 
 
 def parse(raw: dict[str, Any], where: str = "config") -> Experiment:

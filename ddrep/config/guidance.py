@@ -172,10 +172,12 @@ class AttributeScores(Section):
 
 
 class GuidanceTable(Section):
-    """What Tables 1 and 2 are made with."""
+    """What Tables 1 and 2 are told."""
 
     minimum: Annotated[int, Ge(2)] = 1000
     """Fewest images for a distance."""
+    paper: bool = False
+    """Whether the paper's figures, of CelebA-64 and CelebA-Mask, stand beside the measured ones."""
 
 
 class Robustness(Section):

@@ -42,6 +42,13 @@ class Tables(Section):
     """Of the intervals of differences."""
 
 
+class AccuracyTable(Tables):
+    """What Tables 3 and 4 are told: their section, and what follows from others."""
+
+    paper: bool = False
+    """Whether the paper's figures, which are of Tiny ImageNet, stand beside the measured ones."""
+
+
 class Figures(Section):
     """What the figures show. Figures 1 and 3 are of subset 0."""
 
@@ -51,7 +58,7 @@ class Figures(Section):
     """Attempts side by side."""
     figure2_images: Positive = 12
     """Target masks side by side."""
-    figure3_classes: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
-    """Numbers of the classes."""
+    figure3_classes: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] | None = None
+    """Numbers of the classes; none: the first four there are."""
     figure3_images: Positive = 12
     """Accepted images of each class."""

@@ -15,7 +15,6 @@ from ddrep.config import Features, Taps
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import MIDDLE
 from ddrep.denoiser.schedule import add_noise
-from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
 
 CLEAN = 1.001

@@ -34,12 +34,17 @@ def paired_difference(
     So few subsets need two corrections, without which the interval of 3 subsets that differ much holds the truth 80%
     of the time instead of 95%: k resampled subsets spread by sqrt((k - 1) / k) too little, and their spread is itself
     uncertain, chi-squared with k - 1 degrees of freedom (what turns a normal interval into Student's). Seeds get the
-    first alone: their spread is mostly the noise of single images (Jordan 2023, Calibrated Chaos), counted already.
+    first, but their spread is mostly the noise of single images (Jordan 2023, Calibrated Chaos), counted already: it is
+    the sum of both spreads that is uncertain, with Satterthwaite's (1946) degrees of freedom.
+
+    Simulated with 5,000 images (benchmarks/coverage.py), 95% intervals hold the truth in 96 to 99.8% of the tables with
+    two subsets or more, in 94% of those with one run, and of one subset's 2 seeds in 94% where seeds differ by half a
+    point, and 89% where by a whole one.
     """
     per_run = a.astype(np.float32) - b
     value = float(per_run.mean(dtype=np.float64))
-    weights = _image_weights(per_run.shape[1], resamples, seed)
-    deviation = weights @ per_run.mean(0) - value + _subset_deviation(per_run.mean(1), groups, resamples, seed)
+    images = _image_weights(per_run.shape[1], resamples, seed) @ per_run.mean(0) - value
+    deviation = _with_runs(images, per_run.mean(1), groups, seed)
     tail = (1 - confidence) / 2
     low, high = value + np.quantile(deviation, [tail, 1 - tail])
     return Difference(value, float(low), float(high))
@@ -55,16 +60,27 @@ def _image_weights(images: int, resamples: int, seed: int) -> np.ndarray:
     return weights / images
 
 
-def _subset_deviation(differences: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """(runs,) mean differences -> (resamples,) deviations of their mean when subsets (or seeds) are drawn anew."""
-    names, index = np.unique(groups, return_inverse=True)
-    subsets = len(names) > 1
-    index = index if subsets else np.arange(len(differences))
+def _with_runs(images: np.ndarray, differences: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
+    """(resamples,) deviations of the mean difference when images are drawn anew -> when subsets (or seeds) are as well.
+
+    differences: (runs,), each run's over all images.
+    """
+    names, subset = np.unique(groups, return_inverse=True)
+    index = subset if len(names) > 1 else np.arange(len(differences))
     k = int(index.max()) + 1
     if k == 1:
-        return np.zeros(resamples)
+        return images
     rng = np.random.default_rng((seed, 1, k))
-    drawn = rng.multinomial(k, np.full(k, 1 / k), size=resamples)
+    drawn = rng.multinomial(k, np.full(k, 1 / k), size=len(images))
     means = drawn @ np.bincount(index, differences) / (drawn @ np.bincount(index))
-    uncertainty = (k - 1) / rng.chisquare(k - 1, size=resamples) if subsets else 1.0
-    return (means - differences.mean()) * np.sqrt(k / (k - 1) * uncertainty)
+    runs = (means - differences.mean()) * np.sqrt(k / (k - 1))
+    if len(names) > 1:
+        return images + runs * _student(k - 1, len(images), rng)
+    spread = differences.var(ddof=1) / k
+    freedom = (k - 1) * (1 + images.var() / spread) ** 2 if spread else np.inf
+    return (images + runs) * _student(freedom, len(images), rng)
+
+
+def _student(freedom: float, size: int, rng: np.random.Generator) -> np.ndarray | float:
+    """Factors (size,) that turn a normal variable of estimated spread into Student's, with its degrees of freedom."""
+    return np.sqrt(freedom / rng.chisquare(freedom, size)) if np.isfinite(freedom) else 1.0

@@ -14,13 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ddrep.config import Figures, Stage
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.errors import UserError
 from ddrep.files import written_whole
+from ddrep.reporting.lettering import columns, legible, lettering
 from ddrep.reporting.tables import ARCHITECTURES, COLUMNS
 
+FIRST = 4
+"""Classes of Figure 3 where none are named."""
 WIDTH = 10.0
 """Inches: at 150 dots an inch, about twice the width of a README."""
 
@@ -36,6 +40,7 @@ STYLES: dict[str, tuple[str, Any, float, float]] = {
 MARKERS = dict(zip(ARCHITECTURES, "os^", strict=True))
 
 
+@lettering()
 def figure1(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
     """A row for each shard (its folder names the source), a column for each of one class's first attempts.
 
@@ -52,9 +57,8 @@ def figure1(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
         if (row["seed"][both] != rows[0]["seed"][both]).any():
             raise UserError(f"{path}: other seeds than {shards[0]}; expected shards of one experiment and number")
     tiles = [_tiles(path, row, s) for path, row, s in zip(shards, rows, images, strict=True)]
-    heading = (
-        f"{images[0].classes[cfg.figure1_class]}: the first {cfg.figure1_images} attempts, one starting noise a column"
-    )
+    (name,) = _class_names(images[0], [cfg.figure1_class])
+    heading = f"{name}: the first {cfg.figure1_images} attempts, one starting noise a column"
     refused = sum(int((~row["accepted"]).sum()) for row in rows)
     note = (
         "ours draws classifier-free's candidates; hatched: refused, with the probability p of its class"
@@ -64,27 +68,40 @@ def figure1(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
     save(tile_grid([path.parent.name for path in shards], tiles, cfg.figure1_images, heading, note), out)
 
 
+@lettering()
 def figure3(stage: Stage[Figures], shard: Path, out: Path) -> None:
     """A row for each class: its first accepted images."""
     cfg = stage.config
     images = read_shards([shard])
     tiles: list[dict[int, np.ndarray | float]] = []
-    for label in cfg.figure3_classes:
+    labels = cfg.figure3_classes or range(len(images.classes))[:FIRST]
+    for label in labels:
         row = _attempts(shard, label, "figures.figure3_classes", images)
         tiles.append(dict(enumerate(_tiles(shard, row[row["accepted"]].head(cfg.figure3_images), images).values())))
-    names = [images.classes[label] for label in cfg.figure3_classes]
-    save(tile_grid(names, tiles, cfg.figure3_images, f"Accepted images: {shard.parent.name}", ""), out)
+    heading = f"Accepted images: {shard.parent.name}"
+    save(tile_grid(_class_names(images, labels), tiles, cfg.figure3_images, heading, ""), out)
+
+
+def _class_names(images: LabelledImages, labels: Sequence[int]) -> list[str]:
+    return legible([images.classes[label] for label in labels], [f"class {label}" for label in labels])
 
 
 def _attempts(path: Path, label: int, key: str, images: LabelledImages) -> pd.DataFrame:
     """The rows beside shard `path` that are of class `label`, by attempt. Raises UserError naming config key `key`."""
     if label >= len(images.classes):
-        raise UserError(f"{key}: no class {label}; expected 0..{len(images.classes) - 1}")
+        there = ", ".join(f"{i} ({name})" for i, name in enumerate(images.classes[:10]))
+        more = ", ..." if len(images.classes) > 10 else ""
+        raise UserError(f"{key}: no class {label}; expected 0..{len(images.classes) - 1}: {there}{more}")
     file = path.with_suffix(".parquet")
+    numbers = ["class", "attempt", "seed", "p"]
     try:
-        table = pd.read_parquet(file, columns=["key", "class", "attempt", "seed", "p", "accepted"])
-    except (FileNotFoundError, ValueError):
-        raise UserError(f"{file}: expected the attempts of {path}; make the shard anew") from None
+        table = pd.read_parquet(file, columns=["key", *numbers, "accepted"])
+        sound = is_bool_dtype(table["accepted"]) and all(is_numeric_dtype(table[name]) for name in numbers)
+        sound = sound and not table.isna().to_numpy().any()
+    except (OSError, ValueError):
+        sound = False
+    if not sound:
+        raise UserError(f"{file}: expected the attempts of {path}; make the shard anew")
     return table[table["class"] == label].set_index("attempt").sort_index()
 
 
@@ -99,16 +116,17 @@ def _tiles(path: Path, attempts: pd.DataFrame, images: LabelledImages) -> dict[i
 
 
 def tile_grid(
-    names: Sequence[str], rows: Sequence[dict[int, np.ndarray | float]], columns: int, heading: str, note: str
+    names: Sequence[str], rows: Sequence[dict[int, np.ndarray | float]], count: int, heading: str, note: str
 ) -> Figure:
-    """Rows of tiles under a heading, row names at the left; column -> image, or p of what was refused, or nothing."""
-    left = 0.15 + 0.085 * max(map(len, names))
-    tile = min(1.2, (WIDTH - left - 0.1) / columns)  # inches
-    width, head = max(left + tile * columns + 0.1, 6.5), 0.58 if note else 0.36
+    """Rows of `count` tiles under a heading, row names at the left; column -> image, or p of what was refused, or
+    nothing."""
+    left = 0.15 + 0.085 * max(map(columns, names))
+    tile = min(1.2, (WIDTH - left - 0.1) / count)  # inches
+    width, head = max(left + tile * count + 0.1, left + 0.098 * columns(heading), 6.5), 0.58 if note else 0.36
     height = head + tile * len(rows) + 0.08
     figure = Figure(figsize=(width, height))
-    extent = (left / width, 0.08 / height, tile * columns / width, tile * len(rows) / height)
-    axes = figure.add_axes(extent, xlim=(0, columns), ylim=(len(rows), 0))
+    extent = (left / width, 0.08 / height, tile * count / width, tile * len(rows) / height)
+    axes = figure.add_axes(extent, xlim=(0, count), ylim=(len(rows), 0))
     axes.axis("off")
     size = min(8.0, 12 * tile)
     for r, (name, row) in enumerate(zip(names, rows, strict=True)):
@@ -135,15 +153,13 @@ def _tile(axes: Axes, r: int, c: int, content: np.ndarray | float, size: float, 
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
 
 
+@lettering()
 def figure4(stage: Stage[Figures], table: Path, out: Path) -> None:
     """Top-1 against scale: a panel for each mix, a line for each source and architecture, from the real-only runs on.
 
     Lines: means over runs; the band (ours) and the bars: their standard deviation (ddof 1); points: the runs.
     """
-    try:
-        runs = pd.read_parquet(table, columns=list(COLUMNS))
-    except (FileNotFoundError, ValueError):
-        raise UserError(f"{table}: expected Table 4 (.parquet); make it with `ddrep table`") from None
+    runs = _read_runs(table)
     mixes = [mix for mix in (False, True) if (runs["mix"] == mix).any()]
     spans = [max(2, int(runs.loc[runs["mix"] == mix, "scale"].max())) + 1 for mix in mixes]
     figure = Figure(figsize=(WIDTH, 4.9), layout="constrained")
@@ -158,6 +174,18 @@ def figure4(stage: Stage[Figures], table: Path, out: Path) -> None:
     save(figure, out)
 
 
+def _read_runs(table: Path) -> pd.DataFrame:
+    numbers = ["scale", "top1", "n_synthetic"]
+    try:
+        runs = pd.read_parquet(table, columns=list(COLUMNS))
+        sound = len(runs) and is_bool_dtype(runs["mix"]) and all(is_numeric_dtype(runs[name]) for name in numbers)
+    except (OSError, ValueError):
+        sound = False
+    if not sound:
+        raise UserError(f"{table}: expected Table 4 (.parquet); make it with `ddrep table`")
+    return runs
+
+
 def _panel(axes: Axes, runs: pd.DataFrame) -> None:
     for architecture in dict.fromkeys(runs["architecture"]):
         of_it = runs[runs["architecture"] == architecture]
@@ -169,14 +197,17 @@ def _panel(axes: Axes, runs: pd.DataFrame) -> None:
                 _line(axes, pd.concat([real, line]), source, MARKERS.get(architecture, "D"))
         if set(of_it["source"]) == {"real"}:
             axes.plot(real["scale"], real["top1"], MARKERS.get(architecture, "D"), color="black", markersize=4)
-    axes.set_xlabel("synthetic images (multiples of the real set)")
+    unit = _images_in_1x(runs)
+    what = f" (1x = {unit:,.0f} images)" if unit else " (multiples of 1x)" if runs["scale"].any() else ""
+    axes.set_xlabel(f"synthetic images{what}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda scale, _: f"{scale:.0f}x" if scale else "real only"))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#eeeeee", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=9)
-    _count_axis(axes, runs)
+    if unit:
+        _count_axis(axes, runs, unit)
 
 
 def _line(axes: Axes, runs: pd.DataFrame, source: str, marker: str) -> None:
@@ -194,15 +225,17 @@ def _line(axes: Axes, runs: pd.DataFrame, source: str, marker: str) -> None:
     axes.plot(several["scale"] + shift, several["top1"], ".", color=colour, alpha=0.5, markersize=4, markeredgewidth=0)
 
 
-def _count_axis(axes: Axes, runs: pd.DataFrame) -> None:
-    """The number of images along the top, where all runs agree on how many 1x is."""
+def _images_in_1x(runs: pd.DataFrame) -> float | None:
+    """None where no run has synthetic images, or runs do not agree."""
     synthetic = runs[runs["n_synthetic"] > 0]
-    sizes = set(synthetic["n_synthetic"] / synthetic["scale"])
-    if len(sizes) != 1:
-        return
-    (unit,) = sizes
-    top = axes.secondary_xaxis("top", functions=(lambda x: x * unit, lambda n: n / unit))
-    top.set_ticks([unit * scale for scale in sorted(set(synthetic["scale"]))])
+    sizes = np.unique(synthetic["n_synthetic"].to_numpy(float) / synthetic["scale"].to_numpy(float))
+    return float(sizes[0]) if len(sizes) == 1 else None
+
+
+def _count_axis(axes: Axes, runs: pd.DataFrame, unit: float) -> None:
+    """The number of images along the top."""
+    top = axes.secondary_xaxis("top", functions=(lambda x: np.multiply(x, unit), lambda n: np.divide(n, unit)))
+    top.set_ticks([unit * scale for scale in sorted(set(runs.loc[runs["n_synthetic"] > 0, "scale"]))])
     top.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n / 1000:g}k" if n >= 10_000 else f"{n:,.0f}"))
     top.tick_params(length=2, labelsize=8, colors="#888888")
     top.spines["top"].set_visible(False)

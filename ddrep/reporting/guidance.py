@@ -33,17 +33,19 @@ def run(
     out: Path,
     summary: Path,
     text: Path,
+    beside_paper: bool = False,
 ) -> None:
     """Score files, each with its images' features beside it, and the real images' features -> Table 1 or 2.
 
-    real: of Table 1 a file for each attribute, .../ATTRIBUTE/NAME.npz; of Table 2 one. Raises UserError.
+    real: of Table 1 a file for each attribute, .../ATTRIBUTE/NAME.npz; of Table 2 one. beside_paper: whether the
+    paper's figures stand beside the measured ones. Raises UserError.
     """
     rows = list(dict.fromkeys(rows))  # a seed that the configuration names twice is one run
     table = _sorted(pd.concat([_read(path, number) for path in rows], ignore_index=True), number)
-    cells = summarise(table, number)
+    cells = summarise(table, number, beside_paper)
     distances = _distances(cells, number, rows, real, minimum, seed)
     cells = cells.merge(distances, on=KEYS[number], how="left")
-    document = markdown(cells, number)
+    document = markdown(cells, number, beside_paper)
     with written_whole(out, summary, text) as (table_draft, summary_draft, text_draft):
         table.to_parquet(table_draft, index=False)
         cells.to_parquet(summary_draft, index=False)
@@ -70,9 +72,9 @@ def _sorted(table: pd.DataFrame, number: int) -> pd.DataFrame:
     return ordered.drop(columns="rank").reset_index(drop=True)
 
 
-def summarise(table: pd.DataFrame, number: int) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, number: int, beside_paper: bool = False) -> pd.DataFrame:
     """One row a cell, in the table's order: mean, std (over runs, ddof 1; NaN for one run), runs, images (of all
-    runs), attempts_per_image where there are any, and the paper's figures."""
+    runs), attempts_per_image where there are any, and the paper's figures, NaN where they do not belong."""
     cells = []
     for key, rows in table.groupby(KEYS[number], sort=False):
         values = rows[MEASURE[number]]
@@ -85,7 +87,8 @@ def summarise(table: pd.DataFrame, number: int) -> pd.DataFrame:
         else:
             cell["paper_miou"], cell["paper_fid"] = paper_masks(cell["method"], cell["steps"])
         cells.append(cell)
-    return pd.DataFrame(cells)
+    known = pd.DataFrame(cells)
+    return known if beside_paper else known.assign(**{c: math.nan for c in known.columns if c.startswith("paper_")})
 
 
 def paper_fid(attribute: str, present: bool, method: str) -> float:
@@ -141,6 +144,7 @@ def _drawn(cell: dict[Any, Any], rows: Sequence[Path], metric: str, target: int)
     return np.concatenate(parts)
 
 
+PAPERS_DATA = {1: "CelebA-64", 2: "CelebA-Mask"}
 TITLES = {1: "Table 1: guidance by an attribute", 2: "Table 2: guidance by a segmentation mask"}
 EXPLAINED = {
     1: "Share: percent of the images that show the attribute, or where it is to be absent do not, by a classifier that "
@@ -150,7 +154,7 @@ EXPLAINED = {
 }
 
 
-def markdown(cells: pd.DataFrame, number: int) -> str:
+def markdown(cells: pd.DataFrame, number: int, beside_paper: bool = False) -> str:
     """The summary of Table 1 or 2 as a document that reads well unrendered."""
     metric = str(cells["metric"].iloc[0])
     runs = (
@@ -159,7 +163,8 @@ def markdown(cells: pd.DataFrame, number: int) -> str:
     notes = [f"{EXPLAINED[number]} {runs[0].upper()}{runs[1:]}.", _about_distances(cells, metric)]
     if cells["paper_fid"].notna().any():
         notes.append("The paper's figures are of its own images and networks, as said below.")
-    parts = [f"# {TITLES[number]}", *map(wrapped, notes), _measured(cells, number, metric), *_reported(number)]
+    parts = [f"# {TITLES[number]}", *map(wrapped, notes), _measured(cells, number, metric)]
+    parts += _reported(number) if beside_paper else []
     return "\n\n".join(parts) + "\n"
 
 
@@ -196,9 +201,9 @@ def _measured(cells: pd.DataFrame, number: int, metric: str) -> str:
     if cells["distance"].notna().any():
         columns[metric] = [shown(distance, 2) for distance in cells["distance"]]
         columns["Floor"] = _spread(cells["floor"], cells["floor_std"], 2)
-    for title, name in (("Paper's mIoU", "paper_miou"), ("Paper's FID", "paper_fid")):
+    for title, name in (("mIoU", "paper_miou"), ("FID", "paper_fid")):
         if name in cells and cells[name].notna().any():
-            columns[title] = [shown(value, 2) for value in cells[name]]
+            columns[f"Paper's {title} ({PAPERS_DATA[number]})"] = [shown(value, 2) for value in cells[name]]
     return grid(list(columns), zip(*columns.values(), strict=True), {1: 2, 2: 1}[number])
 
 
@@ -220,7 +225,7 @@ def _reported(number: int) -> list[str]:
 
 def robustness(rows: Sequence[Path], out: Path, text: Path) -> None:
     """Rows of ddrep.evaluation.robustness -> one table, and its means by attribute, guide and timestep, printed."""
-    table = pd.concat([pd.read_parquet(path) for path in rows], ignore_index=True)
+    table = pd.concat([_read_robustness(path) for path in rows], ignore_index=True)
     table = table.sort_values(["attribute", "reads", "subset", "seed", "t"]).reset_index(drop=True)
     means = table.pivot_table(index=["attribute", "reads"], columns="t", values="accuracy", aggfunc="mean")
     names = {"features": "features (ours)", "pixels": "pixels (DDIM-I)"}
@@ -238,3 +243,14 @@ def robustness(rows: Sequence[Path], out: Path, text: Path) -> None:
         table.to_parquet(table_draft, index=False)
         text_draft.write_text(document, encoding="utf-8")
     print(document)
+
+
+def _read_robustness(path: Path) -> pd.DataFrame:
+    wanted = {"attribute", "reads", "subset", "seed", "t", "accuracy"}
+    try:
+        table = pd.read_parquet(path)
+    except (ValueError, OSError):
+        table = pd.DataFrame()
+    if not wanted <= set(table.columns):
+        raise UserError(f"{path}: expected rows of `ddrep robustness`; make them anew")
+    return table

@@ -14,11 +14,13 @@ from ddrep.config import Figures, Stage
 from ddrep.data.masks import IGNORE, read_masked_shards
 from ddrep.errors import UserError
 from ddrep.reporting.figures import STYLES, save, tile_grid
+from ddrep.reporting.lettering import lettering
 
 READS = {"features": ("ours", "denoiser features (ours)"), "pixels": ("classifier-free", "the image (DDIM-I)")}
 """What a guide reads -> whose style it takes, and its name in the legend."""
 
 
+@lettering()
 def figure2(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
     """A row of target masks, then a row for each shard (.../METHOD/STEPS.tar); a column for each of the first masks."""
     drawn = [read_masked_shards([path]) for path in shards]
@@ -42,9 +44,13 @@ def coloured(masks: np.ndarray, classes: int) -> np.ndarray:
     return palette[masks]
 
 
+@lettering()
 def robustness(table: Path, out: Path) -> None:
     """A panel for each attribute: accuracy on x0hat(x_t) against t by guide; thin lines are the runs."""
-    rows = pd.read_parquet(table)
+    try:
+        rows = pd.read_parquet(table, columns=["attribute", "reads", "subset", "seed", "t", "accuracy"])
+    except (OSError, ValueError):
+        raise UserError(f"{table}: expected the table (.parquet) of `ddrep robustness-table`; make it anew") from None
     attributes = list(rows["attribute"].unique())
     figure = Figure(figsize=(max(5.0, 3.6 * len(attributes)), 3.4), layout="constrained")
     panels = figure.subplots(1, len(attributes), sharey=True, squeeze=False)[0]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from ddrep.reporting.controls import ends, sure
+
 WIDTH = 100
 AT_ONCE = 4
 """Scales side by side, as in the paper: real, 1x, 2x, 3x; those beyond follow in a table of their own."""
@@ -22,9 +24,9 @@ TITLES = {
 def markdown(table: pd.DataFrame, cells: pd.DataFrame, number: int, test_images: int, confidence: float) -> str:
     """table (a row a run) and cells (a row a cell) as from ddrep.reporting.tables -> the document."""
     grids = [_sources(cells)] if number == 3 else _scales(cells)
-    parts = [f"# {TITLES[number]}", _caption(table, cells, test_images), *grids]
+    parts = [f"# {TITLES[number]}", _caption(table, cells, test_images), *grids, *_longer_training(cells)]
     if differences := _differences(cells):
-        parts += ["## Differences in top-1, in points", _explanation(confidence), *differences]
+        parts += ["## Differences in top-1, in points", _explanation(cells, confidence), *differences]
     return "\n\n".join(parts) + "\n"
 
 
@@ -43,19 +45,69 @@ def _caption(table: pd.DataFrame, cells: pd.DataFrame, test_images: int) -> str:
     return wrapped(f"{spread} ({design}); {', '.join(sizes)}.{paper}")
 
 
-def _explanation(confidence: float) -> str:
+def _longer_training(cells: pd.DataFrame) -> list[str]:
+    """A paragraph for each architecture and mix where longer training explains more than half of a gain over real: of
+    such cells that of the largest scale counts, and of these the one of the largest gain."""
+    said = []
+    for (architecture, mix), block in cells.groupby(["architecture", "mix"], sort=False):
+        rows = block.to_dict("records")
+        real = next((row for row in rows if row["source"] == "real"), None)
+        longer = {row["scale"]: row for row in rows if row["source"] == "real-equal-steps" and _gains(row)}
+        gained = [row for row in rows if row["control"] and row["scale"] in longer]
+        explained = [row for row in gained if 0 < row["vs_real"] < 2 * longer[row["scale"]]["vs_real"]]
+        if real and explained:
+            row = max(explained, key=lambda row: (row["scale"], row["vs_real"]))
+            said.append(_warning(f"{architecture}{_mixed(mix)}", row, real["steps"], longer[row["scale"]]))
+    return said
+
+
+def _gains(longer: Mapping[Any, Any]) -> bool:
+    """Whether real-equal-steps gains from longer training: beyond noise, or a point, which few runs cannot tell."""
+    return bool(longer["vs_real_low"] > 0 or longer["vs_real"] >= 1)
+
+
+def _warning(block: str, row: Mapping[Any, Any], steps: int, longer: Mapping[Any, Any]) -> str:
     return wrapped(
+        f"**{block}: most of the gain is longer training.** {row['source']} at {row['scale']}x is {row['vs_real']:.1f} "
+        f"points above real, but real alone was trained for {_counted(steps, 'step')} and gains "
+        f"{longer['vs_real']:.1f} points from longer training alone: raise classifier.min_steps to at least "
+        f"{longer['steps']} and run again."
+    )
+
+
+def _explanation(cells: pd.DataFrame, confidence: float) -> str:
+    text = (
         "Between runs of the same labelled subset and seed, about the same test images. In brackets the "
         f"{100 * confidence:g}% paired bootstrap interval: for other test images and other labelled subsets; where a "
         "cell has one subset, for that subset and other seeds; where it has one run, for other test images alone. "
         "Bold: zero is outside."
     )
+    if (cells["source"] == "real-equal-steps").any():
+        text += (
+            " Of the two controls, real and real-equal-steps (real images alone, trained as long), the better one "
+            "counts: only the difference from it is bold, if zero is outside for both."
+        )
+    return wrapped(text + _alone(cells))
+
+
+def _alone(cells: pd.DataFrame) -> str:
+    """What to make of gains over real where a source was trained for more steps and nothing tells what these give."""
+    rows = cells.to_dict("records")
+    real = {(row["architecture"], row["mix"]): row["steps"] for row in rows if row["source"] == "real"}
+    mine = [row for row in rows if row["control"] == "real" and math.isnan(row["vs_real_equal_steps"])]
+    longer = [row["steps"] > real[row["architecture"], row["mix"]] for row in mine]
+    if not any(longer):
+        return ""
+    return " Where real-equal-steps is not there, a gain over real may be that of longer training."
 
 
 def _sources(cells: pd.DataFrame) -> str:
     """Table 3: a row a source."""
-    rows = [[c["source"], _mean(c), shown(c["paper_top1"], 2)] for c in cells.to_dict("records")]
-    return grid(["Source", "Top-1", "Paper"], rows, 1)
+    rows = [[c["source"], _mean(c)] for c in cells.to_dict("records")]
+    if cells["paper_top1"].isna().all():
+        return grid(["Source", "Top-1"], rows, 1)
+    paper = [shown(value, 2) for value in cells["paper_top1"]]
+    return grid(["Source", "Top-1", "Paper (Tiny ImageNet)"], [[*r, p] for r, p in zip(rows, paper, strict=True)], 1)
 
 
 def _scales(cells: pd.DataFrame) -> list[str]:
@@ -71,7 +123,8 @@ def _some_scales(cells: pd.DataFrame, scales: Sequence[int]) -> str:
         lines = [[name, *_line(block, ["real", name] if name == names[0] else [name], scales)] for name in names]
         paper = block.dropna(subset="paper_top1").drop_duplicates("scale").set_index("scale")["paper_top1"]
         if len(paper):
-            lines.append(["(the paper's)", *(f"({paper[scale]:.2f})" if scale in paper else "" for scale in scales)])
+            figures = [f"({paper[scale]:.2f})" if scale in paper else "" for scale in scales]
+            lines.append(["(paper, Tiny ImageNet)", *figures])
         heads = [[str(architecture), "yes" if mix else "no"]] + [["", ""]] * (len(lines) - 1)
         rows += [head + line for head, line in zip(heads, lines, strict=True)]
     titles = ["Real only" if scale == 0 else f"+{scale}x" for scale in scales]
@@ -103,19 +156,22 @@ def _differences(cells: pd.DataFrame) -> list[str]:
             if any(row.values())
         ]
         if lines:
-            parts.append(f"### {architecture}{', Mixup+CutMix' if mix else ''}")
+            parts.append(f"### {architecture}{_mixed(mix)}")
             parts.append(grid(["Source", "Scale", "Runs", *(f"vs {name}" for name in names)], lines, 1))
     return parts
 
 
+def _mixed(mix: object) -> str:
+    return ", Mixup+CutMix" if mix else ""
+
+
 def _interval(cell: Mapping[Any, Any], reference: str) -> str:
-    """`+1.2 [0.3, 2.1]`, the first in bold if zero is outside; with the number of pairs if not all runs have one."""
-    name = f"vs_{reference.replace('-', '_')}"
-    value, low, high, pairs = (cell.get(f"{name}{suffix}", math.nan) for suffix in ("", "_low", "_high", "_pairs"))
+    """`+1.2 [0.3, 2.1]`, the first in bold if it is sure; with the number of pairs if not all runs have one."""
+    value, low, high, pairs = ends(cell, reference)
     if math.isnan(value):
         return ""
-    text = f"**{value:+z.1f}**" if low > 0 or high < 0 else f"{value:+z.1f}"
-    return f"{text} [{low:.1f}, {high:.1f}]" + ("" if pairs == cell["n"] else f" ({pairs} runs)")
+    text = f"**{value:+z.1f}**" if sure(cell, reference) else f"{value:+z.1f}"
+    return f"{text} [{low:.1f}, {high:.1f}]" + ("" if pairs == cell["n"] else f" ({_counted(int(pairs), 'run')})")
 
 
 def _mean(cell: Mapping[Any, Any]) -> str:

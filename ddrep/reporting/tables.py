@@ -11,11 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddrep.config import Stage
-from ddrep.config import Tables as Settings
+from ddrep.config import AccuracyTable, Stage
 from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference
 from ddrep.files import written_whole
+from ddrep.reporting.controls import headline, versus
 from ddrep.reporting.markdown import markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
 
@@ -29,7 +29,7 @@ REFERENCES = SOURCES[:-1]
 """What every cell is compared with, at its own scale (real: at scale 0)."""
 
 
-def run(stage: Stage[Settings], number: int, rows: Sequence[Path], out: Path, summary: Path, text: Path) -> None:
+def run(stage: Stage[AccuracyTable], number: int, rows: Sequence[Path], out: Path, summary: Path, text: Path) -> None:
     """Row files -> table, summary (.parquet) and Markdown, which is printed as well. Raises UserError."""
     table, correct = read_runs(rows)
     cells = summarise(table, correct, stage.config, stage.seed, number)
@@ -109,29 +109,32 @@ def _read_correct(paths: Sequence[Path], top1: Sequence[float]) -> np.ndarray:
     return np.stack(correct)
 
 
-def summarise(table: pd.DataFrame, correct: np.ndarray, settings: Settings, seed: int, number: int) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed: int, number: int) -> pd.DataFrame:
     """One row a cell, in the order of `table`; table and correct as from `read_runs`.
 
     mean, std (over runs, ddof 1; NaN for one run) and all differences are in points of top-1. For each reference R,
     with - written _: vs_R (difference), vs_R_low, vs_R_high (interval), vs_R_pairs (runs that both have; 0 and NaN
-    where there are none). Differences are of the paired runs alone.
+    where there are none). Differences are of the paired runs alone. control names the reference of the headline
+    vs_control (_low, _high, _pairs): see `headline`.
     """
     groups = {cell: rows.index.to_numpy() for cell, rows in table.groupby(CELL, sort=False)}
-    cells = [_cell(table.loc[index], cell, number) for cell, index in groups.items()]
+    paper = number if cfg.paper else None
+    cells = [_cell(table.loc[index], cell, paper) for cell, index in groups.items()]
     for cell, row in zip(groups, cells, strict=True):
         for reference in REFERENCES:
             other = groups.get(_reference_cell(cell, reference), np.array([], int))
             pairs = _pairs(table, groups[cell], other) if reference != cell[2] else []
-            row |= _difference(f"vs_{reference.replace('-', '_')}", table, correct, pairs, settings, seed)
+            row |= _difference(versus(reference), table, correct, pairs, cfg, seed)
+        row |= headline(row)
     return pd.DataFrame(cells)
 
 
-def _cell(rows: pd.DataFrame, cell: tuple[Any, ...], number: int) -> dict[str, Any]:
+def _cell(rows: pd.DataFrame, cell: tuple[Any, ...], paper: int | None) -> dict[str, Any]:
     architecture, mix, source, scale = cell
     counts = {name: round(float(rows[name].mean())) for name in ("n_real", "n_synthetic", "steps")}
     top1 = {"mean": rows["top1"].mean(), "std": rows["top1"].std(ddof=1), "n": len(rows)}
-    paper = {"paper_top1": paper_top1(number, architecture, bool(mix), source, int(scale))}
-    return dict(zip(CELL, cell, strict=True)) | top1 | counts | paper
+    known = paper_top1(paper, architecture, bool(mix), source, int(scale)) if paper else np.nan
+    return dict(zip(CELL, cell, strict=True)) | top1 | counts | {"paper_top1": known}
 
 
 def _reference_cell(cell: tuple[Any, ...], reference: str) -> tuple[Any, ...]:
@@ -147,12 +150,12 @@ def _pairs(table: pd.DataFrame, ours: np.ndarray, theirs: np.ndarray) -> list[tu
 
 
 def _difference(
-    name: str, table: pd.DataFrame, correct: np.ndarray, pairs: list[tuple[int, int]], settings: Settings, seed: int
+    name: str, table: pd.DataFrame, correct: np.ndarray, pairs: list[tuple[int, int]], cfg: AccuracyTable, seed: int
 ) -> dict[str, float]:
     value = low = high = np.nan
     if pairs:
         a, b = np.transpose(pairs)
         subsets = table["subset"].to_numpy()[a]
-        found = paired_difference(correct[a], correct[b], subsets, settings.resamples, settings.confidence, seed)
+        found = paired_difference(correct[a], correct[b], subsets, cfg.resamples, cfg.confidence, seed)
         value, low, high = (100 * x for x in found)
     return {name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_pairs": len(pairs)}

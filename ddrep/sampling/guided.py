@@ -64,7 +64,7 @@ def attribute_shard(
     number, cfg = noise_number(subset, run), stage.config
     targets: Targets = lambda attempts: np.array([label for label, _ in attempts])  # noqa: E731
     engine = _engine(stage, critic, targets, [denoiser, guide], number, pool, batch)
-    tallies = [Tally(label, cfg.threshold) for label in range(len(critic.classes))]
+    tallies = [Tally(label, cfg.threshold, name) for label, name in enumerate(critic.classes)]
     fill(tallies, cfg.images, cfg.images * cfg.max_attempts, lambda a: engine.judged(a, critic.probabilities), KEYS)
     engine.write_accepted(tallies, cfg.images, stage.seed, number, critic.classes, out)
 

@@ -32,6 +32,8 @@ log = logging.getLogger("ddrep")
 
 KEYS = ("synthesis.max_attempts", "lower synthesis.threshold or fine-tune longer")
 """The budget's key, and what else to do when it is used up."""
+NAMED = 10
+"""Classes that a message names."""
 
 
 @dataclass
@@ -40,11 +42,19 @@ class Tally:
 
     label: int
     threshold: float
+    name: str = ""
+    """Of the class, for people."""
     p: list[float] = field(default_factory=list)
 
     @property
     def accepted(self) -> int:
         return sum(p >= self.threshold for p in self.p)
+
+    @property
+    def known(self) -> str:
+        """Name, accepted, attempts and their ratio."""
+        made = len(self.p)
+        return f"{self.name or self.label} ({self.accepted}/{made} = {self.accepted / made:.1%})"
 
     def needed(self, quota: int) -> int:
         """Attempts up to the one that fills the quota, or all of them."""
@@ -80,6 +90,8 @@ class Engine:
             for i in range(0, len(missing), self.batch):
                 part = missing[i : i + self.batch]
                 self.pool.add(part, self.draw(part))
+                if len(missing) > self.batch:
+                    log.info("%d of %d candidates drawn", i + len(part), len(missing))
             log.info("%d candidates, %d of them drawn now", len(attempts), len(missing))
         return np.stack([self.pool.images[a] for a in attempts])
 
@@ -143,7 +155,7 @@ def run(
     cfg = stage.config.synthesis
     quota = cfg.per_class // cfg.shards_per_scale
     threshold = json.loads(threshold_file.read_text())["threshold"] if threshold_file else cfg.threshold
-    tallies = [Tally(label, threshold) for label in range(len(classes))]
+    tallies = [Tally(label, threshold, name) for label, name in enumerate(classes)]
     judged = lambda attempts: engine.judged(attempts, critic.probabilities)  # noqa: E731
     fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS)
     engine.write_accepted(tallies, quota, stage.seed, index, classes, out)
@@ -164,12 +176,40 @@ def fill(
         by_label = {t.label: t for t in tallies}
         for (label, _), p in zip(wanted, judge(wanted), strict=True):
             by_label[label].p.append(p)
+        log.info("%s", progress(tallies, quota))
     short = [t for t in tallies if t.accepted < quota]
     if short:
-        rates = ", ".join(f"{t.label} ({t.accepted}/{len(t.p)} = {t.accepted / len(t.p):.1%})" for t in short)
+        log.error("%s", attempts_table(tallies, quota))
+        rates = ", ".join(t.known for t in short[:NAMED])
+        more = f" and {len(short) - NAMED} more (the log has a table)" if len(short) > NAMED else ""
         raise UserError(
-            f"{keys[0]}: classes {rates} accepted fewer than the {quota} images asked for; raise the budget, {keys[1]}"
+            f"{keys[0]}: classes {rates}{more} accepted fewer than the {quota} images asked for; "
+            f"raise the budget, {keys[1]}"
         )
+
+
+def progress(tallies: Sequence[Tally], quota: int) -> str:
+    """What has been accepted so far, in one line."""
+    kept, made = sum(t.accepted for t in tallies), sum(len(t.p) for t in tallies)
+    full = sum(t.accepted >= quota for t in tallies)
+    slowest = min(tallies, key=lambda t: t.accepted / len(t.p))
+    return (
+        f"{kept} of {made} attempts accepted ({kept / made:.0%}); {full} of {len(tallies)} classes have their {quota} "
+        f"images; least: {slowest.known}"
+    )
+
+
+def attempts_table(tallies: Sequence[Tally], quota: int) -> str:
+    """A line a class, of what a used-up budget leaves to look at: which threshold would have done is p's quantile."""
+    head = f"{'attempts':>8} {'accepted':>8} {'share':>6} {'median p':>8} {'90% p':>6}  class"
+    lines = [
+        f"{len(t.p):8d} {t.accepted:8d} {t.accepted / len(t.p):6.1%} {np.median(t.p):8.3f} {np.quantile(t.p, 0.9):6.3f}"
+        f"  {t.name or t.label}{'' if t.accepted >= quota else f' ({quota - t.accepted} missing)'}"
+        for t in tallies
+    ]
+    return "\n".join(
+        [f"attempts at threshold {tallies[0].threshold:g}, {quota} images a class asked for:", head, *lines]
+    )
 
 
 def attempt_rows(tallies: Sequence[Tally], quota: int, seed: int, shard: int) -> pd.DataFrame:

@@ -1,12 +1,19 @@
 """Figures: the pixels and points that must be there, equal bytes, and what is said of files that do not fit."""
 
 import json
+import os
+import subprocess
+import sys
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from ddrep.cli import main
@@ -73,6 +80,98 @@ def test_figure3_has_the_first_accepted_of_each_class(shards, tmp_path, drawn):
     assert {t.get_text() for t in drawn[0].axes[0].texts} == {"ox", "cat"}
 
 
+def test_figure3_has_the_first_four_classes_there_are(shards, tmp_path, drawn):
+    figure3(_stage(figure3_images=1), shards[2], tmp_path / "figure3.png")
+    assert [t.get_text() for t in drawn[0].axes[0].texts] == list(CLASSES)
+    names = tuple("abcdef")
+    many = write_synthetic(tmp_path / "six/00000.tar", _images(1)[[0] * 6], np.ones((6, 4)), 0.5, names)
+    figure3(_stage(figure3_images=1), many, tmp_path / "figure3.png")
+    assert [t.get_text() for t in drawn[1].axes[0].texts] == list("abcd")
+
+
+NAMES = ("$$", "a$b$c_{", "$5 and $10 notes", "$\\frac{$", "_hidden", "<b>&amp;</b>", "x^2_3", "~#%{}")
+
+
+def _named(tmp_path, source: str, names: tuple[str, ...]):
+    images = np.zeros((len(names), 2, 8, 8, 1), np.uint8)
+    return write_synthetic(tmp_path / source / "00000.tar", images, np.full((len(names), 2), 0.9), 0.5, names)
+
+
+def _texts(figure: Figure) -> list[str]:
+    return [t.get_text() for t in [*figure.texts, *figure.axes[0].texts]]
+
+
+def test_class_names_are_text_and_never_markup(tmp_path, drawn):
+    """Saved as PNG and PDF, which is where markup would be read."""
+    shards = [_named(tmp_path, source, NAMES) for source in ("improved-ddpm", "ours")]
+    figure3(_stage(figure3_classes=tuple(range(len(NAMES))), figure3_images=1), shards[1], tmp_path / "f.png")
+    assert set(NAMES) <= set(_texts(drawn[0]))
+    for label, name in enumerate(NAMES):
+        figure1(_stage(figure1_class=label, figure1_images=1), shards, tmp_path / "f.png")
+        assert f"{name}: the first 1 attempts, one starting noise a column" in _texts(drawn[-1])
+    assert not [t for figure in drawn for t in figure.findobj(Text) if t.get_text() and t.get_parse_math()]
+
+
+def test_names_of_any_length_leave_room_for_the_images(tmp_path, drawn):
+    shard = _named(tmp_path, "ours", ("x" * 300, "wide 木" * 60, "a\nb\tc"))
+    figure3(_stage(figure3_images=1), shard, tmp_path / "f.png")
+    long, wide, odd = (t.get_text() for t in drawn[0].axes[0].texts)
+    assert long == f"{'x' * 21}…{'x' * 10}" and odd == "a\ufffdb\ufffdc"
+    assert wide in ("class 1", "wide 木wide 木wi…wide 木") or len(wide) < 32
+    assert min(drawn[0].get_size_inches()) > 1
+
+
+def test_a_name_that_no_font_has_is_said_once_and_gives_way_to_its_number(
+    tmp_path, drawn, monkeypatch, caplog, recwarn
+):
+    monkeypatch.setattr("ddrep.reporting.lettering.font_manager.findSystemFonts", list)
+    shard = _named(tmp_path, "ours", ("cat", "猫", "犬"))
+    with caplog.at_level("INFO"):
+        figure3(_stage(figure3_images=1), shard, tmp_path / "f.png")
+    assert [t.get_text() for t in drawn[0].axes[0].texts] == ["cat", "class 1", "class 2"]
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "猫 is shown as class 1, 犬 is shown as class 2" in line and "fonts-noto-cjk" in line
+    assert not list(recwarn)
+
+
+def test_an_installed_font_is_found_for_the_names_that_want_it(tmp_path):
+    """A font whose only character is a black box, U+1B170 (Nushu), put where users install fonts."""
+    pen = TTGlyphPen(None)
+    pen.moveTo((0, 0))
+    for corner in ((0, 1000), (1000, 1000), (1000, 0)):
+        pen.lineTo(corner)
+    pen.closePath()
+    font = FontBuilder(1000)
+    font.setupGlyphOrder([".notdef", "box"])
+    font.setupCharacterMap({0x1B170: "box"})
+    font.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "box": pen.glyph()})
+    font.setupHorizontalMetrics({".notdef": (1000, 0), "box": (1000, 0)})
+    font.setupHorizontalHeader(ascent=1000, descent=0)
+    font.setupNameTable({"familyName": "Boxes", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    (tmp_path / "fonts").mkdir()
+    font.save(tmp_path / "fonts/boxes.ttf")
+    shard, out = _named(tmp_path, "ours", ("\U0001b170" * 8,)), tmp_path / "f.png"
+    command = [sys.executable, "-m", "ddrep", "figure3", "--shard", str(shard), "--out", str(out)]
+    env = os.environ | {"XDG_DATA_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "no installed font" not in done.stderr and "Warning" not in done.stderr
+    dark = np.asarray(Image.open(out).convert("L"))[60:, :220] < 128  # left of the images, below the heading
+    assert dark.sum() > 8 * 15 * 15, "eight boxes of 10 points at 150 dots an inch have 8 * 20 * 20 pixels"
+
+
+def test_the_users_own_settings_of_matplotlib_change_nothing(shards, table4, tmp_path):
+    def made(folder: str) -> list[bytes]:
+        figure3(_stage(figure3_images=1), shards[2], tmp_path / folder / "figure3.png")
+        figure4(_stage(), table4, tmp_path / folder / "figure4.png")
+        return [(tmp_path / folder / f"figure{n}.png").read_bytes() for n in (3, 4)]
+
+    before = made("before")
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 30, "axes.facecolor": "pink"}):
+        assert made("after") == before
+
+
 def test_equal_inputs_give_equal_bytes(tmp_path, table4):
     shard = write_synthetic(tmp_path / "ours/00000.tar", _images(3), P, 0.4, CLASSES)
     for folder in ("a", "b"):
@@ -83,7 +182,7 @@ def test_equal_inputs_give_equal_bytes(tmp_path, table4):
 
 
 def test_a_class_that_is_not_there_names_the_key(shards, tmp_path):
-    with pytest.raises(UserError, match=r"figures\.figure1_class: no class 3; expected 0\.\.2"):
+    with pytest.raises(UserError, match=r"figures\.figure1_class: no class 3; expected 0\.\.2: 0 \(cat\), .*2 \(ox\)$"):
         figure1(_stage(figure1_class=3), shards, tmp_path / "f.png")
     with pytest.raises(UserError, match=r"figures\.figure3_classes: no class 7"):
         figure3(_stage(figure3_classes=(0, 7)), shards[2], tmp_path / "f.png")
@@ -132,6 +231,32 @@ def test_figure4_draws_means_spread_and_runs(table4, tmp_path, drawn):
     assert [(0, 75)] in [list(map(tuple, line.get_xydata())) for line in mixed.lines]
     (counts,) = plain.child_axes
     assert [tick.get_text() for tick in counts.get_xticklabels()] == ["50", "150"]
+    assert not [t for t in drawn[0].findobj(Text) if t.get_text() and t.get_parse_math()]
+    assert plain.get_xlabel() == "synthetic images (1x = 50 images)" and mixed.get_xlabel() == "synthetic images"
+
+
+def test_figure4_says_no_number_where_runs_do_not_agree_on_1x(table4, tmp_path, drawn):
+    rows = pd.read_parquet(table4)
+    rows.loc[rows["n_synthetic"] == 150, "n_synthetic"] = 120
+    rows.to_parquet(table4)
+    figure4(_stage(), table4, tmp_path / "figure4.png")
+    assert drawn[0].axes[0].get_xlabel() == "synthetic images (multiples of 1x)" and not drawn[0].axes[0].child_axes
+
+
+@pytest.mark.parametrize("change", [{"mix": "no"}, {"top1": "high"}, None], ids=str)
+def test_a_table_that_is_none_is_one_line(table4, tmp_path, change):
+    rows = pd.read_parquet(table4)
+    (rows.assign(**change) if change else rows.head(0)).to_parquet(table4)
+    with pytest.raises(UserError, match=r"table4\.parquet: expected Table 4"):
+        figure4(_stage(), table4, tmp_path / "f.png")
+
+
+@pytest.mark.parametrize("change", [{"accepted": "yes"}, {"p": "a"}, {"attempt": "b"}, {"p": np.nan}], ids=str)
+def test_attempts_that_are_none_are_one_line(shards, tmp_path, change):
+    file = shards[2].with_suffix(".parquet")
+    pd.read_parquet(file).assign(**change).to_parquet(file)
+    with pytest.raises(UserError, match=r"00000\.parquet: expected the attempts"):
+        figure1(_stage(), shards, tmp_path / "f.png")
 
 
 def test_command_lines(shards, table4, tmp_path, capsys):

@@ -43,9 +43,9 @@ def files(
     return rows, [real]
 
 
-def made(tmp_path: Path, minimum: int = 300) -> tuple[pd.DataFrame, str]:
+def made(tmp_path: Path, minimum: int = 300, beside_paper: bool = True) -> tuple[pd.DataFrame, str]:
     outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
-    guidance.run(1, *files(tmp_path), minimum, 0, *outputs)
+    guidance.run(1, *files(tmp_path), minimum, 0, *outputs, beside_paper)
     assert len(pd.read_parquet(outputs[0])) == 12
     return pd.read_parquet(outputs[1]), outputs[2].read_text()
 
@@ -103,6 +103,16 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(said.value) and not any(path.exists() for path in outputs)
 
 
+def test_beside_other_images_the_papers_figures_do_not_stand(tmp_path: Path) -> None:
+    _, text = made(tmp_path, beside_paper=False)
+    assert "paper" not in text.lower() and "DiffAE" not in text and "CelebA" not in text
+    runs = [{"method": "ours", "steps": 10, "subset": 0, "seed": 0, "miou": 0.5, "n": 9}]
+    assert guidance.summarise(pd.DataFrame(runs), 2)[["paper_miou", "paper_fid"]].isna().all(axis=None)
+    faces = [{"attribute": "male", "present": True, "method": "ours", "steps": 10, "share": 9.0, "n": 9, "attempts": 9}]
+    assert guidance.summarise(pd.DataFrame(faces), 1)["paper_fid"].isna().all()
+    assert guidance.summarise(pd.DataFrame(faces), 1, beside_paper=True)["paper_fid"].tolist() == [15.34]
+
+
 def test_the_papers_classes_stand_beside_the_overlays() -> None:
     assert guidance.paper_fid("male", False, "ours") == 9.94
     assert guidance.paper_fid("blond", True, "ddim-i") == 29.09
@@ -115,9 +125,9 @@ def test_the_papers_figures_are_in_the_rows_of_its_number_of_steps() -> None:
     runs = [{"method": m, "steps": steps, "subset": 0, "seed": 0, "miou": 0.5, "n": 9}
             for m in ("unguided", "ours") for steps in (10, 50)]  # fmt: skip
     unknown = {"metric": "FD-x", "distance": np.nan, "distance_n": 9, "floor": np.nan, "floor_std": np.nan}
-    cells = guidance.summarise(pd.DataFrame(runs), 2).assign(minimum=1000, **unknown)
+    cells = guidance.summarise(pd.DataFrame(runs), 2, beside_paper=True).assign(minimum=1000, **unknown)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in guidance.markdown(cells, 2).splitlines()]
-    assert ["Method", "Steps", "mIoU", "Paper's mIoU", "Paper's FID"] in lines
+    assert ["Method", "Steps", "mIoU", "Paper's mIoU (CelebA-Mask)", "Paper's FID (CelebA-Mask)"] in lines
     assert ["ours", "10", "0.500", "0.31", "74.74"] in lines and ["ours", "50", "0.500", "", ""] in lines
 
 
@@ -148,3 +158,17 @@ def test_figure_2_has_a_row_for_the_targets_and_each_shard(tmp_path: Path, monke
     assert names == ["target", "ours, 10 steps", "ddim-i, 10 steps"] and columns == 3
     np.testing.assert_array_equal(rows[1][1], shards[0][1])
     assert rows[0][0].shape == (6, 6, 3) and (rows[0][0] == 0).all() and rows[0][2].any()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"garbage" * 9, "other columns"])
+def test_rows_of_robustness_that_are_none_are_one_line(tmp_path: Path, content: bytes | str | None) -> None:
+    path, out = tmp_path / "rows.parquet", tmp_path / "r.parquet"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        pd.DataFrame({"x": [1]}).to_parquet(path)
+    with pytest.raises(UserError, match=r"rows\.parquet: expected rows of `ddrep robustness`"):
+        guidance.robustness([path], out, tmp_path / "r.md")
+    with pytest.raises(UserError, match=r"rows\.parquet: expected the table \(\.parquet\) of `ddrep robustness-table`"):
+        guidance_figures.robustness(path, tmp_path / "r.png")
+    assert not out.exists() and not list(tmp_path.glob("*.png"))

@@ -12,15 +12,16 @@ import pandas as pd
 import pytest
 
 from ddrep.cli import main
-from ddrep.config import Stage, Tables
+from ddrep.config import AccuracyTable, Stage
 from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference
+from ddrep.reporting.markdown import markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
 from ddrep.reporting.tables import read_runs, run, summarise
 from ddrep.runs import Run
 from tests.reporting.make_runs import believable_right, write_run
 
-SETTINGS = Tables(resamples=200)
+SETTINGS = AccuracyTable(resamples=200)
 IMAGES = 300
 
 
@@ -89,6 +90,102 @@ def test_what_is_not_there_is_not_compared(summary):
         assert cell[f"vs_{reference}_pairs"] == 0
     at_1x = summary.loc["resnet18", False, "ours", 1]
     assert at_1x["vs_classifier_free_pairs"] == at_1x["vs_real_equal_steps_pairs"] == 4
+
+
+def _controlled(
+    tmp_path: Path, right: dict[tuple[str, int], list[float]], steps: dict[tuple[str, int], int] | None = None
+):
+    """The summary of runs with so many percent right: (source, scale) -> one run a seed, of 1,000 images."""
+    paths = []
+    for (source, scale), percents in right.items():
+        for seed, percent in enumerate(percents):
+            run = Run(0, "resnet18", False, source, scale, seed)
+            difficulty = np.random.default_rng(seed).permutation(1000)
+            paths.append(write_run(tmp_path, run, difficulty < 10 * percent))
+            if steps and (source, scale) in steps:
+                _change(paths[-1], steps=steps[source, scale])
+    table, correct = read_runs(paths)
+    cells = summarise(table, correct, SETTINGS, 0, 4)
+    return cells.set_index(["source", "scale"]), markdown(table, cells, 4, 1000, 0.95)
+
+
+def test_the_headline_is_against_the_better_control(tmp_path):
+    right = {
+        ("real", 0): [70, 72], ("real-equal-steps", 1): [69, 71], ("real-equal-steps", 2): [74, 75],
+        ("ours", 1): [75, 77], ("ours", 2): [80, 82], ("ours", 3): [81, 83],
+    }  # fmt: skip
+    cells, text = _controlled(tmp_path, right)
+    assert cells["control"].to_dict() == {
+        ("real", 0): "", ("real-equal-steps", 1): "", ("real-equal-steps", 2): "",
+        ("ours", 1): "real", ("ours", 2): "real-equal-steps", ("ours", 3): "real",
+    }  # fmt: skip
+    assert cells["vs_control"].dropna().tolist() == pytest.approx([76 - 71, 81 - 74.5, 82 - 71])
+    for scale, control in ((1, "real"), (2, "real_equal_steps"), (3, "real")):
+        cell = cells.loc["ours", scale]
+        for end in ("", "_low", "_high", "_pairs"):
+            assert cell[f"vs_control{end}"] == cell[f"vs_{control}{end}"]
+    assert cells.loc["real", 0]["vs_control_pairs"] == 0
+    rows = [[x.strip() for x in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ours  ")]
+    bold = {row[1]: [("**" in x) for x in row[3:5]] for row in rows}
+    assert bold == {"1x": [True, False], "2x": [False, True], "3x": [True, False]}
+    assert "Of the two controls, real and real-equal-steps" in _words(text)
+    assert "Where real-equal-steps is not there, a gain over real may be that of longer training." in _words(text)
+
+
+def _words(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_a_gain_that_longer_training_explains_is_said_and_not_bold(tmp_path):
+    """A run on other people's digits: real alone was trained for 57 steps, and what it gains by more is not ours."""
+    right = {
+        ("real", 0): [33.2, 48.5], ("real-equal-steps", 1): [80, 82], ("real-equal-steps", 3): [89.3, 87.9],
+        ("ours", 1): [81, 82], ("ours", 3): [90.3, 90.1],
+    }  # fmt: skip
+    steps = {("real", 0): 57, ("real-equal-steps", 1): 120, ("real-equal-steps", 3): 249, ("ours", 3): 249}
+    cells, text = _controlled(tmp_path, right, steps)
+    assert cells.loc["ours", 3]["vs_real"] == pytest.approx(49.35)
+    assert cells.loc["ours", 3]["vs_control"] == pytest.approx(1.6)
+    assert (
+        "**resnet18: most of the gain is longer training.** ours at 3x is 49.4 points above real, but real alone was "
+        "trained for 57 steps and gains 47.8 points from longer training alone: raise classifier.min_steps to at least "
+        "249 and run again." in _words(text)
+    )
+    assert text.index("most of the gain") < text.index("## Differences"), "under the table"
+    (line,) = [line for line in text.splitlines() if line.startswith("| ours ") and " 3x " in line]
+    assert "**" not in line.split("vs real")[0].split("|")[4], "+49.3 over real is not bold"
+    assert max(map(len, text.split("##")[0].splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("longer", "ours", "said"),
+    [(72.4, 74, True), (71.9, 74, False), (70.9, 74, False), (73, 71, True), (73, 69, False), (70.1, 70.15, False)],
+)
+def test_longer_training_is_named_where_it_is_more_than_half_of_a_gain(tmp_path, longer, ours, said):
+    _, text = _controlled(tmp_path, {("real", 0): [70], ("real-equal-steps", 1): [longer], ("ours", 1): [ours]})
+    assert ("most of the gain is longer training" in text) == said
+
+
+def test_bold_survives_both_controls(tmp_path):
+    """A loss against the better control alone is no loss: picking it by its accuracy favours losses."""
+    right = {("real", 0): [70.0] * 2, ("real-equal-steps", 1): [76.0] * 2, ("ours", 1): [72.0] * 2}
+    cells, text = _controlled(tmp_path, right)
+    cell = cells.loc["ours", 1]
+    assert cell["control"] == "real-equal-steps" and cell["vs_control_high"] < 0 < cell["vs_real_low"]
+    (line,) = [line for line in text.splitlines() if line.startswith("| ours ") and " 1x " in line]
+    assert "**" not in line
+    right[("ours", 1)] = [60.0] * 2
+    _, text = _controlled(tmp_path / "loss", right)
+    (line,) = [line for line in text.splitlines() if line.startswith("| ours ") and " 1x " in line]
+    assert line.count("**") == 2
+
+
+def test_the_papers_figures_stand_beside_comparable_images_alone(written):
+    table, correct = read_runs(written[1])
+    beside = SETTINGS.model_copy(update={"paper": True})
+    assert summarise(table, correct, SETTINGS, 0, 4)["paper_top1"].isna().all()
+    known = summarise(table, correct, beside, 0, 4).set_index(["architecture", "mix", "source", "scale"])["paper_top1"]
+    assert known["resnet18", False, "real", 0] == 52.24 and known["resnet18", False, "ours", 2] == 58.13
 
 
 def test_the_papers_figures():
@@ -164,7 +261,7 @@ def test_command_line_writes_what_run_writes_and_prints_it(written, tmp_path, ca
     assert status == 0
     assert capsys.readouterr().out.strip() == outs[2].read_text().strip()
     again = [tmp_path / "again" / path.name for path in outs]
-    run(Stage[Tables](config=SETTINGS), 4, written[1], *again)
+    run(Stage[AccuracyTable](config=SETTINGS), 4, written[1], *again)
     assert [a.read_bytes() for a in again] == [o.read_bytes() for o in outs]
 
 

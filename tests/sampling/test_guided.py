@@ -52,7 +52,7 @@ def test_rejection_selects_among_the_unguided_candidates(folder: Path) -> None:
     kept = pd.read_parquet(draw(folder, "kept", threshold=bar, max_attempts=200).with_suffix(".parquet"))
     assert (kept["p"][kept["accepted"]] >= bar).all() and len(kept) > kept["accepted"].sum() == 6
     assert sorted(path.name for path in (folder / "pool").iterdir()) == pools, "candidates are shared"
-    with pytest.raises(UserError, match=r"table1.max_attempts: classes 0 \(\d/3 = .*lower table1.threshold"):
+    with pytest.raises(UserError, match=r"table1.max_attempts: classes T-shirt/top \(\d/3 = .*lower table1.threshold"):
         draw(folder, "never", threshold=1.0)
     assert not (folder / "never.tar").exists()
 

@@ -230,16 +230,47 @@ def test_a_broken_pool_file_is_drawn_again(world, tmp_path, drawn):
     assert set(drawn) == lost and len(drawn) == len(lost) and sha256(out) == before
 
 
-def test_too_small_a_budget_names_the_classes_and_leaves_no_output(world, tmp_path, drawn):
+def test_too_small_a_budget_names_the_classes_and_leaves_no_output(world, tmp_path, drawn, caplog):
     threshold = world.threshold(0.15)
     accepted = (world.p[:, : 2 * QUOTA] >= threshold).sum(axis=1)
     assert (accepted < QUOTA).all()
-    with pytest.raises(UserError) as caught:
+    with caplog.at_level("INFO"), pytest.raises(UserError) as caught:
         _make(world, _stage(threshold, max_attempts=2), tmp_path / "00002.tar")
-    rates = ", ".join(f"{c} ({n}/{2 * QUOTA} = {n / (2 * QUOTA):.1%})" for c, n in enumerate(accepted))
+    rates = ", ".join(f"class {c} ({n}/{2 * QUOTA} = {n / (2 * QUOTA):.1%})" for c, n in enumerate(accepted))
     assert f"synthesis.max_attempts: classes {rates} accepted fewer than the {QUOTA}" in str(caught.value)
     assert "\n" not in str(caught.value) and [p.name for p in tmp_path.iterdir()] == ["pool"]
     assert len(drawn) == CLASSES * 2 * QUOTA
+    (table,) = [record.getMessage() for record in caplog.records if "median p" in record.getMessage()]
+    rows = [line.split() for line in table.splitlines()[2:]]
+    for c, row in enumerate(rows):
+        p = world.p[c, : 2 * QUOTA]
+        assert row[:2] == [str(2 * QUOTA), str(accepted[c])] and row[5:7] == ["class", str(c)]
+        assert [float(row[3]), float(row[4])] == pytest.approx([np.median(p), np.quantile(p, 0.9)], abs=1e-3)
+    assert len(rows) == CLASSES
+
+
+def test_what_is_accepted_is_said_as_it_comes(world, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        _make(world, _stage(world.threshold(0.4)), tmp_path / "00002.tar", batch=8)
+    said = [record.getMessage() for record in caplog.records]
+    rounds = [line for line in said if "attempts accepted" in line]
+    first = (world.p[:, :QUOTA] >= world.threshold(0.4)).sum(axis=1)
+    least = int(first.argmin())
+    assert rounds[0] == (
+        f"{first.sum()} of {CLASSES * QUOTA} attempts accepted ({first.sum() / (CLASSES * QUOTA):.0%}); "
+        f"{(first >= QUOTA).sum()} of {CLASSES} classes have their {QUOTA} images; "
+        f"least: class {least} ({first[least]}/{QUOTA} = {first[least] / QUOTA:.1%})"
+    )
+    assert f"{CLASSES} of {CLASSES} classes have their {QUOTA} images" in rounds[-1]
+    assert f"8 of {CLASSES * QUOTA} candidates drawn" in said
+
+
+def test_of_many_classes_the_first_are_named(caplog):
+    tallies = [Tally(label, 0.5, f"n{label:08d}") for label in range(200)]
+    with caplog.at_level("INFO"), pytest.raises(UserError) as caught:
+        fill(tallies, 4, 8, lambda attempts: [0.1] * len(attempts), KEYS)
+    assert "n00000009 (0/8 = 0.0%) and 190 more (the log has a table) accepted fewer" in str(caught.value)
+    assert len(str(caught.value)) < 500 and "n00000199 (4 missing)" in caplog.text
 
 
 def test_only_the_classes_that_fall_short_are_named():

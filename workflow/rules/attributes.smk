@@ -242,7 +242,7 @@ rule table1:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 120 * attempt,
     params:
-        stage=lambda _: stage_json("guidance-tables", GuidanceTable(minimum=EXPERIMENT.evaluation.minimum), SEED),
+        stage=lambda _: stage_json("guidance-tables", guidance_table_of(1, EXPERIMENT), SEED),
     message:
         "Table 1"
     shell:

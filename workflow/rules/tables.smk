@@ -23,7 +23,7 @@ rule table:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
     params:
-        stage=lambda _: stage_json("tables", EXPERIMENT.tables, SEED),
+        stage=lambda _: stage_json("tables", accuracy_table_of(EXPERIMENT), SEED),
     message:
         "Table {wildcards.number}"
     shell:

@@ -1,0 +1,51 @@
+"""What a gain is measured against: real images alone, and real images alone trained as long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+CONTROLS = ("real", "real-equal-steps")
+"""What a gain has to survive: it could be none at all, or that of longer training alone."""
+Cell = Mapping[Any, Any]
+"""A row of a summary (ddrep.reporting.tables)."""
+
+
+def versus(reference: str) -> str:
+    """Name of the column with the difference from a reference."""
+    return f"vs_{reference.replace('-', '_')}"
+
+
+def ends(cell: Cell, reference: str) -> list[float]:
+    """Difference from a reference, ends of its interval, and pairs of runs; NaN where it is not there."""
+    return [cell.get(f"{versus(reference)}{suffix}", math.nan) for suffix in ("", "_low", "_high", "_pairs")]
+
+
+def headline(cell: Cell) -> dict[str, Any]:
+    """Columns vs_control (_low, _high, _pairs): the difference of a synthetic source's cell from the stronger of its
+    controls; and control, which that is ("": none).
+
+    Of equal runs the stronger control is the one of higher mean accuracy; where runs are missing, it is the one from
+    which the paired difference is smaller. To pick it by the same test images is conservative for a gain: the larger of
+    two noisy means is on average above the larger of the true ones, so that the difference is too small. For a loss it
+    is not, which is why `sure` asks all controls.
+    """
+    known = [name for name in CONTROLS if cell["source"] not in CONTROLS and cell[f"{versus(name)}_pairs"]]
+    control = min(known, key=lambda name: cell[versus(name)], default="")
+    value, low, high, pairs = ends(cell, control) if control else (math.nan, math.nan, math.nan, 0)
+    return {
+        "control": control, "vs_control": value, "vs_control_low": low, "vs_control_high": high,
+        "vs_control_pairs": pairs,
+    }  # fmt: skip
+
+
+def sure(cell: Cell, reference: str) -> bool:
+    """Whether zero is outside the interval; from a control only if it is the stronger one, and for all controls."""
+    asked = [reference]
+    if cell["control"] and reference in CONTROLS:
+        if reference != cell["control"]:
+            return False
+        asked = [name for name in CONTROLS if not math.isnan(ends(cell, name)[0])]
+    known = [ends(cell, name) for name in asked]
+    return all(low > 0 for _, low, _, _ in known) or all(high < 0 for _, _, high, _ in known)
