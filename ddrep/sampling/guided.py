@@ -105,4 +105,4 @@ def _engine(
     key = fingerprint(cfg.sampling.model_dump_json(), str(cfg.scale), str(stage.seed), *digests)
     _, height, width = denoiser.image_shape
     at_once = batch or max(1, PIXELS // (height * width))
-    return Engine(draw_guided, Pool(pool, key, number), at_once, cfg.sampling.steps)
+    return Engine(draw_guided, Pool(pool, key, number, denoiser.image_shape), at_once, cfg.sampling.steps)

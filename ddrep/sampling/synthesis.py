@@ -118,7 +118,7 @@ def class_conditional(
         return sample(denoiser, seeds, sampling, [label for label, _ in attempts], other)
 
     key = fingerprint(sampling.model_dump_json(), str(stage.seed), *digests)
-    return Engine(draw, Pool(pool, key, shard), batch, evaluations(sampling)), denoiser.classes
+    return Engine(draw, Pool(pool, key, shard, denoiser.image_shape), batch, evaluations(sampling)), denoiser.classes
 
 
 def run(
