@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import subprocess
+import sys
 
 import torch
 
@@ -18,13 +20,33 @@ def pick_device(wanted: int = 1) -> torch.device:
     """The first visible GPU, else the CPU.
 
     Where no scheduler has given this job its GPUs, it takes `wanted` that no other job holds and makes them the only
-    visible ones (ddrep.gpus). torch counts devices without initialising CUDA, which would fix what is visible.
+    visible ones (ddrep.gpus).
     """
-    gpus.claim(wanted, torch.cuda.device_count)
+    gpus.claim(wanted, count_gpus)
     if torch.cuda.is_available():
         return torch.device("cuda")
     keep_freed_memory()
     return torch.device("cpu")
+
+
+def count_gpus() -> int:
+    """Number of GPUs that torch sees: those of CUDA_VISIBLE_DEVICES that are there, or all.
+
+    torch asks the driver's management library, which leaves open what is visible. Where that one does not tell (it is
+    not there, or parts of GPUs are listed) it asks CUDA, which fixes it: then another process is sent to ask.
+    """
+    parts = "MIG-" in os.environ.get(gpus.VISIBLE, "")
+    if parts or (_library("libcuda.so.1") and not _library("libnvidia-ml.so.1")):
+        code = "import torch; print(torch.cuda.device_count())"
+        return int(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True).stdout)
+    return torch.cuda.device_count()
+
+
+def _library(name: str) -> bool:
+    try:
+        return bool(ctypes.CDLL(name))
+    except OSError:
+        return False
 
 
 def keep_freed_memory() -> None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import shutil
+import socket
+import stat
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,26 +23,139 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-STATE_FORMAT = "2"
+STATE_FORMAT = "3"
 """Raised when the content of a state changes, so that what an older ddrep left is begun anew."""
+FULL, SILENT = 2**20, 86400.0
+"""Bytes free at which a disk is full; seconds after which another machine's draft is taken for abandoned."""
+LONGEST_NAME = 255
+"""Bytes of a file's name."""
+_DRAFT = re.compile(r"-(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,9})-(?P<started>\d*)(?:\.[^.]*)?$")
+"""The end of a draft's name: the machine, the number of the process that writes it, and when that one began."""
 
 
 @contextlib.contextmanager
 def written_whole(*paths: Path) -> Iterator[tuple[Path, ...]]:
     """Yield one temporary sibling per path; rename all onto `paths` if the block succeeds, else remove them.
 
-    The temporary name keeps the suffix, since writers choose their format by it.
+    The temporary name keeps the suffix, since writers choose their format by it. What is written gets the mode that any
+    new file there has, for some writers' files are their owner's alone. A path that is such a draft already is written
+    in place. Raises OSError, with the path, where the disk is full, whatever the writer made of it.
     """
-    drafts = tuple(p.with_name(f".{p.stem}.{os.getpid()}{p.suffix}") for p in paths)
-    for path in paths:
+    owner = f"-{_host()}-{os.getpid()}-{_started(os.getpid())}"
+    drafts = tuple(
+        path if owner in path.name else path.with_name(f".{_label(path)}{owner}{path.suffix}") for path in paths
+    )
+    mine = [(draft, path) for draft, path in zip(drafts, paths, strict=True) if draft != path]
+    for _, path in mine:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path)
+    modes = [_new_mode(draft) for draft, _ in mine]
     try:
         yield drafts
-        for draft, path in zip(drafts, paths, strict=True):
+        for (draft, path), mode in zip(mine, modes, strict=True):
+            _set_mode(draft, mode)
             os.replace(draft, path)
+    except Exception as e:
+        if mine and not isinstance(e, OSError) and shutil.disk_usage(mine[0][1].parent).free < FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(mine[0][1])) from e
+        raise
     finally:
-        for draft in drafts:
-            shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+        for draft, _ in mine:
+            _remove(draft)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove the drafts of `path` that processes left when they were killed, and none that is being written.
+
+    A process of this machine is known to be dead; one of another machine is taken for dead after a day of silence.
+    """
+    start, host = f".{_label(path)}-", _host()
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            owner = _DRAFT.search(entry.name) if entry.name.startswith(start) else None
+            if not owner or entry.name != f"{start}{owner['host']}-{owner['pid']}-{owner['started']}{path.suffix}":
+                continue
+            idle = time.time() - entry.stat(follow_symlinks=False).st_mtime > SILENT
+            if not _lives(int(owner["pid"]), owner["started"]) if owner["host"] == host else idle:
+                _remove(Path(entry.path))
+
+
+def _label(path: Path) -> str:
+    """What a draft of `path` is called: its stem, unless the whole name would be too long for a file system."""
+    long = len(os.fsencode(path.name)) > LONGEST_NAME - 45  # which are for the owner
+    return fingerprint(os.fsencode(path.name).hex()) if long else path.stem
+
+
+def _host() -> str:
+    """8 hex digits for the machine and, on it, the container: a process has its number there alone."""
+    try:
+        space = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        space = ""
+    return fingerprint(socket.gethostname(), space)[:8]
+
+
+def _started(pid: int) -> str:
+    """When a process began, in the kernel's ticks, for numbers are given anew; empty for one that is dead, or where
+    the system does not tell."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return ""
+    return "" if state in b"ZX" else fields[18].decode()
+
+
+def _lives(pid: int, started: str) -> bool:
+    """Whether the process that began then still runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return _started(pid) == started
+
+
+def _new_mode(draft: Path) -> int:
+    """The mode of a new file at `draft`, by the umask or by the folder's access list."""
+    draft.touch()
+    mode = stat.S_IMODE(draft.stat().st_mode)
+    draft.unlink()
+    return mode
+
+
+def _set_mode(draft: Path, mode: int) -> None:
+    """Give it to the file, or to the files of the folder."""
+    for file in draft.rglob("*") if draft.is_dir() else [draft]:
+        if file.is_file() and stat.S_IMODE(file.stat().st_mode) != mode:
+            file.chmod(mode)
+
+
+def _remove(draft: Path) -> None:
+    shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+
+
+def check_readable(path: Path, expected: str) -> None:
+    """Raise UserError, which says what is there, unless `path` is a file with content that may be read."""
+    try:
+        there = path.stat()
+        fault = _fault(there)
+        if not fault:
+            path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError):
+        fault = "no such file"
+    except OSError as e:
+        fault = str(e.strerror).lower()
+    if fault:
+        raise UserError(f"{path}: {fault}; expected {expected}")
+
+
+def _fault(there: os.stat_result) -> str:
+    if stat.S_ISDIR(there.st_mode):
+        return "is a folder"
+    if not stat.S_ISREG(there.st_mode):
+        return "is a pipe or a device, not a file"
+    return "" if there.st_size else "is empty"
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
@@ -88,12 +206,20 @@ def tensors_from_disk(path: Path) -> tuple[dict[str, np.memmap], dict[str, str]]
         size = int.from_bytes(f.read(8), "little")
         if size > path.stat().st_size:
             raise ValueError("no header")
-        header = json.loads(f.read(size))
-    metadata = header.pop("__metadata__")
-    if {entry["dtype"] for entry in header.values()} != {"F32"}:
-        raise ValueError("not of float32")
-    places = {name: (8 + size + entry["data_offsets"][0], tuple(entry["shape"])) for name, entry in header.items()}
-    return {name: np.memmap(path, np.float32, "r", *place) for name, place in places.items()}, metadata
+        header = f.read(size)
+    try:
+        places = json.loads(header)
+        metadata = {str(k): str(v) for k, v in places.pop("__metadata__").items()}
+        for entry in places.values():
+            first, last = entry["data_offsets"]
+            if not entry["shape"] or entry["dtype"] != "F32" or last - first != 4 * math.prod(entry["shape"]):
+                raise ValueError("not of float32")
+        return {
+            name: np.memmap(path, np.float32, "r", 8 + size + entry["data_offsets"][0], tuple(entry["shape"]))
+            for name, entry in places.items()
+        }, metadata
+    except (AttributeError, TypeError, OverflowError, RecursionError) as e:
+        raise ValueError(f"not a header of tensors ({e})") from None
 
 
 def load_tensors(path: Path, form: str, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -103,12 +229,11 @@ def load_tensors(path: Path, form: str, what: str) -> tuple[dict[str, Tensor], d
     """
     from safetensors import SafetensorError, safe_open
 
+    check_readable(path, what)  # to the library each of these faults is a missing file
     try:
         with safe_open(path, framework="pt") as f:
             meta = f.metadata() or {}
             weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; expected {what}") from None
     except (SafetensorError, OSError) as e:
         raise UserError(f"{path}: not a readable safetensors file ({e}); expected {what}") from None
     if meta.get("format") != form:

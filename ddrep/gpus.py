@@ -34,23 +34,28 @@ _held: list[IO[str]] = []
 def claim(wanted: int, count: Callable[[], int], folder: Path | None = None) -> None:
     """Make `wanted` GPUs visible to this process alone, until it ends; wait while others hold them.
 
-    CUDA_VISIBLE_DEVICES that lists as many as are wanted is obeyed and nothing is locked: a scheduler, or the user, has
-    given this job its devices. If it lists more, the jobs that see the list share it out among themselves. Without it
-    all devices of the machine are shared out, numbers 0 to `count()` - 1. To be called before CUDA is initialised.
+    What torch sees is shared out, `count()` devices: without CUDA_VISIBLE_DEVICES all of the machine, by number; else
+    the first of its list, which CUDA obeys up to the first name that stands for none. If it lists no more than are
+    wanted, nothing is locked: a scheduler, or the user, has given this job its devices. Where there are none, nothing
+    is claimed: this job computes on the CPU. To be called before CUDA is initialised.
 
-    folder: of the lock files. Raises UserError if fewer devices are listed than wanted.
+    folder: of the lock files. Raises UserError if there are fewer devices than wanted.
     """
     if CLAIMED in os.environ or LAUNCHED in os.environ:
         return
-    listed = os.environ.get(VISIBLE)
-    names = [str(i) for i in range(count())] if listed is None else [n for n in listed.replace(" ", "").split(",") if n]
-    if 0 < len(names) < wanted:
-        raise UserError(f"{wanted} GPUs wanted, but there are {len(names)} ({', '.join(names)}); ask for fewer")
-    if not names:
+    listed, seen = os.environ.get(VISIBLE), count()
+    names = [str(i) for i in range(seen)] if listed is None else [n for n in listed.replace(" ", "").split(",") if n]
+    if not names[:seen]:
+        if names:
+            log.info("computing on the CPU (%s names %d, torch sees none)", VISIBLE, len(names))
         return
+    if len(names[:seen]) < wanted:
+        told = f", of which torch sees {seen}" if len(names) > seen else ""
+        raise UserError(f"{wanted} GPUs wanted, but there are {len(names)} ({', '.join(names)}){told}; ask for fewer")
     if listed is not None and len(names) == wanted:
         os.environ[CLAIMED] = listed
         return
+    names = names[:seen]
     log.info("waiting for %d of the GPUs %s", wanted, ", ".join(names))
     locks = _taken(names, wanted, folder or lock_folder())
     _held.extend(locks.values())

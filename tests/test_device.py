@@ -158,7 +158,7 @@ CHILD = "from ddrep import gpus; gpus.claim(1, lambda: 4); import os; print(os.e
 GIVEN_TWO = """
 import subprocess, sys
 from ddrep import gpus
-gpus.claim({wanted}, lambda: 0)
+gpus.claim({wanted}, lambda: 2)
 subprocess.run([sys.executable, "-c", {child!r}], check=True)
 """
 
@@ -178,8 +178,68 @@ def test_processes_of_one_job_share_its_devices(monkeypatch: pytest.MonkeyPatch,
 def test_fewer_devices_than_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(gpus.CLAIMED, raising=False)
     monkeypatch.setenv(gpus.VISIBLE, "0,1")
-    with pytest.raises(UserError, match=r"4 GPUs wanted, but there are 2 \(0, 1\)"):
-        gpus.claim(4, lambda: 0, tmp_path)
+    with pytest.raises(UserError, match=r"4 GPUs wanted, but there are 2 \(0, 1\); ask for fewer"):
+        gpus.claim(4, lambda: 2, tmp_path)
+    with pytest.raises(UserError, match=r"2 GPUs wanted, but there are 2 \(0, 1\), of which torch sees 1; ask"):
+        gpus.claim(2, lambda: 1, tmp_path)
+
+
+NOT_THERE = [
+    "0,1",
+    "0",
+    "0,0",
+    "-1",
+    "-1,0",
+    "NoDevFiles",
+    "GPU-8932f937-d72c-4106",
+    "5,6,7",
+    " 0 , 1 ",
+]
+
+
+@pytest.mark.parametrize("listed", NOT_THERE)
+def test_gpus_that_are_listed_but_not_there_mean_the_cpu(
+    listed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv(gpus.CLAIMED, raising=False)
+    monkeypatch.setenv(gpus.VISIBLE, listed)
+    caplog.set_level("INFO", "ddrep")
+    for wanted in (1, 4):
+        gpus.claim(wanted, lambda: 0, tmp_path)
+    said = f"computing on the CPU (CUDA_VISIBLE_DEVICES names {listed.count(',') + 1}, torch sees none)"
+    assert [record.getMessage() for record in caplog.records] == [said] * 2
+    assert os.environ[gpus.VISIBLE] == listed and gpus.CLAIMED not in os.environ and not list(tmp_path.iterdir())
+
+
+CPU_JOBS = """
+import torch
+from ddrep import device
+from ddrep.cli.base import log_to
+log_to(None)
+assert device.pick_device() == torch.device("cpu")
+input()
+"""
+
+
+def test_three_jobs_of_a_node_without_gpus_do_not_wait_for_two_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own count, not a stand-in. On a machine with GPUs these names stand for none of them."""
+    monkeypatch.delenv(gpus.CLAIMED, raising=False)
+    monkeypatch.setenv(gpus.VISIBLE, "GPU-not-there,GPU-neither")
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    jobs = [subprocess.Popen([sys.executable, "-c", CPU_JOBS], **pipes) for _ in range(3)]
+    told = [job.communicate("end\n", timeout=120)[1] for job in jobs[::-1]]
+    assert all("computing on the CPU (CUDA_VISIBLE_DEVICES names 2, torch sees none)" in said for said in told)
+    assert [job.returncode for job in jobs] == [0] * 3
+
+
+def test_of_a_longer_list_those_are_shared_out_that_are_there(start: Start) -> None:
+    """Stand-ins for four GPUs: the fifth job waits, though eight are listed."""
+    listed = ",".join(map(str, range(8)))
+    jobs = [start(CUDA_VISIBLE_DEVICES=listed) for _ in range(4)]
+    assert sorted(job.claimed() for job in jobs) == ["0", "1", "2", "3"]
+    fifth = start(CUDA_VISIBLE_DEVICES=listed)
+    fifth.ask()
+    assert fifth.waits()
 
 
 def test_the_folder_is_the_users_and_in_slurm_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +261,7 @@ def test_the_folder_is_the_users_and_in_slurm_the_jobs(monkeypatch: pytest.Monke
 PARENT = f"""
 import os, subprocess, sys, torch
 from ddrep.device import pick_device
+torch.cuda.device_count = lambda: 2
 pick_device()
 assert not torch.cuda.is_initialized()
 pick_device()

@@ -121,4 +121,4 @@ def _engine(
     key = fingerprint(cfg.sampling.model_dump_json(), str(grid), str(stage.seed), sha256(inputs[0]), *steering)
     _, height, width = denoiser.image_shape
     at_once = batch or max(1, PIXELS // (height * width))
-    return Engine(draw_guided, Pool(pool, key, number), at_once, cfg.sampling.steps)
+    return Engine(draw_guided, Pool(pool, key, number, denoiser.image_shape), at_once, cfg.sampling.steps)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import zlib
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
+from ddrep.errors import UserError
 from ddrep.files import fingerprint, written_whole
+
+log = logging.getLogger("ddrep")
 
 Attempt = tuple[int, int]
 """(class, number of the attempt)."""
@@ -26,7 +28,10 @@ class Pool:
     `key` names all that determines an image apart from its class and attempt; another key is another folder.
     """
 
-    def __init__(self, root: Path, key: str, shard: int):
+    def __init__(self, root: Path, key: str, shard: int, image_shape: tuple[int, int, int]):
+        """image_shape: (C, H, W) of the denoiser's images."""
+        channels, height, width = image_shape
+        self.shape = (height, width, channels)
         self.folder = root / key / f"{shard:05d}"
         self.folder.mkdir(parents=True, exist_ok=True)
         self.images: dict[Attempt, np.ndarray] = {}
@@ -45,7 +50,7 @@ class Pool:
         for path in sorted(self.folder.glob("[!.]*.npz")):
             if path.name not in self._read:
                 self._read.add(path.name)
-                self.images.update(_candidates(path))
+                self.images.update(_candidates(path, self.shape))
 
     def add(self, attempts: Sequence[Attempt], images: np.ndarray) -> None:
         """Keep one batch, uint8 (N, H, W, C)."""
@@ -56,12 +61,19 @@ class Pool:
         self.images.update(zip(attempts, images, strict=True))
 
 
-def _candidates(path: Path) -> dict[Attempt, np.ndarray]:
-    """One batch; nothing for a file that a failing disk left broken, which is then drawn again."""
+def _candidates(path: Path, shape: tuple[int, int, int]) -> dict[Attempt, np.ndarray]:
+    """One batch; nothing for a file that holds none, as a failing disk may leave it, which is then drawn again."""
+    if not path.is_file():
+        raise UserError(f"{path}: not a file; remove it, for candidates are kept in files of this name")
     try:
         with np.load(path, allow_pickle=False) as content:
-            pairs = [(int(label), int(attempt)) for label, attempt in content["attempts"]]
-            return dict(zip(pairs, content["images"], strict=True))
-    except (BadZipFile, zlib.error, ValueError, KeyError, EOFError):
+            attempts, images = content["attempts"], content["images"]
+        if attempts.shape != (len(images), 2) or images.shape[1:] != shape or images.dtype != np.uint8:
+            raise ValueError(f"images {images.shape}")
+        return dict(zip([(int(label), int(attempt)) for label, attempt in attempts], images, strict=True))
+    except PermissionError:
+        raise
+    except Exception as e:  # of arbitrary bytes numpy and zipfile make errors of many types
+        log.warning("%s: not candidates of %s pixels (%s): removed, to be drawn again", path, shape, type(e).__name__)
         path.unlink()
         return {}

@@ -132,7 +132,7 @@ def class_conditional(
 
     grid = time_grid(denoiser.schedule, sampling.solver, sampling.steps)
     key = fingerprint(sampling.model_dump_json(), str(grid), str(stage.seed), *digests)
-    return Engine(draw, Pool(pool, key, shard), batch, evaluations(sampling)), denoiser.classes
+    return Engine(draw, Pool(pool, key, shard, denoiser.image_shape), batch, evaluations(sampling)), denoiser.classes
 
 
 def run(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,13 +64,13 @@ def with_labels(denoiser: Denoiser, classes: tuple[str, ...], std: float) -> Den
 
 def finetune(
     denoiser: Denoiser, data: LabelledImages, cfg: FineTune, *, seed: int, state: Path | None = None,
-    on_step: Callable[[int, Denoiser], None] | None = None, losses: Tensor | None = None,
+    on_step: Callable[[int, Denoiser], None] | None = None, losses: Tensor | None = None, records: list | None = None,
     micro_batch: int | None = None,
 ) -> Denoiser:  # fmt: skip
     """Train on labelled images and return the EMA of the class-conditional denoiser, in evaluation mode.
 
-    state, on_step, losses: see `ddrep.training.loop.train`; micro_batch: see `loss_in_parts`. In several processes only
-    the first returns the EMA.
+    state, on_step, losses, records: see `ddrep.training.loop.train`; micro_batch: see `loss_in_parts`. In several
+    processes only the first returns the EMA.
     """
     torch.manual_seed(seed)
     device = denoiser.device
@@ -94,7 +94,8 @@ def finetune(
 
     loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
     warm_up = lambda step: min(1.0, (step + 1) / max(1, cfg.warmup))  # noqa: E731
-    net = train(model.net, optimizer, loss_at, loop, lr_factor=warm_up, state=state, on_step=follow, losses=losses)
+    kept: dict[str, Any] = {"state": state, "on_step": follow, "losses": losses, "records": records}
+    net = train(model.net, optimizer, loss_at, loop, lr_factor=warm_up, **kept)
     return dataclasses.replace(model, net=net.eval().requires_grad_(False))
 
 
@@ -128,22 +129,17 @@ def _evaluated(model: Denoiser) -> Iterator[None]:
 
 
 class _History:
-    """Loss and label margin by step, kept beside the training state so that a resumed job reports all its parts."""
+    """Loss and label margin by step; the training state keeps them, so that a resumed job reports all its parts."""
 
-    def __init__(self, file: Path, losses: Tensor, x0: Tensor, y: Tensor):
-        self.file, self.losses, self.x0, self.y = file, losses, x0, y
+    def __init__(self, losses: Tensor, x0: Tensor, y: Tensor):
+        self.losses, self.x0, self.y = losses, x0, y
         self.rows: list[tuple[int, float, float]] = []
-        if file.exists():
-            self.rows = [(int(step), float(loss), float(margin)) for step, loss, margin in json.loads(file.read_text())]
 
     def measure(self, step: int, model: Denoiser) -> None:
         with _evaluated(model):
             margin = label_margin(model, self.x0, self.y)
-        self.rows = [row for row in self.rows if row[0] < step]
         since = self.rows[-1][0] if self.rows else 0
         self.rows.append((step, self.losses[since:step].nanmean().item(), margin))
-        with written_whole(self.file) as (draft,):
-            draft.write_text(json.dumps(self.rows))
         log.info("step %d: the own label helps on %.1f%% of unseen images", step, 100 * margin)
 
     def save(self, path: Path) -> None:
@@ -178,7 +174,7 @@ def run(
     inputs = {"denoiser_sha256": sha256(denoiser), "train_sha256": sha256(train_shard)}
     state = state_path("finetune", stage.model_dump_json(), *inputs.values())
     losses = torch.empty(stage.config.steps, dtype=torch.float64)
-    records = _History(state.with_suffix(".json"), losses, x0, y)
+    records = _History(losses, x0, y)
 
     def watch(step: int, model: Denoiser) -> None:
         if step % MARGIN_EVERY == 0 or step == stage.config.steps:
@@ -187,8 +183,9 @@ def run(
             save_samples(model, stage.seed, previews.with_name(f"{previews.name}-{step:06d}.png"))
 
     model = finetune(
-        base, data, stage.config, seed=stage.seed, state=state, on_step=watch, losses=losses, micro_batch=micro_batch
-    )
+        base, data, stage.config, seed=stage.seed, state=state, on_step=watch, losses=losses, records=records.rows,
+        micro_batch=micro_batch,
+    )  # fmt: skip
     if parallel.rank() > 0:
         return
     model.provenance = {
@@ -200,5 +197,4 @@ def run(
     records.save(history)
     save_samples(model, stage.seed, grid)
     model.save(out)
-    for file in (state, records.file):
-        file.unlink(missing_ok=True)
+    state.unlink(missing_ok=True)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ddrep.errors import UserError
-from ddrep.files import written_whole
+from ddrep.files import remove_abandoned, written_whole
 from ddrep.training import parallel
 
 log = logging.getLogger("ddrep")
@@ -68,6 +68,7 @@ def train(
     state: Path | None = None,
     on_step: Callable[[int, N], None] | None = None,
     losses: Tensor | None = None,
+    records: list | None = None,
 ) -> N:
     """Minimise `loss_at(step)` for cfg.steps steps and return the EMA of `net` (or `net` itself without EMA).
 
@@ -76,6 +77,7 @@ def train(
     `loss_at` draws from the global generator is seeded a step, so an interrupted run gives bitwise the weights of an
     unbroken one on a CPU.
     `on_step(step, ema)` is called behind every step (1-based), under the EMA weights.
+    `records`: what `on_step` appends to it is kept in the state; filled with what was there before an interruption.
     `losses` (cfg.steps,): filled with the loss of each step, also of those before an interruption; nan where skipped.
     Of several processes (ddrep.training.parallel) the first has the EMA, calls `on_step` and writes the state.
     Raises UserError when there is no finite loss for cfg.patience steps in a row.
@@ -83,8 +85,9 @@ def train(
     first_process = parallel.rank() == 0
     ema = _ema_of(net) if cfg.ema_decay and first_process else net
     losses = torch.empty(cfg.steps, dtype=torch.float64) if losses is None else losses
+    records = [] if records is None else records
     base_lrs = [g["lr"] for g in optimizer.param_groups]
-    first = _resume(state, net, ema, optimizer, losses) if state else 0
+    first = _resume(state, net, ema, optimizer, losses, records) if state else 0
     saved, started = time.monotonic(), time.monotonic()
     for step in range(first, cfg.steps):
         torch.manual_seed(step_seed(cfg.seed, step))
@@ -102,10 +105,10 @@ def train(
         if on_step and first_process:
             on_step(step + 1, ema)
         if state and first_process and time.monotonic() - saved > cfg.save_every:
-            _save(state, step + 1, net, ema, optimizer, losses)
+            _save(state, step + 1, net, ema, optimizer, losses, records)
             saved = time.monotonic()
     if state and first_process and time.monotonic() - started > cfg.save_every:
-        _save(state, cfg.steps, net, ema, optimizer, losses)
+        _save(state, cfg.steps, net, ema, optimizer, losses, records)
     return ema
 
 
@@ -152,32 +155,64 @@ def _follow(ema: nn.Module, net: nn.Module, decay: float) -> None:
 
 
 def _save(
-    state: Path, step: int, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, losses: Tensor
-) -> None:
+    state: Path, step: int, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, losses: Tensor,
+    records: list,
+) -> None:  # fmt: skip
     with written_whole(state) as (draft,):
-        content = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict()}
+        content = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "records": records}
         content |= {"losses": losses[:step].clone()} | ({"ema": ema.state_dict()} if ema is not net else {})
         torch.save(content, draft)
 
 
-def _resume(state: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, losses: Tensor) -> int:
-    """Steps done by the run that left `state`. Every process reads it, and none goes on before the others have."""
+def _resume(
+    state: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, losses: Tensor, records: list
+) -> int:
+    """Steps done by the run that left `state`. Every process reads it, and none goes on before the others have.
+
+    Another job of the same training may be at work: what it writes stays, and if it has saved or ended while some of
+    the processes had read and others not, all read again.
+    """
     if parallel.rank() == 0:
-        for draft in state.parent.glob(f".{state.stem}.*{state.suffix}"):  # of one that was killed while it wrote
-            draft.unlink(missing_ok=True)
-    step = _read(state, net, ema, optimizer, losses) if state.exists() else 0
-    return parallel.minimum(step, next(net.parameters()).device)
+        remove_abandoned(state)
+    device = next(net.parameters()).device
+    while True:
+        content = _read(state)
+        step = content["step"] if content else 0
+        if parallel.minimum(step, device) == -parallel.minimum(-step, device):
+            break
+    if content:
+        _restore(state, content, net, ema, optimizer, losses, records)
+        log.info("resuming at step %d from %s", step, state)
+    return step
 
 
-def _read(state: Path, net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, losses: Tensor) -> int:
+def _read(state: Path) -> dict[str, Any] | None:
+    """What `_save` wrote; None where there is no state."""
     try:
         content = torch.load(state, map_location="cpu", weights_only=True)
+        return {"step": int(content["step"]), **content}
+    except FileNotFoundError:
+        return None
+    except (PermissionError, IsADirectoryError):  # it may be whole
+        raise
+    except (RuntimeError, UnpicklingError, OSError, EOFError, LookupError, TypeError, ValueError):
+        raise _unfit(state) from None
+
+
+def _restore(
+    state: Path, content: dict[str, Any], net: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer,
+    losses: Tensor, records: list,
+) -> None:  # fmt: skip
+    try:
         net.load_state_dict(content["net"])
         optimizer.load_state_dict(content["optimizer"])
         losses[: content["step"]] = content["losses"]
+        records[:] = content["records"]
         if ema is not net:
             ema.load_state_dict(content["ema"])
-    except (RuntimeError, UnpicklingError, OSError, EOFError, KeyError, TypeError, ValueError):
-        raise UserError(f"{state}: not the state of this training, or broken; remove it to start again") from None
-    log.info("resuming at step %d from %s", content["step"], state)
-    return content["step"]
+    except (RuntimeError, LookupError, TypeError, ValueError, AttributeError):
+        raise _unfit(state) from None
+
+
+def _unfit(state: Path) -> UserError:
+    return UserError(f"{state}: not the state of this training, or broken; remove it to start again")

@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from ddrep.device import set_threads
+from ddrep.device import count_gpus, set_threads
 from ddrep.errors import UserError
 from ddrep.gpus import claim
 
@@ -68,12 +68,12 @@ def in_processes(count: int | None, work: Callable[[dict[str, Any]], None], give
         work(given)
         dist.destroy_process_group()
         return
-    gpus = torch.cuda.device_count()
+    gpus = count_gpus()
     count = count or max(1, gpus)
     if gpus and count > gpus:
         raise UserError(f"--processes {count}: each takes a GPU of its own and {gpus} can be seen; give at most {gpus}")
     if gpus:
-        claim(count, torch.cuda.device_count)
+        claim(count, lambda: gpus)
     if count == 1:
         work(given)
     else:

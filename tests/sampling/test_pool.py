@@ -3,7 +3,10 @@ import fcntl
 import numpy as np
 import pytest
 
+from ddrep.errors import UserError
 from ddrep.sampling.pool import Pool
+
+SHAPE = (3, 8, 8)
 
 
 def _batch(n: int, seed: int = 0) -> np.ndarray:
@@ -11,7 +14,7 @@ def _batch(n: int, seed: int = 0) -> np.ndarray:
 
 
 def test_another_command_finds_what_was_added(tmp_path):
-    first, other = Pool(tmp_path, "key", 3), Pool(tmp_path, "key", 3)
+    first, other = Pool(tmp_path, "key", 3, SHAPE), Pool(tmp_path, "key", 3, SHAPE)
     images = _batch(5)
     first.add([(0, 0), (0, 1), (2, 0)], images[:3])
     first.add([(1, 7), (2, 1)], images[3:])
@@ -23,14 +26,14 @@ def test_another_command_finds_what_was_added(tmp_path):
 
 @pytest.mark.parametrize(("key", "shard"), [("another", 3), ("key", 4)])
 def test_candidates_of_other_settings_or_shards_are_not_seen(key, shard, tmp_path):
-    Pool(tmp_path, "key", 3).add([(0, 0)], _batch(1))
-    pool = Pool(tmp_path, key, shard)
+    Pool(tmp_path, "key", 3, SHAPE).add([(0, 0)], _batch(1))
+    pool = Pool(tmp_path, key, shard, SHAPE)
     pool.refresh()
     assert pool.images == {}
 
 
 def test_one_command_draws_at_a_time(tmp_path):
-    pool = Pool(tmp_path, "key", 0)
+    pool = Pool(tmp_path, "key", 0, SHAPE)
     with (pool.folder / "lock").open("a") as f:
         with pool.locked(), pytest.raises(BlockingIOError):
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,12 +54,12 @@ def _spoil(content: bytes, how: str) -> bytes:
 
 @pytest.mark.parametrize("how", ["empty", "truncated", "garbage", "flipped", "another array file"])
 def test_a_broken_file_is_dropped_and_the_others_stay(how, tmp_path):
-    pool = Pool(tmp_path, "key", 0)
+    pool = Pool(tmp_path, "key", 0, SHAPE)
     pool.add([(0, 0), (0, 1)], _batch(2))
     (broken,) = pool.folder.glob("*.npz")
     pool.add([(1, 0)], _batch(1, seed=1))
     broken.write_bytes(_spoil(broken.read_bytes(), how))
-    again = Pool(tmp_path, "key", 0)
+    again = Pool(tmp_path, "key", 0, SHAPE)
     again.refresh()
     assert again.images.keys() == {(1, 0)} and not broken.exists()
     again.add([(0, 0), (0, 1)], _batch(2))
@@ -64,10 +67,41 @@ def test_a_broken_file_is_dropped_and_the_others_stay(how, tmp_path):
 
 
 def test_the_draft_of_a_killed_command_is_not_read(tmp_path):
-    pool = Pool(tmp_path, "key", 0)
+    pool = Pool(tmp_path, "key", 0, SHAPE)
     pool.add([(0, 0)], _batch(1))
     (file,) = pool.folder.glob("*.npz")
-    draft = file.rename(file.with_name(f".{file.stem}.123.npz"))
-    again = Pool(tmp_path, "key", 0)
+    draft = file.rename(file.with_name(f".{file.stem}-0123abcd-123-456.npz"))
+    again = Pool(tmp_path, "key", 0, SHAPE)
     again.refresh()
     assert again.images == {} and draft.exists()
+
+
+ODD = {
+    "one array": None,
+    "attempts of one number": (np.zeros(2, np.int64), _batch(2)),
+    "too few attempts": (np.zeros((1, 2), np.int64), _batch(2)),
+    "attempts that are no numbers": (np.array([["a", "b"]]), _batch(1)),
+    "images of another size": (np.zeros((1, 2), np.int64), np.zeros((1, 16, 16, 3), np.uint8)),
+    "grey images": (np.zeros((1, 2), np.int64), np.zeros((1, 8, 8, 1), np.uint8)),
+    "images in floats": (np.zeros((1, 2), np.int64), np.zeros((1, 8, 8, 3), np.float32)),
+    "no images": (np.zeros((0, 2), np.int64), np.zeros(0, np.uint8)),
+    "objects": (np.array([[0, None]], object), _batch(1)),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_no_batch_of_this_pools_images_is_drawn_again(kind, tmp_path):
+    pool = Pool(tmp_path, "key", 0, SHAPE)
+    path = pool.folder / "odd.npz"
+    with path.open("wb") as f:
+        content = ODD[kind]
+        np.save(f, _batch(1)) if content is None else np.savez(f, attempts=content[0], images=content[1])
+    pool.refresh()
+    assert pool.images == {} and not path.exists()
+
+
+def test_a_folder_in_the_place_of_a_batch_is_one_line(tmp_path):
+    pool = Pool(tmp_path, "key", 0, SHAPE)
+    (pool.folder / "odd.npz").mkdir()
+    with pytest.raises(UserError, match=r"odd.npz: not a file; remove it"):
+        pool.refresh()

@@ -1,10 +1,16 @@
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from ddrep.errors import UserError
+from ddrep.files import written_whole
+from ddrep.training import parallel
 from ddrep.training.loop import LoopConfig, cosine_with_warmup, step_seed, train
 
 STEPS = 12
@@ -269,9 +275,95 @@ def test_a_loss_may_come_in_parts():
     torch.testing.assert_close(trained[1], trained[0])
 
 
+def _draft(state, pid: int) -> Path:
+    """What process `pid` would call its draft of the state, as files.py names it for this one."""
+    with written_whole(state) as (draft,):
+        name = draft.name
+        draft.touch()
+    return state.with_name(name.replace(f"-{os.getpid()}-", f"-{pid}-"))
+
+
 def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path):
-    (tmp_path / ".s.4711.pt").write_bytes(b"half")
-    (tmp_path / ".other.4711.pt").write_bytes(b"of another training")
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    for name in ("s.pt", "other.pt"):
+        _draft(tmp_path / name, int(gone.stdout)).write_bytes(b"half")
+        (tmp_path / name).unlink()
     with pytest.raises(Killed):
         _train_with_bad_steps({}, tmp_path / "s.pt", kill_at=2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.4711.pt", "s.pt"]
+    left = [path.name for path in tmp_path.iterdir()]
+    assert len(left) == 2 and "s.pt" in left and any(name.startswith(".other-") for name in left)
+
+
+SAVER = """
+import runpy, sys
+from pathlib import Path
+from ddrep.training import loop
+
+def slow_save(content, draft):
+    save(content, draft)
+    print("writing", flush=True)
+    sys.stdin.readline()
+
+save, loop.torch.save = loop.torch.save, slow_save
+train = runpy.run_path(sys.argv[1])["_train"]
+print(sorted(train(Path(sys.argv[2])))[0], flush=True)
+"""
+
+
+def test_a_second_job_of_the_same_training_leaves_the_firsts_draft(tmp_path):
+    """Two Snakemakes, or one that was killed while its job lives on: the first is writing when the second begins."""
+    state, env = tmp_path / "run.pt", {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    first = subprocess.Popen([sys.executable, "-c", SAVER, __file__, str(state)], env=env, **pipes)
+    assert first.stdout.readline() == "writing\n"
+    unbroken, second = _train(), _train(state)
+    assert _equal(second, unbroken) and len(list(tmp_path.iterdir())) == 2, "its own state, and the first's draft"
+    said, complaint = first.communicate("go on\n" * STEPS)
+    assert first.returncode == 0, complaint
+    assert said.splitlines()[-1].startswith("0."), "the name of a weight"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.pt"] and _equal(_train(state), unbroken)
+
+
+def test_processes_that_read_different_states_read_again(tmp_path, monkeypatch):
+    """Another job saved a later step when one of two processes had read: weights of two steps must not be mixed."""
+    state, seen = tmp_path / "run.pt", []
+    with pytest.raises(Killed):
+        _train(state, kill_at=7)
+    later = tmp_path / "later.pt"
+    with pytest.raises(Killed):
+        _train(later, kill_at=9)
+
+    def minimum(step: int, device: torch.device) -> int:
+        seen.append(step)
+        if len(seen) == 2:  # both directions of the first comparison; the other process is at step 9
+            os.replace(later, state)
+        return min(step, 9) if step > 0 else min(step, -9)
+
+    monkeypatch.setattr(parallel, "minimum", minimum)
+    assert _equal(_train(state), _train()) and seen == [7, -7, 9, -9]
+
+
+def test_records_outlive_a_kill_with_the_state_they_belong_to(tmp_path):
+    def go(kill_at: int | None) -> list[tuple[int, float]]:
+        net, records = nn.Linear(1, 1), []
+
+        def loss_at(step: int) -> torch.Tensor:
+            if step == kill_at:
+                raise Killed
+            return net(torch.ones(1, 1)).sum()
+
+        keep = lambda step, ema: records.append((step, step / 3))  # noqa: E731
+        optimizer, cfg = torch.optim.SGD(net.parameters(), 0.1), LoopConfig(6, seed=0, save_every=0.0)
+        train(net, optimizer, loss_at, cfg, state=tmp_path / "s.pt", on_step=keep, records=records)
+        return records
+
+    for kill_at in (2, 5):
+        with pytest.raises(Killed):
+            go(kill_at)
+    assert go(None) == [(step, step / 3) for step in range(1, 7)]
+
+
+def test_a_state_of_another_user_is_not_called_broken(tmp_path):
+    (tmp_path / "s.pt").mkdir()
+    with pytest.raises(IsADirectoryError):
+        _train(tmp_path / "s.pt")
