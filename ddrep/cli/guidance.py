@@ -22,6 +22,8 @@ class Attribute(Light):
     """Which of the disjoint labelled subsets (train only)."""
     run_seed: Count = 0
     """Chooses the examples, where not all images are asked for."""
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images with the same pixels are left out of this one."""
     out: Path
     """Shard (.tar) to write."""
 
@@ -29,8 +31,8 @@ class Attribute(Light):
         from ddrep.data.attributes import attribute_images
         from ddrep.data.shards import write_shard
 
-        chosen = attribute_images(self.stage.config, self.split, self.subset, self.stage.seed, self.run_seed)
-        write_shard(self.out, chosen)
+        which = self.split, self.subset, self.stage.seed, self.run_seed
+        write_shard(self.out, attribute_images(self.stage.config, *which, self.apart_from))
 
 
 class Guide(Verb):

@@ -21,14 +21,18 @@ class Data(Light):
     """train, validation or test."""
     subset: Count = 0
     """Which of the disjoint labelled subsets (train only)."""
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images with the same pixels are left out of this one."""
     out: Path
     """Shard (.tar) to write."""
 
     def run(self) -> None:
         from ddrep.data.datasets import labelled
-        from ddrep.data.shards import write_shard
+        from ddrep.data.disjoint import apart
+        from ddrep.data.shards import read_shards, write_shard
 
-        write_shard(self.out, labelled(self.stage.config, self.split, self.subset, self.stage.seed))
+        images = labelled(self.stage.config, self.split, self.subset, self.stage.seed)
+        write_shard(self.out, apart(images, self.split, self.apart_from, read_shards))
 
 
 class Masks(Light):
@@ -39,14 +43,18 @@ class Masks(Light):
     """train, test, or oracle: images for a segmenter that is trained apart and judges."""
     subset: Count = 0
     """Which of the disjoint labelled subsets (train only)."""
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images with the same pixels are left out of this one."""
     out: Path
     """Shard (.tar) to write."""
 
     def run(self) -> None:
         from ddrep.data.datasets import masked
-        from ddrep.data.masks import write_masked_shard
+        from ddrep.data.disjoint import apart
+        from ddrep.data.masks import read_masked_shards, write_masked_shard
 
-        write_masked_shard(self.out, masked(self.stage.config, self.split, self.subset))
+        images = masked(self.stage.config, self.split, self.subset)
+        write_masked_shard(self.out, apart(images, self.split, self.apart_from, read_masked_shards))
 
 
 class Pretrain(Verb):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ddrep.config import CelebA
 from ddrep.data.decoding import exact_size
-from ddrep.data.disk import Found, inside, look, raw, read_text, some
+from ddrep.data.disk import inside, look, raw, read_text, some
 from ddrep.data.listing import SPLITS, Entry, Listing, drawn, from_disk, listed
 from ddrep.data.reading import complain, named, warn
 from ddrep.errors import UserError
@@ -28,7 +28,7 @@ def celeba(cfg: CelebA) -> Listing:
     has, complaints = _attribute(attributes, cfg.attribute)
     part, more = _partition(partition)
     complaints += more
-    there = {found.name: found for found in inside(folder.path)}
+    there = {found.name: found for found in inside(raw(folder))}
     for what, names in ((ATTRIBUTES, has), (PARTITION, part), (IMAGES, there)):
         complaints += [f"{name} (not in {what})" for name in sorted((has.keys() | part.keys()) - set(names))]
     for number, expected in enumerate(cfg.partition):
@@ -47,38 +47,36 @@ def celeba(cfg: CelebA) -> Listing:
     for split, entries in given.items():
         if len({entry.label for entry in entries}) < 2:
             raise UserError(
-                f"{attributes.name}: {cfg.attribute} is the same in all images of {split}; choose another attribute"
+                f"{attributes}: {cfg.attribute} is the same in all images of {split}; choose another attribute"
             )
     splits = drawn(str(cfg.root), classes, given, 0, ADVICE)
     shape, pixels = (cfg.size, cfg.size, 3), partial(_pixels, size=cfg.size)
     return Listing(str(cfg.root), classes, splits, shape, from_disk, pixels, ADVICE)
 
 
-def _found(root: Path, name: str) -> Found:
+def _found(root: Path, name: str) -> Path:
     """`name` in the root, or in the folder of the published tree that holds it."""
     inner = {IMAGES: "Img", ATTRIBUTES: "Anno", PARTITION: "Eval"}[name]
     for path in (root / name, root / inner / name):
-        found = look(raw(path), str(path))
+        found = look(raw(path))
         if found.exists and found.is_folder == (name == IMAGES):
-            return found
+            return path
     there = some([each.name for each in inside(raw(root))]) if look(raw(root)).is_folder else "is no folder"
     raise UserError(
         f"{root}: no {name} and no {inner}/{name}; expected CelebA's aligned images and its lists; it holds {there}"
     )
 
 
-def _attribute(file: Found, attribute: str) -> tuple[dict[str, int], list[str]]:
+def _attribute(path: Path, attribute: str) -> tuple[dict[str, int], list[str]]:
     """1 for each image that has the attribute, 0 for the others, and what is wrong with the list.
 
     The list is a line with the number of images, one with the names of the attributes, and a line of 1 and -1 for
     each image.
     """
-    count, header, *lines = [*read_text(file.path).splitlines(), "", ""]
+    count, header, *lines = [*read_text(raw(path)).splitlines(), "", ""]
     names = header.split()
     if attribute not in names:
-        raise UserError(
-            f"data.celeba.attribute: {attribute} is not in {file.name}; it has {', '.join(names) or 'none'}"
-        )
+        raise UserError(f"data.celeba.attribute: {attribute} is not in {path}; it has {', '.join(names) or 'none'}")
     column = 1 + names.index(attribute)
     has, complaints = {}, []
     for number, line in enumerate(lines, 3):
@@ -96,11 +94,11 @@ def _attribute(file: Found, attribute: str) -> tuple[dict[str, int], list[str]]:
     return has, complaints
 
 
-def _partition(file: Found) -> tuple[dict[str, int], list[str]]:
+def _partition(path: Path) -> tuple[dict[str, int], list[str]]:
     """0, 1 or 2 for each image, and what is wrong with the list."""
     part: dict[str, int] = {}
     complaints = []
-    for number, line in enumerate(read_text(file.path).splitlines(), 1):
+    for number, line in enumerate(read_text(raw(path)).splitlines(), 1):
         match line.split():
             case []:
                 pass

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
+from contextlib import suppress
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -24,7 +26,8 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 """What sets an image upright, by EXIF's tag Orientation."""
-ORIENTATION = 0x0112
+ORIENTATION, SHORT = 0x0112, 3
+"""EXIF's tag, and the type of its value."""
 WHITE_IS_ZERO, BITS = 262, 258
 """TIFF's tags PhotometricInterpretation (0: white is zero) and BitsPerSample."""
 
@@ -46,10 +49,24 @@ def decode(content: bytes) -> Image.Image:
 
 def _orientation(image: Image.Image) -> int:
     """EXIF's tag alone: the others may be broken where the pixels are whole. A TIFF is upright when it is loaded."""
-    try:
+    with suppress(Exception):
+        if found := _tag(image.info["exif"].removeprefix(b"Exif\0\0")):
+            return found
+    with suppress(Exception):  # where it is not in EXIF's usual place
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:
-        return 1
+    return 1
+
+
+def _tag(exif: bytes) -> int:
+    """Orientation in EXIF's first directory, or 0: Pillow stops at the first broken tag. Raises struct.error."""
+    order = ">" if exif.startswith(b"MM") else "<"
+    (start,) = struct.unpack_from(f"{order}4xI", exif)
+    (count,) = struct.unpack_from(f"{order}H", exif, start)
+    for at in range(start + 2, start + 2 + 12 * count, 12):
+        tag, kind, number, value = struct.unpack_from(f"{order}HHIH", exif, at)
+        if (tag, kind, number) == (ORIENTATION, SHORT, 1):
+            return value
+    return 0
 
 
 def _on_background(image: Image.Image, stored: object) -> Image.Image:

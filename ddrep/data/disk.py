@@ -139,7 +139,12 @@ def some(names: Sequence[str]) -> str:
     if not names:
         return "nothing"
     more = f", ... ({len(names)} in all)" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return printable(", ".join(names[:SHOWN]) + more)
+
+
+def printable(message: str) -> str:
+    """In one line, with escapes for what is not UTF-8: terminals and logs refuse it."""
+    return " ".join(message.encode("utf-8", "backslashreplace").decode().split())
 
 
 def reason(error: Exception) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 
 from ddrep.config import ImageFolder
 from ddrep.data.decoding import FORMATS, fitted
-from ddrep.data.disk import Found, inside, look, raw, some
+from ddrep.data.disk import Found, inside, look, printable, raw, some
 from ddrep.data.listing import Entry, Listing, drawn, from_disk, listed
 from ddrep.data.reading import named, warn
 from ddrep.errors import UserError
@@ -70,14 +70,13 @@ def _files(where: str, split: str, folder: Found) -> dict[str, list[Found]]:
     place = f"{where}/{folder.name}"
     there = inside(folder.path)
     if loose := [each.name for each in there if not each.is_folder]:
-        raise UserError(
-            f"{place}: {loose[0]} lies outside the class folders ({len(loose)} such files); move or remove it"
-        )
+        first = printable(loose[0])
+        raise UserError(f"{place}: {first} lies outside the class folders ({len(loose)} such files); move or remove it")
     files: dict[str, list[Found]] = {}
     for each in there:
         name = unicodedata.normalize("NFC", each.name)
         if name.encode("utf-8", "replace") != name.encode("utf-8", "surrogateescape"):
-            raise UserError(f"{place}: the name of the class folder {each.name} is not UTF-8; rename it")
+            raise UserError(f"{place}: the name of the class folder {printable(each.name)} is not UTF-8; rename it")
         if name in files:
             raise UserError(f"{place}: two class folders are called {name}, written in two ways in Unicode; join them")
         files[name] = inside(each.path)

@@ -41,6 +41,9 @@ class MaskedImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, rows: Sequence[int]) -> MaskedImages:
+        return MaskedImages(self.images[rows], self.masks[rows], [self.keys[i] for i in rows], self.classes)
+
 
 def check_labels(mask: np.ndarray, classes: int) -> None:
     """Raise ValueError unless all numbers in an integer array are below `classes`, or IGNORE."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from ddrep.data.disk import reason
-from ddrep.errors import UserError, printable
+from ddrep.data.disk import printable, reason
+from ddrep.errors import UserError
 
 log = logging.getLogger("ddrep")
 
@@ -29,13 +29,12 @@ class Unusable(Exception):
 def complain(where: object, complaints: Sequence[str], what: str, advice: str) -> None:
     """Raise UserError with all complaints in one line, if there are any: `where: N what: this, that; advice`."""
     if complaints:
-        line = f"{where}: {len(complaints)} {what}: {named(complaints)}; {advice}"
-        raise UserError(" ".join(line.split()))
+        raise UserError(printable(f"{where}: {len(complaints)} {what}: {named(complaints)}; {advice}"))
 
 
 def warn(message: str) -> None:
     """A line of the log for what is no error, but must not be passed over in silence."""
-    log.warning("%s", printable(" ".join(message.split())))
+    log.warning("%s", printable(message))
 
 
 def named(things: Sequence[str]) -> str:

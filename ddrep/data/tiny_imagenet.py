@@ -49,7 +49,7 @@ class _Files:
 
 def tiny_imagenet(cfg: TinyImageNet, seed: int) -> Listing:
     """Classes are numbered in the order of their sorted WordNet ids. Raises UserError."""
-    with _files_of(cfg.path) as files:
+    with _opened(cfg.path) as files:
         missing = sorted({WNIDS, WORDS, ANNOTATIONS} - files.names.keys())
         if missing:
             there = some(_tops(files.names))
@@ -79,7 +79,7 @@ def _pixels(image: Image.Image, size: int) -> np.ndarray:
 
 
 @contextmanager
-def _files_of(path: Path) -> Iterator[_Files]:
+def _opened(path: Path) -> Iterator[_Files]:
     """Raises UserError for what is no folder and no zip, or has no list of classes anywhere."""
     found, where = look(raw(path)), str(path)
     if found.is_folder:
