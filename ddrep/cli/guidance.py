@@ -22,6 +22,8 @@ class Attribute(Light):
     """Which of the disjoint labelled subsets (train only)."""
     run_seed: Count = 0
     """Chooses the examples, where not all images are asked for."""
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images with the same pixels are left out of this one."""
     out: Path
     """Shard (.tar) to write."""
 
@@ -30,8 +32,9 @@ class Attribute(Light):
         from ddrep.data.digest import unchanged
         from ddrep.data.shards import write_shard
 
+        which = self.split, self.subset, self.stage.seed, self.run_seed
         with unchanged(self.stage):
-            chosen = attribute_images(self.stage.config, self.split, self.subset, self.stage.seed, self.run_seed)
+            chosen = attribute_images(self.stage.config, *which, self.apart_from)
         write_shard(self.out, chosen)
 
 

@@ -21,17 +21,20 @@ class Data(Light):
     """train, validation or test."""
     subset: Count = 0
     """Which of the disjoint labelled subsets (train only)."""
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images with the same pixels are left out of this one."""
     out: Path
     """Shard (.tar) to write."""
 
     def run(self) -> None:
         from ddrep.data.datasets import labelled
         from ddrep.data.digest import unchanged
-        from ddrep.data.shards import write_shard
+        from ddrep.data.disjoint import apart
+        from ddrep.data.shards import read_shards, write_shard
 
         with unchanged(self.stage):
             images = labelled(self.stage.config, self.split, self.subset, self.stage.seed)
-        write_shard(self.out, images)
+        write_shard(self.out, apart(images, self.split, self.apart_from, read_shards))
 
 
 class Masks(Light):
@@ -42,17 +45,20 @@ class Masks(Light):
     """train, test, or oracle: images for a segmenter that is trained apart and judges."""
     subset: Count = 0
     """Which of the disjoint labelled subsets (train only)."""
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images with the same pixels are left out of this one."""
     out: Path
     """Shard (.tar) to write."""
 
     def run(self) -> None:
         from ddrep.data.datasets import masked
         from ddrep.data.digest import unchanged
-        from ddrep.data.masks import write_masked_shard
+        from ddrep.data.disjoint import apart
+        from ddrep.data.masks import read_masked_shards, write_masked_shard
 
         with unchanged(self.stage):
             images = masked(self.stage.config, self.split, self.subset)
-        write_masked_shard(self.out, images)
+        write_masked_shard(self.out, apart(images, self.split, self.apart_from, read_masked_shards))
 
 
 class Pretrain(Verb):

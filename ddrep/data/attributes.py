@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ddrep.config import AttributeImages
 from ddrep.data.datasets import labelled
-from ddrep.data.shards import LabelledImages
+from ddrep.data.disjoint import apart
+from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.errors import UserError
 
 
-def attribute_images(cfg: AttributeImages, split: str, subset: int, seed: int, run: int) -> LabelledImages:
+def attribute_images(
+    cfg: AttributeImages, split: str, subset: int, seed: int, run: int, apart_from: Sequence[Path] = ()
+) -> LabelledImages:
     """Images of `split` as classes 0 ("not X") and 1 ("X"); `run` chooses the examples where not all are asked for.
 
-    `subset` and `seed` are those of ddrep.data.datasets.labelled. Raises UserError.
+    `subset` and `seed` are those of ddrep.data.datasets.labelled, `apart_from` the shards of ddrep.data.disjoint.apart.
+    Raises UserError.
     """
     key = f"attributes.groups.{cfg.attribute}"
     data = cfg.data
@@ -29,7 +35,7 @@ def attribute_images(cfg: AttributeImages, split: str, subset: int, seed: int, r
         raise UserError(f"{key}: no class {unknown[0]}; expected some of {', '.join(images.classes)}")
     has = np.array([name in having for name in images.classes])[images.labels].astype(np.int64)
     names = (f"not {cfg.attribute}", cfg.attribute)
-    renamed = dataclasses.replace(images, labels=has, classes=names)
+    renamed = apart(dataclasses.replace(images, labels=has, classes=names), split, apart_from, read_shards)
     return _examples(renamed, cfg.examples, run, split) if cfg.examples else renamed
 
 
@@ -44,4 +50,4 @@ def _examples(images: LabelledImages, count: int, run: int, split: str) -> Label
             "ask for fewer, or choose another attribute"
         )
     rows = rng.permutation(np.concatenate([rng.permutation(rows)[:count] for rows in found]))
-    return LabelledImages(images.images[rows], images.labels[rows], [images.keys[i] for i in rows], images.classes)
+    return images.take(rows.tolist())

@@ -2,56 +2,69 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ddrep.config import CelebA
-from ddrep.data.reading import complain, exact_size, key, read_all
-from ddrep.data.shards import LabelledImages
+from ddrep.data.decoding import exact_size
+from ddrep.data.disk import inside, look, raw, read_text, some
+from ddrep.data.listing import SPLITS, Entry, Listing, drawn, from_disk, listed
+from ddrep.data.reading import complain, named, warn
 from ddrep.errors import UserError
 
 WIDTH, HEIGHT = 178, 218
 BOX = (25, 57, 153, 185)
 """left, top, right, bottom of the crop: 128x128 about (89, 121)."""
-SPLITS = ("train", "validation", "test")
-"""In the order of their numbers in list_eval_partition.txt."""
 IMAGES, ATTRIBUTES, PARTITION = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
 ADVICE = "mend them, or unpack it anew"
 
 
-def celeba(cfg: CelebA, split: str) -> LabelledImages:
-    """The images of a part of the official partition. Raises UserError."""
+def celeba(cfg: CelebA) -> Listing:
+    """The official partition; class 1 has the attribute. Raises UserError."""
     folder, attributes, partition = (_found(cfg.root, name) for name in (IMAGES, ATTRIBUTES, PARTITION))
     has, complaints = _attribute(attributes, cfg.attribute)
     part, more = _partition(partition)
     complaints += more
-    there = {path.name for path in folder.iterdir()}
+    there = {found.name: found for found in inside(raw(folder))}
     for what, names in ((ATTRIBUTES, has), (PARTITION, part), (IMAGES, there)):
         complaints += [f"{name} (not in {what})" for name in sorted((has.keys() | part.keys()) - set(names))]
     for number, expected in enumerate(cfg.partition):
         count = sum(each == number for each in part.values())
         if count != expected:
             complaints.append(f"{PARTITION} ({count} images for {SPLITS[number]}, expected {expected})")
-    complain(cfg.root, complaints, "things are not as in CelebA", ADVICE)
-    chosen = sorted(name for name, number in part.items() if SPLITS[number] == split)
-    labels = np.array([has[name] for name in chosen], np.int64)
-    if len(set(labels.tolist())) < 2:
-        raise UserError(f"{attributes}: {cfg.attribute} is the same in all images of {split}; choose another attribute")
-    images, broken = read_all(chosen, lambda name: _image(folder / name, cfg.size), (cfg.size, cfg.size, 3))
-    complain(folder, broken, f"of {len(chosen)} images of {split} cannot be used", ADVICE)
-    keys = [key(split, i, Path(name).stem) for i, name in enumerate(chosen)]
-    return LabelledImages(images, labels, keys, (f"not {cfg.attribute}", cfg.attribute))
+    known = sorted(part.keys() & has.keys() & there.keys())
+    entries, broken = listed((name, has[name], there[name]) for name in known)
+    complain(cfg.root, complaints + broken, "things are not as in CelebA", ADVICE)
+    if extra := sorted(there.keys() - part.keys()):
+        warn(f"{cfg.root}: {named(extra)}: in no list, and not used")
+    given: dict[str, list[Entry]] = {split: [] for split in SPLITS}
+    for entry in entries:
+        given[SPLITS[part[entry.name]]].append(entry)
+    classes = (f"not {cfg.attribute}", cfg.attribute)
+    for split, entries in given.items():
+        if len({entry.label for entry in entries}) < 2:
+            raise UserError(
+                f"{attributes}: {cfg.attribute} is the same in all images of {split}; choose another attribute"
+            )
+    splits = drawn(str(cfg.root), classes, given, 0, ADVICE)
+    shape, pixels = (cfg.size, cfg.size, 3), partial(_pixels, size=cfg.size)
+    return Listing(str(cfg.root), classes, splits, shape, from_disk, pixels, ADVICE)
 
 
 def _found(root: Path, name: str) -> Path:
     """`name` in the root, or in the folder of the published tree that holds it."""
-    inside = {IMAGES: "Img", ATTRIBUTES: "Anno", PARTITION: "Eval"}[name]
-    for path in (root / name, root / inside / name):
-        if path.is_dir() if name == IMAGES else path.is_file():
+    inner = {IMAGES: "Img", ATTRIBUTES: "Anno", PARTITION: "Eval"}[name]
+    for path in (root / name, root / inner / name):
+        found = look(raw(path))
+        if found.exists and found.is_folder == (name == IMAGES):
             return path
-    raise UserError(f"{root}: no {name} and no {inside}/{name}; expected CelebA's aligned images and its lists")
+    there = some([each.name for each in inside(raw(root))]) if look(raw(root)).is_folder else "is no folder"
+    raise UserError(
+        f"{root}: no {name} and no {inner}/{name}; expected CelebA's aligned images and its lists; it holds {there}"
+    )
 
 
 def _attribute(path: Path, attribute: str) -> tuple[dict[str, int], list[str]]:
@@ -60,7 +73,7 @@ def _attribute(path: Path, attribute: str) -> tuple[dict[str, int], list[str]]:
     The list is a line with the number of images, one with the names of the attributes, and a line of 1 and -1 for
     each image.
     """
-    count, header, *lines = [*path.read_text(errors="replace").splitlines(), "", ""]
+    count, header, *lines = [*read_text(raw(path)).splitlines(), "", ""]
     names = header.split()
     if attribute not in names:
         raise UserError(f"data.celeba.attribute: {attribute} is not in {path}; it has {', '.join(names) or 'none'}")
@@ -71,13 +84,13 @@ def _attribute(path: Path, attribute: str) -> tuple[dict[str, int], list[str]]:
         if not fields:
             continue
         if len(fields) != 1 + len(names) or fields[column] not in ("1", "-1"):
-            complaints.append(f"{path.name} line {number} (expected a file name and {len(names)} times 1 or -1)")
+            complaints.append(f"{ATTRIBUTES} line {number} (expected a file name and {len(names)} times 1 or -1)")
         elif fields[0] in has:
-            complaints.append(f"{path.name} line {number} ({fields[0]} is listed twice)")
+            complaints.append(f"{ATTRIBUTES} line {number} ({fields[0]} is listed twice)")
         else:
             has[fields[0]] = int(fields[column] == "1")
     if count.strip() != str(len(has) + len(complaints)):
-        complaints.append(f"{path.name} (its first line says {count.strip()[:20]} images, it has {len(has)})")
+        complaints.append(f"{ATTRIBUTES} (its first line says {count.strip()[:20]} images, it has {len(has)})")
     return has, complaints
 
 
@@ -85,7 +98,7 @@ def _partition(path: Path) -> tuple[dict[str, int], list[str]]:
     """0, 1 or 2 for each image, and what is wrong with the list."""
     part: dict[str, int] = {}
     complaints = []
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+    for number, line in enumerate(read_text(raw(path)).splitlines(), 1):
         match line.split():
             case []:
                 pass
@@ -93,13 +106,12 @@ def _partition(path: Path) -> tuple[dict[str, int], list[str]]:
                 part[name] = int(which)
             case _:
                 complaints.append(
-                    f"{path.name} line {number} (expected a file name, once, and 0, 1 or 2: {line[:40]!r})"
+                    f"{PARTITION} line {number} (expected a file name, once, and 0, 1 or 2: {line[:40]!r})"
                 )
     return part, complaints
 
 
-def _image(path: Path, size: int) -> np.ndarray:
+def _pixels(image: Image.Image, size: int) -> np.ndarray:
     """(size, size, 3). Bilinear with anti-aliasing, which is what torchvision's Resize does to a Pillow image."""
-    with Image.open(path) as opened:
-        square = exact_size(opened, WIDTH, HEIGHT).crop(BOX)
+    square = exact_size(image, WIDTH, HEIGHT).convert("RGB").crop(BOX)
     return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))

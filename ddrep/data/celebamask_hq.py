@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from ddrep.config import CelebAMaskHQ
+from ddrep.data.decoding import LAID, decode, exact_size
+from ddrep.data.disk import Found, inside, look, raw, read_bytes, reason, some
+from ddrep.data.listing import decoded, from_disk, listed, once
 from ddrep.data.masks import MaskedImages, resized
-from ddrep.data.reading import BROKEN, complain, exact_size, key, read_all, reason
+from ddrep.data.reading import Unusable, complain, filled, key
 from ddrep.errors import UserError
 
 IMAGES, ANNOTATIONS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
@@ -29,67 +32,77 @@ ADVICE = "mend them, or unpack it anew"
 
 def celebamask_hq(cfg: CelebAMaskHQ, split: str) -> MaskedImages:
     """The first images (train), the last (test), or those between (oracle), one at a time. Raises UserError."""
-    parts = _checked(cfg)
-    end = cfg.images - cfg.test
-    chosen = {"train": range(cfg.train), "oracle": range(cfg.train, end), "test": range(end, cfg.images)}[split]
-    names = [f"{IMAGES}/{i}.jpg" for i in chosen]
-    images, broken = read_all(names, lambda name: _image(cfg.root / name, cfg.size), (cfg.size, cfg.size, 3))
-    masks = np.zeros((len(chosen), cfg.size, cfg.size), np.uint8)
-    for row, i in enumerate(chosen):
-        mask, more = _merged(cfg.root / ANNOTATIONS, parts[i])
-        masks[row] = resized(mask, cfg.size)
-        broken += more
-    complain(cfg.root, broken, f"files of the {len(chosen)} images of {split} cannot be used", ADVICE)
-    return MaskedImages(images, masks, [key(split, row, str(i)) for row, i in enumerate(chosen)], CLASSES)
+    there, parts = _checked(cfg)
+    where, end = str(cfg.root), cfg.images - cfg.test
+    entries, broken = listed((f"{IMAGES}/{i}.jpg", i, there[i]) for i in range(cfg.images))
+    complain(where, broken, "files cannot be used", ADVICE)
+    given = {"train": entries[: cfg.train], "oracle": entries[cfg.train : end], "test": entries[end:]}
+    chosen, square = once(where, given, ADVICE)[split], (cfg.size, cfg.size)
+    names = [entry.name for entry in chosen]
+    images, broken = decoded(where, split, names, from_disk(chosen), partial(_pixels, size=cfg.size), (*square, 3))
+    work = ((row, partial(_merged, parts[entry.label], cfg.size)) for row, entry in enumerate(chosen))
+    masks, more = filled(where, names, work, square)
+    complain(where, broken + more, f"files of the {len(chosen)} images of {split} cannot be used", ADVICE)
+    return MaskedImages(images, masks, [key(split, row, entry.stem) for row, entry in enumerate(chosen)], CLASSES)
 
 
-def _checked(cfg: CelebAMaskHQ) -> dict[int, dict[int, str]]:
-    """The masks of each image, as class number: path in ANNOTATIONS. Raises UserError naming all that is not there."""
+def _checked(cfg: CelebAMaskHQ) -> tuple[dict[int, Found], dict[int, dict[int, Found]]]:
+    """Images, and the masks of each by class, both by number. Raises UserError naming all that is not there."""
+    root = look(raw(cfg.root))
+    there = {each.name: each for each in inside(root.path)} if root.is_folder else {}
     for name in (IMAGES, ANNOTATIONS):
-        if not (cfg.root / name).is_dir():
-            raise UserError(f"{cfg.root}: no folder {name}; expected CelebAMask-HQ as it is published")
-    there = {path.name for path in (cfg.root / IMAGES).iterdir() if re.fullmatch(r"\d+\.jpg", path.name)}
-    parts, misplaced = _parts(cfg.root / ANNOTATIONS)
-    counts = ((f"images in {IMAGES}", len(there)), (f"images with masks in {ANNOTATIONS}", len(parts)))
+        if name not in there or not there[name].is_folder:
+            raise UserError(
+                f"{cfg.root}: no folder {name}; expected CelebAMask-HQ as it is published; it holds {some(list(there))}"
+            )
+    found = {each.name: each for each in inside(there[IMAGES].path)}
+    images = {int(name[:-4]): each for name, each in found.items() if re.fullmatch(r"(0|[1-9]\d*)\.jpg", name)}
+    parts, misplaced = _parts(there[ANNOTATIONS])
+    counts = ((f"images in {IMAGES}", len(images)), (f"images with masks in {ANNOTATIONS}", len(parts)))
     complaints = [f"{count} {what}, expected {cfg.images}" for what, count in counts if count != cfg.images]
     complaints += misplaced
-    complaints += [f"{i}.jpg (missing)" for i in range(cfg.images) if f"{i}.jpg" not in there]
-    complaints += [f"{i}.jpg (no mask)" for i in range(cfg.images) if f"{i}.jpg" in there and i not in parts]
+    complaints += [f"{i}.jpg (missing)" for i in range(cfg.images) if i not in images]
+    complaints += [f"{i}.jpg (no mask)" for i in range(cfg.images) if i in images and i not in parts]
     complain(cfg.root, complaints, "things are not as in CelebAMask-HQ", ADVICE)
-    return parts
+    return images, parts
 
 
-def _parts(folder: Path) -> tuple[dict[int, dict[int, str]], list[str]]:
+def _parts(annotations: Found) -> tuple[dict[int, dict[int, Found]], list[str]]:
     """The masks of each image, and a complaint for each PNG that is none."""
-    found: dict[int, dict[int, str]] = {}
+    found: dict[int, dict[int, Found]] = {}
     complaints = []
-    for path in sorted(folder.glob("*/*.png")):
-        name = f"{path.parent.name}/{path.name}"
-        match = PART_FILE.fullmatch(path.name)
-        if match is None:
-            complaints.append(f"{name} (no part of a face)")
-        elif path.parent.name != str(int(match[1]) // A_FOLDER):
-            complaints.append(f"{name} (expected in folder {int(match[1]) // A_FOLDER})")
-        else:
-            found.setdefault(int(match[1]), {})[CLASSES.index(match[2])] = name
+    for folder in inside(annotations.path):
+        for each in inside(folder.path) if folder.is_folder else ():
+            match = PART_FILE.fullmatch(each.name)
+            if not each.name.endswith(".png"):
+                continue
+            if match is None:
+                complaints.append(f"{folder.name}/{each.name} (no part of a face)")
+            elif folder.name != str(int(match[1]) // A_FOLDER):
+                complaints.append(f"{folder.name}/{each.name} (expected in folder {int(match[1]) // A_FOLDER})")
+            else:
+                found.setdefault(int(match[1]), {})[CLASSES.index(match[2])] = each
     return found, complaints
 
 
-def _image(path: Path, size: int) -> np.ndarray:
+def _pixels(image: Image.Image, size: int) -> np.ndarray:
     """(size, size, 3). Bilinear with anti-aliasing, which is what torchvision's Resize does to a Pillow image."""
-    with Image.open(path) as image:
-        whole = exact_size(image, IMAGE_SIZE, IMAGE_SIZE)
+    whole = exact_size(image, IMAGE_SIZE, IMAGE_SIZE).convert("RGB")
     return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _merged(folder: Path, parts: dict[int, str]) -> tuple[np.ndarray, list[str]]:
-    """uint8 (512, 512) of class numbers, and a complaint for each mask that could not be read."""
-    merged = np.zeros((MASK_SIZE, MASK_SIZE), np.uint8)
+def _merged(parts: dict[int, Found], size: int) -> np.ndarray:
+    """uint8 (size, size) of class numbers. Raises Unusable with a complaint for each mask that cannot be read."""
+    merged = np.zeros((MASK_SIZE, MASK_SIZE), np.uint8)  # where no part is, is the background
     complaints = []
-    for number, name in sorted(parts.items()):
+    for number, found in sorted(parts.items()):
         try:
-            with Image.open(folder / name) as image:
-                merged[np.asarray(exact_size(image, MASK_SIZE, MASK_SIZE, "L")) > 0] = number
-        except BROKEN as e:
-            complaints.append(f"{name} ({reason(e)})")
-    return merged, complaints
+            mask = exact_size(decode(read_bytes(found.path)), MASK_SIZE, MASK_SIZE)
+            if LAID in mask.info:
+                raise ValueError("has transparency, expected black and white")
+            merged[np.asarray(mask.convert("L")) > 0] = number
+        except Exception as e:
+            complaints.append(f"{found.name} ({reason(e)})")
+    if complaints:
+        raise Unusable(*complaints)
+    return resized(merged, size)

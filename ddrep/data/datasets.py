@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 
-from ddrep.config import Data, EmbeddedMasks, ImageFolder, MaskData
+from ddrep.config import Data, EmbeddedMasks, MaskData
 from ddrep.data import embedded
 from ddrep.data.celeba import celeba
 from ddrep.data.celebamask_hq import celebamask_hq
 from ddrep.data.few_shot import as_few_shot, few_shot
 from ddrep.data.idx import read_idx
+from ddrep.data.image_folder import image_folder
+from ddrep.data.listing import SPLITS, Listing, read
 from ddrep.data.masks import MaskedImages
-from ddrep.data.reading import BROKEN, complain, hold_out, key, read_image, reason, share
 from ddrep.data.shards import LabelledImages
 from ddrep.data.tiny_imagenet import tiny_imagenet
 from ddrep.data.webdataset import webdataset
 from ddrep.errors import UserError
 
-SPLITS = ("train", "validation", "test")
 MASK_SPLITS = ("train", "test", "oracle")
 
 
@@ -36,14 +33,19 @@ def labelled(cfg: Data, split: str, subset: int, seed: int) -> LabelledImages:
         return _embedded(split, subset, {"train": train, "validation": None, "test": cfg.embedded.test_images}[split])
     if subset:
         raise UserError(f"subset {subset}: data of kind {cfg.kind} has only subset 0; set subsets to [0]")
+    return read(listing_of(cfg, seed), split)
+
+
+def listing_of(cfg: Data, seed: int) -> Listing:
+    """All images of a data set that is not embedded, by split; `seed` as in `labelled`. Raises UserError."""
     if cfg.tiny_imagenet and cfg.kind == "tiny-imagenet":
-        return tiny_imagenet(cfg.tiny_imagenet, split, seed)
+        return tiny_imagenet(cfg.tiny_imagenet, seed)
     if cfg.webdataset and cfg.kind == "webdataset":
-        return webdataset(cfg.webdataset, split, seed)
+        return webdataset(cfg.webdataset, seed)
     if cfg.celeba and cfg.kind == "celeba":
-        return celeba(cfg.celeba, split)
+        return celeba(cfg.celeba)
     assert cfg.image_folder is not None  # Data's validator
-    return _from_folder(cfg.image_folder, split, seed)
+    return image_folder(cfg.image_folder, seed)
 
 
 def masked(cfg: MaskData, split: str, subset: int) -> MaskedImages:
@@ -89,74 +91,3 @@ def _embedded(split: str, subset: int, n: int | None) -> LabelledImages:
         images, labels, indices = images[subset], labels[subset], indices[subset]
     keys = [f"{embedded.PARTS[split]}-{i:05d}" for i in indices[:n]]
     return LabelledImages(images[:n, ..., None], labels[:n].astype(np.int64), keys, embedded.CLASSES)
-
-
-def _from_folder(cfg: ImageFolder, split: str, seed: int) -> LabelledImages:
-    files = files_of(cfg.root, split, seed)
-    classes = classes_of(cfg.root)
-    images, complaints = [], []
-    for path in files:
-        try:
-            if path.parent.name not in classes:
-                raise ValueError("its class is not under train")
-            images.append(read_image(path, cfg.size, cfg.channels))
-        except BROKEN as e:
-            complaints.append(f"{path.relative_to(cfg.root)} ({reason(e)})")
-    complain(
-        cfg.root,
-        complaints,
-        f"of {len(files)} files of {split} cannot be used",
-        "expected whole images in folders named as train's; mend or remove them",
-    )
-    labels = np.array([classes.index(path.parent.name) for path in files], np.int64)
-    return LabelledImages(np.stack(images), labels, [key(split, i, path.stem) for i, path in enumerate(files)], classes)
-
-
-def classes_of(root: Path) -> tuple[str, ...]:
-    if not root.is_dir():
-        raise UserError(f"{root}: no such folder; expected data.image_folder.root to hold train/CLASS and test/CLASS")
-    folder = root / "train"
-    names = sorted(p.name for p in _entries(folder) if p.is_dir()) if folder.is_dir() else []
-    if len(names) < 2:
-        raise UserError(
-            f"{folder}: {len(names)} class folders; expected a folder of images for each of 2 or more classes"
-        )
-    return tuple(names)
-
-
-def _entries(folder: Path) -> Iterator[Path]:
-    """What lies in a folder, hidden files (.DS_Store) apart."""
-    return (p for p in folder.iterdir() if not p.name.startswith("."))
-
-
-def _files(root: Path, split: str) -> dict[str, list[Path]]:
-    """Files of a split by class folder, both sorted by name. Raises UserError if there are none or a class is empty."""
-    folder = root / split
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected {split}/CLASS/* with images")
-    files = {p.name: sorted(_entries(p)) for p in sorted(_entries(folder)) if p.is_dir()}
-    loose = sorted(p.name for p in _entries(folder) if not p.is_dir())
-    if loose:
-        raise UserError(
-            f"{folder}: {loose[0]} lies outside the class folders ({len(loose)} such files); move or remove it"
-        )
-    empty = [name for name, paths in files.items() if not paths]
-    if empty or not files:
-        raise UserError(f"{folder / empty[0] if empty else folder}: no images; add some or remove the folder")
-    return files
-
-
-def files_of(root: Path, split: str, seed: int) -> list[Path]:
-    """Files of a split. Without a folder validation, a tenth of each class of train (at least one file) is held out."""
-    classes_of(root)
-    if split == "test" or (root / "validation").is_dir():
-        return [path for paths in _files(root, split).values() for path in paths]
-    chosen = []
-    for number, (name, paths) in enumerate(_files(root, "train").items()):
-        if len(paths) < 2:
-            raise UserError(
-                f"{root / 'train' / name}: one image; expected 2 or more, as some are held out for validation"
-            )
-        kept, held = hold_out(len(paths), share(len(paths)), seed, number)
-        chosen += [paths[i] for i in (held if split == "validation" else kept)]
-    return chosen

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ddrep.config import FewShot
+from ddrep.data.decoding import FORMATS
+from ddrep.data.disk import Found, inside, look, raw, read_bytes
+from ddrep.data.listing import decoded, from_disk, listed, once
 from ddrep.data.masks import IGNORE, MaskedImages, check_labels, resized
-from ddrep.data.reading import BROKEN, complain, key, read_all
+from ddrep.data.reading import complain, filled, key, named, warn
 from ddrep.errors import UserError
 
 IMAGES = (".jpg", ".jpeg", ".png")
@@ -18,19 +23,23 @@ ADVICE = "mend them, or unpack the set anew; number, size and classes are expect
 
 def few_shot(cfg: FewShot, split: str) -> MaskedImages:
     """The images of real/train or real/test, resized as the published code does. Raises UserError."""
-    folder = cfg.root / "real" / split
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; expected few_shot.root to hold real/train and real/test")
-    names, complaints = _paired(folder)
+    where = cfg.root / "real"
+    pairs = {each: _paired(where / each) for each in ("train", "test")}
+    entries, broken = {}, {}
+    for each, (found, _, _) in pairs.items():
+        entries[each], broken[each] = listed((image.name, 0, image) for image in found)
+    chosen = once(str(where), entries, "leave one of the two out")[split]
+    names, (_, mask_of, complaints) = [entry.name for entry in chosen], pairs[split]
     expected = {"train": cfg.train, "test": cfg.test}[split]
     if len(names) != expected:
         complaints.insert(0, f"{len(names)} images with a mask, expected {expected}")
-    square = (cfg.size, cfg.size)
-    images, broken = read_all(names, lambda name: _image(folder / name, cfg.size), (*square, 3))
-    of = {f"{Path(name).stem}.npy": name for name in names}
-    masks, more = read_all(list(of), lambda name: _mask(folder / name, folder / of[name], cfg), square)
-    complain(folder, complaints + broken + more, "things are not as expected", ADVICE)
-    return MaskedImages(images, masks, [key(split, i, Path(name).stem) for i, name in enumerate(names)], cfg.classes)
+    square, folder = (cfg.size, cfg.size), str(where / split)
+    images, unread = decoded(folder, split, names, from_disk(chosen), partial(_pixels, size=cfg.size), (*square, 3))
+    of = [mask_of[name] for name in names]
+    work = ((i, partial(_mask, of[i], entry.path, cfg)) for i, entry in enumerate(chosen))
+    masks, more = filled(folder, [mask.name for mask in of], work, square)
+    complain(folder, complaints + broken[split] + unread + more, "things are not as expected", ADVICE)
+    return MaskedImages(images, masks, [key(split, i, entry.stem) for i, entry in enumerate(chosen)], cfg.classes)
 
 
 def as_few_shot(cfg: FewShot, images: MaskedImages) -> MaskedImages:
@@ -47,42 +56,51 @@ def as_few_shot(cfg: FewShot, images: MaskedImages) -> MaskedImages:
     return MaskedImages(images.images, order[images.masks], images.keys, cfg.classes)
 
 
-def _paired(folder: Path) -> tuple[list[str], list[str]]:
-    """Names of the images that have a mask, sorted, and a complaint for each file without its partner."""
-    files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-    images: dict[str, str] = {}
-    complaints = []
-    for name in files:
+def _paired(folder: Path) -> tuple[list[Found], dict[str, Found], list[str]]:
+    """The images that have a mask, sorted; the mask of each, by its name; a complaint for each file without a partner.
+
+    Raises UserError if there is no such folder.
+    """
+    found = look(raw(folder))
+    if not found.is_folder:
+        raise UserError(f"{folder}: no such folder; expected few_shot.root to hold real/train and real/test")
+    files = {each.name: each for each in inside(found.path)}
+    images: dict[str, Found] = {}
+    complaints, unused = [], []
+    for name, each in files.items():
         stem, suffix = Path(name).stem, Path(name).suffix.lower()
         if suffix in IMAGES and f"{stem}.npy" not in files:
             complaints.append(f"{name} (no mask {stem}.npy)")
         elif suffix in IMAGES and stem in images:
-            complaints.append(f"{name} (its mask is also that of {images[stem]})")
+            complaints.append(f"{name} (its mask is also that of {images[stem].name})")
         elif suffix in IMAGES:
-            images[stem] = name
+            images[stem] = each
+        elif suffix != ".npy":
+            unused.append(name)
     stems = {Path(name).stem for name in files if Path(name).suffix.lower() in IMAGES}
     complaints += [f"{name} (no image)" for name in files if name.endswith(".npy") and Path(name).stem not in stems]
-    return list(images.values()), complaints
+    if unused:
+        warn(f"{folder}: {named(unused)}: neither an image ({', '.join(IMAGES)}) nor an .npy, and not used")
+    return list(images.values()), {each.name: files[f"{stem}.npy"] for stem, each in images.items()}, complaints
 
 
-def _image(path: Path, size: int) -> np.ndarray:
+def _pixels(image: Image.Image, size: int) -> np.ndarray:
     """(size, size, 3). Bilinear with anti-aliasing, which is what torchvision's Resize does to a Pillow image."""
-    with Image.open(path) as image:
-        if image.width != image.height:
-            raise ValueError(f"{image.width}x{image.height} pixels, expected a square")
-        return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+    if image.width != image.height:
+        raise ValueError(f"{image.width}x{image.height} pixels, expected a square")
+    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _mask(path: Path, image: Path, cfg: FewShot) -> np.ndarray:
-    """(size, size) of the label map of `image`. Raises ValueError, OSError or EOFError for anything else."""
+def _mask(found: Found, image: bytes, cfg: FewShot) -> np.ndarray:
+    """(size, size) of the label map of `image`. Raises ValueError or what reading raises for anything else."""
     try:
-        mask = np.load(path, allow_pickle=False)
+        mask = np.load(io.BytesIO(read_bytes(found.path)), allow_pickle=False)
     except ValueError as e:
         # numpy's own message tells how to load it nevertheless
         raise ValueError("pickled or not an .npy file, never loaded" if "pickle" in str(e) else str(e)) from None
     if not isinstance(mask, np.ndarray) or mask.ndim != 2 or not np.issubdtype(mask.dtype, np.integer):
-        found = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else "several arrays"
-        raise ValueError(f"{found}, expected integers (height, width)")
+        there = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else "several arrays"
+        raise ValueError(f"{there}, expected integers (height, width)")
     side = (cfg.mask_size, cfg.mask_size) if cfg.mask_size else _size(image)
     if side and mask.shape != side:
         whose = "few_shot.mask_size" if cfg.mask_size else "its image"
@@ -91,10 +109,10 @@ def _mask(path: Path, image: Path, cfg: FewShot) -> np.ndarray:
     return resized(mask.astype(np.uint8), cfg.size)
 
 
-def _size(image: Path) -> tuple[int, int] | None:
+def _size(image: bytes) -> tuple[int, int] | None:
     """Height and width; None for a broken image, which has its own complaint."""
     try:
-        with Image.open(image) as opened:
+        with Image.open(io.BytesIO(read_bytes(image)), formats=FORMATS) as opened:
             return opened.height, opened.width
-    except BROKEN:
+    except Exception:
         return None

@@ -7,34 +7,46 @@ import math
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
+from ddrep.data.disk import opened, raw, reason
 from ddrep.errors import UserError
 from ddrep.files import written_whole
 
 DTYPES: dict[int, np.dtype[Any]] = {0x08: np.dtype("u1"), 0x0C: np.dtype(">i4")}
 """The two of the format's types that are used here: unsigned bytes (images, labels) and integers (indices)."""
+CHUNK = 1 << 24
+"""Bytes read at once: as much as a header claims may be more than there is, or than fits in memory."""
 
 
 def read_idx(path: Path) -> np.ndarray:
     """uint8 or int32 array of any rank. Raises UserError if the file is missing, truncated or of another type."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zeros, kind, rank = struct.unpack(">HBB", raw[:4])
-        if zeros or kind not in DTYPES:
-            raise ValueError(f"starts with {raw[:4].hex()}, not with 000008 or 00000c and the rank")
-        shape = struct.unpack(f">{rank}I", raw[4 : 4 + 4 * rank])
-        expected = 4 + 4 * rank + math.prod(shape) * DTYPES[kind].itemsize
-        if len(raw) != expected:
-            raise ValueError(f"{len(raw)} bytes, expected {expected}")
-        flat = np.frombuffer(raw, DTYPES[kind], offset=4 + 4 * rank)
-        return flat.reshape(shape).astype(DTYPES[kind].newbyteorder("="))
+        with opened(raw(path)) as file:
+            return _read(cast(BinaryIO, gzip.GzipFile(fileobj=file)) if path.suffix == ".gz" else file)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; expected an IDX file") from None
-    except (ValueError, EOFError, OSError, struct.error, zlib.error) as e:
-        raise UserError(f"{path}: not a whole IDX file of bytes or integers ({e}); fetch it again") from None
+    except (ValueError, EOFError, OSError, struct.error, zlib.error, MemoryError) as e:
+        raise UserError(
+            f"{path}: not a whole IDX file of bytes or integers ({reason(e)}); fetch it again, or name another"
+        ) from None
+
+
+def _read(file: BinaryIO) -> np.ndarray:
+    """The array, of which the header says how much to read: a file that goes on and on is given up."""
+    zeros, kind, rank = struct.unpack(">HBB", start := file.read(4))
+    if zeros or kind not in DTYPES:
+        raise ValueError(f"starts with {start.hex()}, not with 000008 or 00000c and the rank")
+    shape = struct.unpack(f">{rank}I", file.read(4 * rank))
+    expected, content = math.prod(shape) * DTYPES[kind].itemsize, bytearray()
+    while len(content) <= expected and (more := file.read(min(CHUNK, expected + 1 - len(content)))):
+        content += more
+    if len(content) != expected:
+        found = f"{len(content)} bytes" if len(content) < expected else "more"
+        raise ValueError(f"{found} after the header, expected {expected}")
+    return np.frombuffer(content, DTYPES[kind]).reshape(shape).astype(DTYPES[kind].newbyteorder("="), copy=False)
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ddrep.data.tars import AGAIN, check_images, decode_png, encode_png, read_alike, read_tar, write_tar
 from ddrep.errors import UserError
@@ -42,6 +41,9 @@ class MaskedImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, rows: Sequence[int]) -> MaskedImages:
+        return MaskedImages(self.images[rows], self.masks[rows], [self.keys[i] for i in rows], self.classes)
+
 
 def check_labels(mask: np.ndarray, classes: int) -> None:
     """Raise ValueError unless all numbers in an integer array are below `classes`, or IGNORE."""
@@ -51,8 +53,13 @@ def check_labels(mask: np.ndarray, classes: int) -> None:
 
 
 def resized(mask: np.ndarray, size: int) -> np.ndarray:
-    """Mask uint8 (H, W) -> (size, size): the label at the place of each new pixel's centre."""
-    return np.asarray(Image.fromarray(mask).resize((size, size), Image.Resampling.NEAREST))
+    """Mask (H, W) -> (size, size): nearest neighbour as OpenCV's INTER_NEAREST, which the published code calls.
+
+    New pixel x takes the source's floor(x * scale), not the one at its centre. scale is one over one over the ratio of
+    the sizes, in floating point, as there.
+    """
+    rows, columns = (np.floor(np.arange(size) * (1 / (size / side))).astype(int) for side in mask.shape)
+    return mask[np.minimum(rows, mask.shape[0] - 1)][:, np.minimum(columns, mask.shape[1] - 1)]
 
 
 def write_masked_shard(path: Path, images: MaskedImages) -> None:

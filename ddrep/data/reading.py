@@ -1,53 +1,68 @@
-"""What the data sets have in common: one way to read an image, to complain about files, and to hold some out."""
+"""What the data sets have in common: to complain about files, to hold some out, and to fill an array with the rest."""
 
 from __future__ import annotations
 
+import logging
 import re
-import zlib
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
-from typing import BinaryIO
-from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from ddrep.data.disk import printable, reason
 from ddrep.errors import UserError
+
+log = logging.getLogger("ddrep")
 
 HELD_OUT = 0.1
 """Share of each class's training images that is for validation where a data set has none of its own."""
 NAMED = 10
 """Complaints that are written out; of the others the error line says how many."""
-BROKEN = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, BadZipFile, zlib.error)
-"""What Pillow and zipfile raise for a file that is not what it should be."""
+
+Work = Iterable[tuple[int, Callable[[], np.ndarray]]]
+"""Rows of an array, each with what makes its content."""
+
+
+class Unusable(Exception):
+    """Several files that one image is made of cannot be used: `args` are the complaints."""
 
 
 def complain(where: object, complaints: Sequence[str], what: str, advice: str) -> None:
     """Raise UserError with all complaints in one line, if there are any: `where: N what: this, that; advice`."""
     if complaints:
-        more = f" and {len(complaints) - NAMED} more" if len(complaints) > NAMED else ""
-        line = f"{where}: {len(complaints)} {what}: {', '.join(complaints[:NAMED])}{more}; {advice}"
-        raise UserError(" ".join(line.split()))
+        raise UserError(printable(f"{where}: {len(complaints)} {what}: {named(complaints)}; {advice}"))
 
 
-def reason(error: Exception) -> str:
-    """What is wrong with a file, from one of BROKEN."""
-    # Pillow's own message repeats the path
-    return "not an image" if "cannot identify" in str(error) else str(error) or type(error).__name__
+def warn(message: str) -> None:
+    """A line of the log for what is no error, but must not be passed over in silence."""
+    log.warning("%s", printable(message))
 
 
-def read_all(
-    names: Sequence[str], read: Callable[[str], np.ndarray], shape: tuple[int, ...]
-) -> tuple[np.ndarray, list[str]]:
-    """Images uint8 (N, *shape) of all `names`, and a complaint for each that could not be read."""
-    images = np.zeros((len(names), *shape), np.uint8)  # in place: a list and its stack would take the memory twice
-    complaints = []
-    for i, name in enumerate(names):
+def named(things: Sequence[str]) -> str:
+    """The first of them, and how many more there are."""
+    more = f" and {len(things) - NAMED} more" if len(things) > NAMED else ""
+    return ", ".join(things[:NAMED]) + more
+
+
+def filled(where: object, names: Sequence[str], work: Work, shape: tuple[int, ...]) -> tuple[np.ndarray, list[str]]:
+    """uint8 (N, *shape), a row for each of `names`, and a complaint for each row that could not be made.
+
+    A row that no item of `work` fills is a complaint as well. The array is the only copy of its content. Raises
+    UserError if there is no memory for it.
+    """
+    try:
+        array = np.empty((len(names), *shape), np.uint8)
+    except (MemoryError, ValueError) as e:
+        raise UserError(f"{where}: no memory for {len(names)} images of {shape} ({e}); choose a smaller size") from None
+    complaints = {i: [f"{name} (not found again)"] for i, name in enumerate(names)}
+    for i, make in work:
         try:
-            images[i] = read(name)
-        except BROKEN as e:
-            complaints.append(f"{name} ({reason(e)})")
-    return images, complaints
+            array[i] = make()
+            complaints[i] = []
+        except Unusable as e:
+            complaints[i] = list(e.args)
+        except Exception as e:  # whatever a decoder raises for bytes that it did not expect
+            complaints[i] = [f"{names[i]} ({reason(e)})"]
+    return array, [each for i in range(len(names)) for each in complaints[i]]
 
 
 def key(split: str, i: int, stem: str) -> str:
@@ -66,36 +81,16 @@ def hold_out(n: int, count: int, seed: int, number: int) -> tuple[list[int], lis
     return sorted(order[count:].tolist()), sorted(order[:count].tolist())
 
 
-def hold_out_by_class(labels: Iterable[int], seed: int) -> tuple[list[int], list[int]]:
-    """Indices into `labels` that stay in train, and a tenth of each class (one at least) held out, both ascending."""
-    numbers = np.fromiter(labels, np.int64)
+def hold_out_by_class(labels: Sequence[int], seed: int, count: int | None = None) -> tuple[list[int], list[int]]:
+    """Indices into `labels` that stay in train, and `count` (or a tenth, one at least) of each class held out.
+
+    Both are ascending.
+    """
+    numbers = np.array(labels, np.int64)
     kept, held = [], []
     for number in np.unique(numbers).tolist():
         where = np.flatnonzero(numbers == number)
-        stay, out = hold_out(len(where), share(len(where)), seed, number)
+        stay, out = hold_out(len(where), share(len(where)) if count is None else count, seed, number)
         kept += where[stay].tolist()
         held += where[out].tolist()
     return sorted(kept), sorted(held)
-
-
-def read_image(file: Path | BinaryIO, size: int, channels: int) -> np.ndarray:
-    """An image file as uint8 (size, size, channels): upright, shorter side resized (bicubic), centre-cropped.
-
-    Raises what Pillow raises for a broken file, and ValueError for pixels of more than 16 bits.
-    """
-    with Image.open(file) as opened:
-        image = ImageOps.exif_transpose(opened)
-        if image.mode.startswith("I;16"):  # which convert() would clip, not scale
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        if image.mode in ("I", "F"):
-            raise ValueError(f"pixels of mode {image.mode}, expected 8 or 16 bits")
-        image = image.convert("L" if channels == 1 else "RGB")
-        fitted = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(fitted).reshape(size, size, channels)
-
-
-def exact_size(image: Image.Image, width: int, height: int, mode: str = "RGB") -> Image.Image:
-    """The image in Pillow's `mode`. Raises ValueError if its size is another."""
-    if image.size != (width, height):
-        raise ValueError(f"{image.width}x{image.height} pixels, expected {width}x{height}")
-    return image.convert(mode)

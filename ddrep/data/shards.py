@@ -35,6 +35,9 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, rows: Sequence[int]) -> LabelledImages:
+        return LabelledImages(self.images[rows], self.labels[rows], [self.keys[i] for i in rows], self.classes)
+
 
 def write_shard(path: Path, images: LabelledImages) -> None:
     """Write a shard, whole or not at all. Equal images give equal bytes. Raises ValueError for keys that WebDataset

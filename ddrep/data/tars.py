@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from PIL import Image
 
+from ddrep.data.disk import check_size, opened, raw, reason
 from ddrep.errors import UserError
 from ddrep.files import written_whole
 
@@ -89,17 +90,18 @@ def decode_png(content: bytes, modes: tuple[str, ...] = ("L", "RGB")) -> np.ndar
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file in a shard. Raises UserError if it is missing or no tar."""
     try:
-        with tarfile.open(path, "r:") as tar:
+        with opened(raw(path)) as whole, tarfile.open(fileobj=whole, mode="r:", encoding="utf-8") as tar:
             for member in tar:
-                file = tar.extractfile(member)
+                file = tar.extractfile(member) if member.isreg() else None
                 if file is not None:
+                    check_size(member.size)
                     yield member.name, file.read()
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such shard; make it with `ddrep data`, `ddrep masks` or `ddrep synthesize`"
         ) from None
-    except (tarfile.TarError, OSError) as e:
-        raise UserError(f"{path}: not a whole tar file ({e}); delete it and make it again") from None
+    except (tarfile.TarError, OSError, ValueError) as e:
+        raise UserError(f"{path}: not a whole tar file ({reason(e)}); delete it and make it again") from None
 
 
 def read_tar(
@@ -107,7 +109,7 @@ def read_tar(
 ) -> tuple[np.ndarray, list[T], list[str], tuple[str, ...]]:
     """Images (N, H, W, C), the N decoded members KEY.`extension`, the keys, the class names.
 
-    `decode` raises OSError, SyntaxError or ValueError for a broken member. Raises UserError naming file and member.
+    `decode` raises any Exception for a broken member. Raises UserError naming file and member.
     """
     meta: dict[str, Any] = {}
     pngs: dict[str, np.ndarray] = {}
@@ -121,9 +123,9 @@ def read_tar(
                 pngs[key] = decode_png(content)
             elif ending == extension:
                 others[key] = decode(content)
-        except (OSError, ValueError, SyntaxError) as e:
-            raise UserError(f"{path}: {name} is broken ({e}); {AGAIN}") from None
-    if not isinstance(meta, dict) or not {"classes", "images"} <= meta.keys():
+        except Exception as e:  # whatever a decoder raises for bytes that it did not expect
+            raise UserError(f"{path}: {name} is broken ({reason(e)}); {AGAIN}") from None
+    if not (isinstance(meta, dict) and _are_names(meta.get("classes")) and isinstance(meta.get("images"), int)):
         raise UserError(f"{path}: no member {META} with classes and images; expected a shard made by ddrep")
     alone = sorted(pngs.keys() ^ others.keys())
     if alone:
@@ -132,6 +134,10 @@ def read_tar(
     if len(pngs) != meta["images"] or not pngs:
         raise UserError(f"{path}: {len(pngs)} images, expected {meta['images'] or 'some'}; {AGAIN}")
     return _stacked(path, pngs), [others[key] for key in pngs], list(pngs), tuple(meta["classes"])
+
+
+def _are_names(classes: object) -> bool:
+    return isinstance(classes, list) and bool(classes) and all(isinstance(name, str) for name in classes)
 
 
 def _stacked(path: Path, pngs: dict[str, np.ndarray]) -> np.ndarray:

@@ -6,85 +6,136 @@ val_annotations.txt: their file names say nothing. Validation is held out of tra
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ddrep.config import TinyImageNet
-from ddrep.data.reading import complain, exact_size, hold_out, key, read_all
-from ddrep.data.shards import LabelledImages
+from ddrep.data.decoding import exact_size
+from ddrep.data.disk import Found, as_text, below, check_size, look, opened, raw, read_bytes, reason, some
+from ddrep.data.listing import Contents, Entry, Listing, drawn, from_disk, listed
+from ddrep.data.reading import complain
 from ddrep.errors import UserError
 
 WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
-FOLDER = "tiny-imagenet-200/"
-"""What all names in the zip begin with."""
+ADVICE = "mend them, or unpack it anew"
+EXPECTED = "expected the whole of tiny-imagenet-200"
 
 
 @dataclass(frozen=True)
 class _Files:
-    """Relative names of all files, and what is in one."""
+    """The files of a set by their names in tiny-imagenet-200, each with its place and path (see Entry)."""
 
-    names: frozenset[str]
+    where: str
+    names: Mapping[str, tuple[tuple[Any, ...], Any]]
     read: Callable[[str], bytes]
+    contents: Callable[[Sequence[Entry]], Contents]
 
     def lines(self, name: str) -> list[str]:
-        return [line for line in self.read(name).decode("utf-8", "replace").splitlines() if line.strip()]
+        try:
+            text = as_text(self.read(name))
+        except Exception as e:  # zipfile and zlib raise many kinds
+            raise UserError(f"{self.where}: {name} cannot be read ({reason(e)}); {ADVICE}") from None
+        return [line for line in text.splitlines() if line.strip()]
 
 
-def tiny_imagenet(cfg: TinyImageNet, split: str, seed: int) -> LabelledImages:
-    """The images of a split; `seed` decides which training images are validation. Raises UserError."""
+def tiny_imagenet(cfg: TinyImageNet, seed: int) -> Listing:
+    """Classes are numbered in the order of their sorted WordNet ids. Raises UserError."""
     with _opened(cfg.path) as files:
-        missing = sorted({WNIDS, WORDS, ANNOTATIONS} - files.names)
+        missing = sorted({WNIDS, WORDS, ANNOTATIONS} - files.names.keys())
         if missing:
-            raise UserError(f"{cfg.path}: no {', no '.join(missing)}; expected the whole of tiny-imagenet-200")
+            there = some(_tops(files.names))
+            raise UserError(f"{cfg.path}: no {', no '.join(missing)}; {EXPECTED}; it holds {there}")
         wnids = sorted({line.strip() for line in files.lines(WNIDS)})
         train = _train(files)
         test, complaints = _test(files, set(wnids))
-        complaints += _miscounted(cfg, wnids, train, test)
-        complain(cfg.path, complaints, "things are not as in tiny-imagenet-200", "mend them, or unpack it anew")
-        chosen = [(name, wnid) for i, wnid in enumerate(wnids) for name in _of_class(cfg, split, seed, i, train, test)]
-        images, broken = read_all(
-            [name for name, _ in chosen], lambda name: _image(files.read(name), cfg.size), (cfg.size, cfg.size, 3)
-        )
-        complain(cfg.path, broken, f"of {len(chosen)} images of {split} cannot be used", "mend them, or unpack it anew")
         classes = _names(files, wnids)
-    labels = np.array([wnids.index(wnid) for _, wnid in chosen], np.int64)
-    keys = [key(split, i, PurePosixPath(name).stem) for i, (name, _) in enumerate(chosen)]
-    return LabelledImages(images, labels, keys, classes)
+    complaints += _miscounted(cfg, wnids, train, test)
+    complain(cfg.path, complaints, "things are not as in tiny-imagenet-200", ADVICE)
+    given = {split: _entries(files, wnids, part) for split, part in (("train", train), ("test", test))}
+    splits = drawn(files.where, classes, given, seed, ADVICE, cfg.validation_per_class)
+    pixels = partial(_pixels, size=cfg.size)
+    return Listing(files.where, classes, splits, (cfg.size, cfg.size, 3), files.contents, pixels, ADVICE)
+
+
+def _entries(files: _Files, wnids: Sequence[str], part: Mapping[str, list[str]]) -> list[Entry]:
+    return [
+        Entry(name, PurePosixPath(name).stem, label, *files.names[name])
+        for label, wnid in enumerate(wnids)
+        for name in part[wnid]
+    ]
+
+
+def _pixels(image: Image.Image, size: int) -> np.ndarray:
+    return np.asarray(exact_size(image, size, size).convert("RGB"))  # some are grey
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[_Files]:
-    if path.is_dir():
-        found = (file for file in path.rglob("*") if file.is_file())
-        yield _Files(
-            frozenset(_seen(file.relative_to(path).as_posix() for file in found)),
-            lambda name: (path / name).read_bytes(),
-        )
+    """Raises UserError for what is no folder and no zip, or has no list of classes anywhere."""
+    found, where = look(raw(path)), str(path)
+    if found.is_folder:
+        there = {each.name: each for each in below(found.path)}
+        top = _top(where, there)
+        inner = {name.removeprefix(top): each for name, each in there.items() if name.startswith(top)}
+        entries, broken = listed((name, 0, each) for name, each in inner.items())
+        complain(where, broken, "files cannot be used", ADVICE)
+        names = {entry.name: (entry.place, entry.path) for entry in entries}
+        yield _Files(where, names, lambda name: read_bytes(inner[name].path), from_disk)
         return
-    if not path.is_file():
-        raise UserError(f"{path}: no such folder or zip; expected tiny-imagenet-200, or tiny-imagenet-200.zip")
+    with _zip(where, found) as archive:
+        members = [name for name in archive.namelist() if not name.endswith("/") and "/." not in f"/{name}"]
+        top = _top(where, members)
+        named = {name.removeprefix(top): name for name in members if name.startswith(top)}
+        names = {short: ((*found.place, name), name) for short, name in named.items()}
+        yield _Files(where, names, lambda name: _unzipped(archive, named[name]), partial(_from_zip, where, found))
+
+
+@contextmanager
+def _zip(where: str, found: Found) -> Iterator[zipfile.ZipFile]:
     try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as e:
-        raise UserError(f"{path}: not a whole zip file ({e}); fetch it again") from None
-    with archive:
-        names = (name.removeprefix(FOLDER) for name in archive.namelist() if name.startswith(FOLDER))
-        yield _Files(
-            frozenset(_seen(name for name in names if not name.endswith("/"))), lambda name: archive.read(FOLDER + name)
-        )
+        file = opened(found.path)
+    except (OSError, ValueError) as e:
+        raise UserError(f"{where}: no such folder or zip ({reason(e)}); {EXPECTED}, or its zip") from None
+    with file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except Exception as e:
+            raise UserError(f"{where}: not a whole zip file ({reason(e)}); fetch it again") from None
+        yield archive
 
 
-def _seen(names: Iterator[str]) -> Iterator[str]:
-    """All but hidden files (.DS_Store)."""
-    return (name for name in names if not PurePosixPath(name).name.startswith("."))
+def _from_zip(where: str, found: Found, entries: Sequence[Entry]) -> Contents:
+    with _zip(where, found) as archive:
+        for i, entry in enumerate(entries):
+            yield i, partial(_unzipped, archive, entry.path)
+
+
+def _unzipped(archive: zipfile.ZipFile, name: str) -> bytes:
+    check_size(archive.getinfo(name).file_size)  # of which zipfile unpacks no more
+    return archive.read(name)
+
+
+def _tops(names: Iterable[str]) -> list[str]:
+    return sorted({name.partition("/")[0] + "/" * ("/" in name) for name in names})
+
+
+def _top(where: str, names: Collection[str]) -> str:
+    """The folder that holds the list of classes, with a slash: the zip's may have another name, or none."""
+    tops = [name.removesuffix(WNIDS) for name in names if f"/{name}".endswith(f"/{WNIDS}")]
+    if not tops:
+        raise UserError(f"{where}: no {WNIDS} in any folder; {EXPECTED}; it holds {some(_tops(names))}")
+    if len(tops) > 1:
+        raise UserError(f"{where}: {len(tops)} sets, in {some([top or '.' for top in tops])}; expected one")
+    return tops[0]
 
 
 def _train(files: _Files) -> dict[str, list[str]]:
@@ -129,21 +180,6 @@ def _miscounted(
             if len(part.get(wnid, [])) != expected:
                 complaints.append(f"{wnid} ({len(part.get(wnid, []))} images in {what}, expected {expected})")
     return complaints
-
-
-def _of_class(
-    cfg: TinyImageNet, split: str, seed: int, number: int, train: dict[str, list[str]], test: dict[str, list[str]]
-) -> list[str]:
-    wnid = sorted(train)[number]
-    if split == "test":
-        return test[wnid]
-    kept, held = hold_out(len(train[wnid]), cfg.validation_per_class, seed, number)
-    return [train[wnid][i] for i in (held if split == "validation" else kept)]
-
-
-def _image(content: bytes, size: int) -> np.ndarray:
-    with Image.open(io.BytesIO(content)) as image:  # some are grey
-        return np.asarray(exact_size(image, size, size))
 
 
 def _names(files: _Files, wnids: list[str]) -> tuple[str, ...]:

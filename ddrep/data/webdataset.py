@@ -2,150 +2,220 @@
 
 from __future__ import annotations
 
-import io
+import posixpath
 import tarfile
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from ddrep.config import WebDatasetFiles
-from ddrep.data.reading import BROKEN, complain, hold_out_by_class, key, read_image, reason
-from ddrep.data.shards import LabelledImages
+from ddrep.data.decoding import fitted
+from ddrep.data.disk import check_size, inside, look, opened, raw, reason, some
+from ddrep.data.listing import Contents, Entry, Listing, drawn, listed, once
+from ddrep.data.reading import complain, named, warn
 from ddrep.errors import UserError
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm")
+EXPECTED = f"expected KEY.cls with KEY.{{{','.join(IMAGES)}}}, where KEY ends at the first dot"
 ADVICE = "mend the tars or leave these samples out"
+TWICE = "leave one of the two out"
+LABEL_BYTES = 64
+"""Of a label: more than any number of a class has."""
+MAX_LINKS = 8
+"""That are followed from one to the next."""
 
 
 @dataclass
 class _Sample:
-    """`name` tar and key, `label` the content of cls, `image` where the image is."""
+    """`name` is tar and key; `image` the member with its bytes."""
 
     name: str
+    stem: str
     label: int | None = None
-    image: tuple[Path, str] | None = None
+    image: tarfile.TarInfo | None = None
 
 
-def webdataset(cfg: WebDatasetFiles, split: str, seed: int) -> LabelledImages:
-    """The images of a split; `seed` decides which images of train are held out if there are no tars for validation.
-
-    Raises UserError.
-    """
-    train = _samples("train", cfg.train)
-    classes = cfg.classes or tuple(map(str, range(1 + max(sample.label or 0 for sample in train))))
-    _check_labels("train", train, classes)
-    if split == "train" and cfg.validation:
-        chosen = train
-    elif split == "test" or cfg.validation:
-        chosen = _samples(split, cfg.test if split == "test" else cfg.validation)
-        _check_labels(split, chosen, classes)
-    else:
-        chosen = _held_out(train, split, seed)
-    labels = np.array([sample.label for sample in chosen], np.int64)
-    keys = [key(split, i, sample.name.rpartition(":")[2]) for i, sample in enumerate(chosen)]
-    return LabelledImages(_images(cfg, split, chosen), labels, keys, classes)
+def webdataset(cfg: WebDatasetFiles, seed: int) -> Listing:
+    """Classes are numbered as cls has them. Raises UserError."""
+    paths = {"train": cfg.train, "validation": cfg.validation, "test": cfg.test}
+    tars = {split: _tars(split, given) for split, given in paths.items() if given}
+    read = {split: _samples(split, given) for split, given in once("data.webdataset", tars, TWICE).items()}
+    # every class needs an image in train: a label beyond their number is wrong, and need not be counted up to
+    count = min(1 + max(entry.label for entry in read["train"]), len(read["train"]))
+    classes = cfg.classes or tuple(map(str, range(count)))
+    for split, entries in read.items():
+        _check_labels(split, entries, classes)
+    splits = drawn("data.webdataset", classes, read, seed, TWICE)
+    pixels = partial(fitted, size=cfg.size, channels=cfg.channels)
+    shape = (cfg.size, cfg.size, cfg.channels)
+    return Listing("data.webdataset", classes, splits, shape, _contents, pixels, ADVICE)
 
 
-def _tars(split: str, paths: Sequence[Path]) -> list[Path]:
-    missing = [str(path) for path in paths if not path.exists()]
-    complain(f"data.webdataset.{split}", missing, "paths are not there", "give tars, or folders of tars")
-    tars = [tar for path in paths for tar in (sorted(path.glob("*.tar")) if path.is_dir() else [path])]
-    if not tars:
-        raise UserError(f"data.webdataset.{split}: no *.tar in {paths[0]}; give tars, or folders of tars")
+def _tars(split: str, paths: Sequence[Path]) -> list[Entry]:
+    """The tars that the setting names, those of a folder sorted by name."""
+    where = f"data.webdataset.{split}"
+    tars: list[Entry] = []
+    wrong, unused = [], []
+    for path in paths:
+        found = look(raw(path), str(path))
+        inner = [each._replace(name=f"{path}/{each.name}") for each in inside(found.path)] if found.is_folder else []
+        chosen = [each for each in inner if each.name.endswith(".tar")] if found.is_folder else [found]
+        unused += [each.name for each in inner if each not in chosen]
+        if not chosen:
+            wrong.append(f"{path} (no *.tar in it, but {some([each.name for each in inner])})")
+        entries, broken = listed((each.name, 0, each) for each in chosen)
+        tars += entries
+        wrong += broken
+    complain(where, wrong, "paths cannot be used", "give tars, or folders of tars")
+    if unused:
+        warn(f"{where}: {named(unused)}: no tars, and not used")
     return tars
 
 
-def _samples(split: str, paths: Sequence[Path]) -> list[_Sample]:
+def _samples(split: str, tars: Sequence[Entry]) -> list[Entry]:
     """All samples in the order of the tars. Raises UserError naming all that are incomplete."""
-    samples: list[_Sample] = []
+    where = f"data.webdataset.{split}"
+    entries: list[Entry] = []
     complaints: list[str] = []
-    for tar in _tars(split, paths):
-        here: dict[str, _Sample] = {}
+    unused: list[str] = []
+    for tar in tars:
         try:
-            for name, content in _members(tar):
-                _collect(tar, name, content, here, complaints)
-        except (tarfile.TarError, OSError, EOFError) as e:
-            complaints.append(f"{tar} (not a whole tar file: {e})")
-        complaints += [f"{s.name} (no image)" for s in here.values() if s.image is None]
-        complaints += [f"{s.name} (no cls)" for s in here.values() if s.label is None]
-        samples += here.values()
-    complain(f"data.webdataset.{split}", complaints, "samples cannot be used", ADVICE)
-    if not samples:
-        raise UserError(f"data.webdataset.{split}: no samples; expected KEY.cls with KEY.{{{','.join(IMAGES)}}}")
-    return samples
+            members, small = _scanned(tar.path)
+        except Exception as e:  # of tarfile and of what unpacks
+            complaints.append(f"{tar.name} (not a whole tar file: {reason(e)})")
+            continue
+        samples, others = _collected(tar, members, small, complaints)
+        unused += others
+        complaints += [f"{s.name} (no image)" for s in samples if s.image is None]
+        complaints += [f"{s.name} (no cls)" for s in samples if s.label is None]
+        for s in samples:
+            if s.image and s.label is not None:
+                place = s.image.offset_data
+                entries.append(Entry(s.name, s.stem, s.label, (*tar.place, place), (tar.path, place)))
+    complain(where, complaints, "samples cannot be used", ADVICE)
+    if not entries:
+        raise UserError(f"{where}: no samples; {EXPECTED}; there are {some(unused)}")
+    if unused:
+        warn(f"{where}: {len(unused)} files have neither an image nor a cls beside them: {named(unused)}; {EXPECTED}")
+    return entries
 
 
-def _members(path: Path) -> Iterator[tuple[str, bytes | None]]:
-    """Name of each file in a tar, and the content if it is a cls; images are read when they are wanted."""
-    with tarfile.open(path, "r:*") as tar:
+@contextmanager
+def _opened(path: bytes) -> Iterator[tarfile.TarFile]:
+    with opened(path) as file, tarfile.open(fileobj=file, mode="r:*", encoding="utf-8") as tar:
+        yield tar
+
+
+def _scanned(path: bytes) -> tuple[list[tarfile.TarInfo], dict[int, bytes]]:
+    """All members, and the contents of those that are small enough for a label, by their places.
+
+    Images are read when they are wanted. Raises ValueError where tarfile takes a broken archive for its end.
+    """
+    members, small = [], {}
+    with _opened(path) as tar:
         for member in tar:
-            if member.isfile():
-                file = tar.extractfile(member) if member.name.endswith(".cls") else None
-                yield member.name, file.read() if file else None
+            members.append(member)
+            if member.isreg() and member.size <= LABEL_BYTES:
+                small[member.offset_data] = _content(tar, member)
+        assert tar.fileobj is not None
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ValueError(f"cut short or broken at byte {tar.offset}")
+    return members, small
 
 
-def _collect(tar: Path, name: str, content: bytes | None, here: dict[str, _Sample], complaints: list[str]) -> None:
-    folder, _, file = name.rpartition("/")
-    stem, _, extension = file.partition(".")  # WebDataset's rule: the key ends at the first dot of the file's name
-    if stem.startswith("__") or (extension != "cls" and extension.lower() not in IMAGES):
-        return
-    sample = here.setdefault(f"{folder}/{stem}", _Sample(f"{tar}:{stem}"))
-    if content is None:
-        if sample.image is not None:
+def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    check_size(member.size)
+    file = tar.extractfile(member)
+    assert file is not None  # of a regular member
+    return file.read()
+
+
+def _collected(
+    tar: Entry, members: Sequence[tarfile.TarInfo], small: Mapping[int, bytes], complaints: list[str]
+) -> tuple[list[_Sample], list[str]]:
+    """The samples of a tar, and the names of files that belong to none."""
+    by_name = {posixpath.normpath(member.name): member for member in members}
+    here: dict[str, _Sample] = {}
+    others: dict[str, list[str]] = {}
+    for member in members:
+        folder, _, file = member.name.rpartition("/")
+        stem, _, extension = file.partition(".")  # WebDataset's rule: the key ends at the first dot of the file's name
+        if not stem or stem.startswith("__") or not (member.isreg() or member.islnk() or member.issym()):
+            continue
+        key = f"{folder}/{stem}"
+        if extension != "cls" and extension.lower() not in IMAGES:
+            others.setdefault(key, []).append(file)
+            continue
+        sample = here.setdefault(key, _Sample(f"{tar.name}:{stem}", stem))
+        target = _target(member, by_name)
+        if target is None:
+            complaints.append(f"{tar.name}:{file} (a link to {member.linkname}, which is no file of the tar)")
+        if extension == "cls":
+            _set_label(sample, target, small, complaints)
+        elif sample.image is not None:
             complaints.append(f"{sample.name} (two images)")
-        sample.image = (tar, name)
-    elif sample.label is not None:
+        else:
+            sample.image = target
+    return list(here.values()), [file for key, files in others.items() if key not in here for file in files]
+
+
+def _target(member: tarfile.TarInfo, by_name: Mapping[str, tarfile.TarInfo]) -> tarfile.TarInfo | None:
+    """The member with the content: itself, or what a link leads to."""
+    found: tarfile.TarInfo | None = member
+    for _ in range(MAX_LINKS):
+        if found is None or found.isreg():
+            return found
+        folder = posixpath.dirname(found.name) if found.issym() else ""
+        found = by_name.get(posixpath.normpath(posixpath.join(folder, found.linkname)))
+    return None
+
+
+def _set_label(
+    sample: _Sample, target: tarfile.TarInfo | None, small: Mapping[int, bytes], complaints: list[str]
+) -> None:
+    if sample.label is not None:
         complaints.append(f"{sample.name} (two cls)")
-    else:
-        sample.label = -1
-        try:
-            sample.label = int(content)
-        except ValueError:
-            complaints.append(f"{sample.name} (cls is {content[:20]!r}, expected an integer)")
+        return
+    sample.label = -1
+    if target is None:
+        return
+    content = small.get(target.offset_data)
+    try:
+        sample.label = int(content or b"")
+    except ValueError:
+        found = f"of {target.size} bytes" if content is None else repr(content[:20])
+        complaints.append(f"{sample.name} (cls is {found}, expected an integer)")
 
 
-def _check_labels(split: str, samples: list[_Sample], classes: tuple[str, ...]) -> None:
+def _check_labels(split: str, entries: Sequence[Entry], classes: tuple[str, ...]) -> None:
     wrong = [
-        f"{sample.name} (cls is {sample.label}, expected 0..{len(classes) - 1})"
-        for sample in samples
-        if sample.label is None or not 0 <= sample.label < len(classes)
+        f"{entry.name} (cls is {entry.label}, expected 0..{len(classes) - 1})"
+        for entry in entries
+        if not 0 <= entry.label < len(classes)
     ]
     complain(f"data.webdataset.{split}", wrong, "samples are of no class", ADVICE)
-    there = {sample.label for sample in samples}
+    there = {entry.label for entry in entries}
     empty = [name for number, name in enumerate(classes) if number not in there]
     if split == "train":
         complain("data.webdataset.train", empty, "classes have no image", "add some, or mend data.webdataset.classes")
-    if len(classes) < 2:
-        raise UserError("data.webdataset.train: one class; expected 2 or more")
+        if len(classes) < 2:
+            raise UserError("data.webdataset.train: one class; expected 2 or more")
 
 
-def _held_out(train: list[_Sample], split: str, seed: int) -> list[_Sample]:
-    counts = np.bincount([sample.label or 0 for sample in train])
-    few = [str(number) for number, count in enumerate(counts.tolist()) if count < 2]
-    complain(
-        "data.webdataset.train", few, "classes have one image", "add one, as some are held out, or give validation"
-    )
-    kept, held = hold_out_by_class((sample.label or 0 for sample in train), seed)
-    return [train[i] for i in (held if split == "validation" else kept)]
-
-
-def _images(cfg: WebDatasetFiles, split: str, samples: list[_Sample]) -> np.ndarray:
-    """uint8 (N, size, size, channels). Raises UserError naming all that do not decode."""
-    images = np.zeros((len(samples), cfg.size, cfg.size, cfg.channels), np.uint8)
-    wanted = {sample.image: i for i, sample in enumerate(samples)}
-    complaints = []
-    for path in dict.fromkeys(sample.image[0] for sample in samples if sample.image):
-        with tarfile.open(path, "r:*") as tar:
+def _contents(entries: Sequence[Entry]) -> Contents:
+    """Each tar is read once, from its beginning. What it turns out not to hold is not yielded."""
+    wanted: dict[bytes, dict[int, int]] = {}
+    for i, entry in enumerate(entries):
+        path, place = entry.path
+        wanted.setdefault(path, {})[place] = i
+    for path, rows in wanted.items():
+        with suppress(tarfile.TarError, OSError, EOFError, zlib.error), _opened(path) as tar:
             for member in tar:
-                i = wanted.get((path, member.name))
-                file = tar.extractfile(member) if i is not None else None
-                if i is None or file is None:
-                    continue
-                try:
-                    images[i] = read_image(io.BytesIO(file.read()), cfg.size, cfg.channels)
-                except BROKEN as e:
-                    complaints.append(f"{samples[i].name} ({reason(e)})")
-    complain(f"data.webdataset.{split}", complaints, f"of {len(samples)} images cannot be used", ADVICE)
-    return images
+                if member.isreg() and member.offset_data in rows:
+                    yield rows.pop(member.offset_data), partial(_content, tar, member)
+                if not rows:
+                    break

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddrep.checks.sets import image_shape
 from ddrep.config import Data, Experiment, MaskData
-from ddrep.data.datasets import classes_of, files_of, labelled
+from ddrep.data.datasets import labelled, listing_of
 from ddrep.data.tars import META, members
 from ddrep.denoiser.importers import published
 from ddrep.denoiser.network import FORMAT, UNetConfig, network_config, network_of
@@ -77,10 +77,10 @@ def _counts(data: Data, seed: int, made: Path) -> tuple[tuple[int, ...], int, in
     if data.kind == "embedded":
         labels = [labelled(data, split, 0, seed).labels for split in SPLITS]
         return tuple(np.bincount(labels[0]).tolist()), len(labels[1]), len(labels[2])
-    if data.kind == "image-folder" and data.image_folder:
-        folder = data.image_folder.root
-        of_class = [[path.parent.name for path in files_of(folder, split, seed)] for split in SPLITS]
-        return tuple(of_class[0].count(name) for name in classes_of(folder)), len(of_class[1]), len(of_class[2])
+    if data.kind == "image-folder":
+        listing = listing_of(data, seed)
+        of_class = np.bincount([entry.label for entry in listing.splits["train"]], minlength=len(listing.classes))
+        return tuple(of_class.tolist()), len(listing.splits["validation"]), len(listing.splits["test"])
     return _made(made)
 
 

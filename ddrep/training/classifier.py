@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ddrep.config import SYNTHETIC, Classifier, Mix, Stage, Training
 from ddrep.data.batches import batch_indices, steps_for, to_unit
+from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.device import autocast, pick_device
 from ddrep.errors import UserError
@@ -42,6 +43,8 @@ def run(
     images, n_real = training_images(real, synthetic)
     test = read_shards([test_shard])
     _check_alike(test_shard, test, images)
+    if real:
+        check_disjoint(images, test, (real, test_shard), n_real)
     cfg = stage.config
     added = job.scale * cfg.per_class * len(images.classes) if job.source == "real-equal-steps" else 0
     steps = steps_for(cfg.classifier.epochs, len(images) + added, cfg.classifier.batch, cfg.classifier.min_steps)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ddrep.config import FineTune, Sampling, Stage
 from ddrep.data.batches import batch_indices, to_unit
+from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import add_noise
@@ -170,6 +171,7 @@ def run(
         c, h, w = base.image_shape
         raise UserError(f"{train_shard}: images are {data.images.shape[1:]}; {denoiser} expects {(h, w, c)}")
     unseen = read_shards([validation])
+    check_disjoint(data, unseen, (train_shard, validation))
     x0, y = to_unit(unseen.images[:256], base.device), torch.as_tensor(unseen.labels[:256]).to(base.device)
     inputs = {"denoiser_sha256": sha256(denoiser), "train_sha256": sha256(train_shard)}
     state = state_path("finetune", stage.model_dump_json(), *inputs.values())

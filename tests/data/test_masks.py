@@ -161,8 +161,19 @@ def test_what_is_no_shard_of_masks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [4, 7, 16, 31, 62, 75])
-def test_masks_are_resized_to_the_label_at_each_centre(size: int) -> None:
-    """The oracle: torch's nearest-exact. In a mask of odd size no centre falls between two labels."""
-    mask = np.random.default_rng(3).integers(0, 19, (31, 31)).astype(np.uint8)
-    expected = interpolate(from_numpy(mask)[None, None], (size, size), mode="nearest-exact")[0, 0].numpy()
+def test_masks_are_resized_as_by_the_published_opencv_call(size: int) -> None:
+    """The oracle: torch's nearest, which is made to agree with cv2.INTER_NEAREST."""
+    mask = np.random.default_rng(3).integers(0, 19, (31, 29)).astype(np.uint8)
+    expected = interpolate(from_numpy(mask)[None, None], (size, size), mode="nearest")[0, 0].numpy()
     np.testing.assert_array_equal(resized(mask, size), expected)
+
+
+def test_masks_of_512_pixels_keep_every_second_of_them() -> None:
+    mask = np.arange(512 * 512).reshape(512, 512)
+    np.testing.assert_array_equal(resized(mask, 256), mask[::2, ::2])
+
+
+def test_masks_are_resized_with_opencvs_rounding() -> None:
+    """Recorded from cv2.resize of versions 4.8.1 and 5.0.0: where x * 6 / 34 is whole, it may take the one before."""
+    recorded = [0] * 6 + [1] * 6 + [2] * 6 + [3] * 5 + [4] * 6 + [5] * 5
+    assert resized(np.arange(6)[None].repeat(6, 0), 34)[0].tolist() == recorded

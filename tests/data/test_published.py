@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -178,10 +179,10 @@ def test_webdataset_is_read_as_webdataset_reads_it(wds: dict, tmp_path: Path) ->
     assert len(ours) == 40
 
 
-def test_webdataset_test_names_and_own_validation(wds: dict) -> None:
+def test_webdataset_test_names_and_own_validation(wds: dict, tmp_path: Path) -> None:
     test = take("webdataset", {**wds, "classes": ["cat", "dog"], "channels": 1}, "test")
     assert test.classes == ("cat", "dog") and test.labels.tolist() == [1, 1, 1] and test.images.shape == (3, 8, 8, 1)
-    own = {**wds, "validation": wds["test"]}
+    own = {**wds, "validation": [shutil.copy(wds["test"][0], tmp_path / "validation.tar")]}
     assert len(take("webdataset", own, "train")) == 40 and len(take("webdataset", own, "validation")) == 3
     assert take("webdataset", wds, "test").classes == ("0", "1")
 
@@ -189,7 +190,8 @@ def test_webdataset_test_names_and_own_validation(wds: dict) -> None:
 def test_webdataset_reads_our_own_shards(wds: dict, tmp_path: Path) -> None:
     train = take("webdataset", wds, "train")
     write_shard(tmp_path / "own.tar", train)
-    own = {**wds, "train": [str(tmp_path / "own.tar")], "validation": wds["test"]}
+    validation = [shutil.copy(wds["test"][0], tmp_path / "validation.tar")]
+    own = {**wds, "train": [str(tmp_path / "own.tar")], "validation": validation}
     np.testing.assert_array_equal(take("webdataset", own, "train").images, read_shards([tmp_path / "own.tar"]).images)
 
 
@@ -212,7 +214,7 @@ def test_webdataset_all_bad_samples_are_listed(wds: dict, tmp_path: Path) -> Non
     assert ":a (cls is 2, expected 0..1)" in message and ":b (cls is -1" in message and "2 samples" in message
     members = {"a.png": good[:40], "a.cls": b"1", "b.png": b"text", "b.cls": b"0", "c.png": good, "c.cls": b"0"}
     message = complaint("webdataset", {**wds, "test": [str(replicas.tar(tmp_path / "bad.tar", members))]})
-    assert ":a (" in message and ":b (not an image)" in message and "2 of 3 images" in message
+    assert ":a (" in message and ":b (not an image)" in message and "2 of 3 files" in message
 
 
 def test_webdataset_tars_and_classes_that_are_not_there(wds: dict, tmp_path: Path) -> None:
@@ -220,7 +222,8 @@ def test_webdataset_tars_and_classes_that_are_not_there(wds: dict, tmp_path: Pat
     assert "cut.tar (not a whole tar" in complaint("webdataset", {**wds, "test": [str(tmp_path / "cut.tar")]})
     (tmp_path / "empty").mkdir()
     assert "no *.tar in" in complaint("webdataset", {**wds, "test": [str(tmp_path / "empty")]})
-    assert "2 paths are not there: p, q" in complaint("webdataset", {**wds, "test": ["p", "q"]})
+    message = complaint("webdataset", {**wds, "test": ["p", "q"]})
+    assert "2 paths cannot be used: p (no such file or directory), q (no such" in message
     message = complaint("webdataset", {**wds, "classes": ["cat", "dog", "eel", "fox"]}, "train")
     assert "2 classes have no image: eel, fox" in message
 
@@ -291,7 +294,7 @@ def test_celeba_broken_images_and_unknown_attribute(celeba: dict) -> None:
     (images / "000010.jpg").write_bytes((images / "000010.jpg").read_bytes()[:900])
     replicas.shade(0, (64, 64)).save(images / "000013.jpg")
     message = complaint("celeba", celeba)
-    assert "2 of 4 images of test" in message and "000010.jpg (" in message
+    assert "2 of 4 files of test" in message and "000010.jpg (" in message
     assert "000013.jpg (64x64 pixels, expected 178x218)" in message
     message = complaint("celeba", {**celeba, "attribute": "Blond"})
     assert "Blond is not in" in message and "Smiling, Male" in message
