@@ -9,11 +9,11 @@ import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from ddrep.config import CelebA, Data, ImageFolder, MaskData, TinyImageNet, WebDatasetFiles
-from ddrep.data import celeba, celebamask_hq, embedded, few_shot, tiny_imagenet, webdataset
-from ddrep.data.datasets import classes_of, files_of
+from ddrep.config import CelebA, Data, MaskData, TinyImageNet
+from ddrep.data import celeba, celebamask_hq, embedded, few_shot, tiny_imagenet
+from ddrep.data.datasets import listing_of
+from ddrep.data.digest import places
 from ddrep.errors import UserError
 
 CHEAP = 2**25
@@ -50,24 +50,20 @@ def labelled_set(data: Data, seed: int) -> Labelled | None:
     """What is known of a set whose paths are there. Raises UserError, or OSError, where it is not what it should be."""
     if data.kind == "embedded":
         return Labelled(embedded.CLASSES, (data.embedded.per_class,) * len(embedded.CLASSES))
-    if data.kind == "image-folder" and data.image_folder:
-        return _image_folder(data.image_folder, seed)
     if data.kind == "tiny-imagenet" and data.tiny_imagenet:
         return _tiny_imagenet(data.tiny_imagenet)
-    if data.kind == "webdataset" and data.webdataset:
-        return _webdataset(data.webdataset)
-    return with_attribute(data.celeba, data.celeba.attribute) if data.celeba else None
+    if data.kind == "celeba" and data.celeba:
+        return with_attribute(data.celeba, data.celeba.attribute)
+    tars = data.webdataset if data.kind == "webdataset" else None
+    if tars and sum(place.stat().st_size for place in places(tars) if place.exists()) > CHEAP:
+        return Labelled(tars.classes) if tars.classes else None
+    return _listed(data, seed)
 
 
-def _image_folder(cfg: ImageFolder, seed: int) -> Labelled:
-    classes = classes_of(cfg.root)
-    of = {split: Counter(file.parent.name for file in files_of(cfg.root, split, seed)) for split in ("train", "test")}
-    if unknown := sorted(of["test"].keys() - set(classes)):
-        raise UserError(
-            f"{cfg.root / 'test'}: class {unknown[0]} is not under train, which has {some(classes)}; expected folders "
-            "named as train's"
-        )
-    return Labelled(classes, tuple(of["train"][name] for name in classes))
+def _listed(data: Data, seed: int) -> Labelled:
+    listing = listing_of(data, seed)
+    of = Counter(entry.label for entry in listing.splits["train"])
+    return Labelled(listing.classes, tuple(of[label] for label in range(len(listing.classes))))
 
 
 def _tiny_imagenet(cfg: TinyImageNet) -> Labelled:
@@ -75,33 +71,14 @@ def _tiny_imagenet(cfg: TinyImageNet) -> Labelled:
     if cfg.path.is_file() and not zipfile.is_zipfile(cfg.path):
         raise UserError(f"{cfg.path}: not a whole zip file; fetch it again")
     names = tuple(map(str, range(cfg.classes)))
-    if cfg.path.is_dir() or cfg.path.stat().st_size <= CHEAP:
-        names = _wnids(cfg.path)
+    wnids = cfg.path / tiny_imagenet.WNIDS
+    if wnids.is_file():
+        names = tuple(wnids.read_text(encoding="utf-8", errors="replace").split())
+    elif cfg.path.is_dir() or cfg.path.stat().st_size <= CHEAP:
+        names = listing_of(Data(kind="tiny-imagenet", tiny_imagenet=cfg), 0).classes
     if len(names) != cfg.classes:
         raise UserError(f"{cfg.path}: {len(names)} classes; data.tiny_imagenet.classes says {cfg.classes}, mend one")
     return Labelled(names, (cfg.train_per_class - cfg.validation_per_class,) * cfg.classes)
-
-
-def _wnids(path: Path) -> tuple[str, ...]:
-    wnids = path / tiny_imagenet.WNIDS
-    if path.is_dir() and wnids.is_file():
-        return tuple(wnids.read_text(encoding="utf-8", errors="replace").split())
-    with tiny_imagenet._opened(path) as files:
-        if tiny_imagenet.WNIDS not in files.names:
-            raise UserError(f"{path}: no {tiny_imagenet.WNIDS}; expected the whole of tiny-imagenet-200")
-        return tuple(files.lines(tiny_imagenet.WNIDS))
-
-
-def _webdataset(cfg: WebDatasetFiles) -> Labelled | None:
-    webdataset._tars("test", cfg.test)
-    if sum(tar.stat().st_size for tar in webdataset._tars("train", cfg.train)) > CHEAP:
-        return Labelled(cfg.classes) if cfg.classes else None
-    train = webdataset._samples("train", cfg.train)
-    classes = cfg.classes or tuple(map(str, range(1 + max(sample.label or 0 for sample in train))))
-    webdataset._check_labels("train", train, classes)
-    kept = train if cfg.validation else webdataset._held_out(train, "train", 0)
-    of = Counter(sample.label for sample in kept)
-    return Labelled(classes, tuple(of[label] for label in range(len(classes))))
 
 
 def attributes_of(cfg: CelebA) -> tuple[str, ...]:
@@ -113,18 +90,12 @@ def attributes_of(cfg: CelebA) -> tuple[str, ...]:
 
 def with_attribute(cfg: CelebA, attribute: str) -> Labelled:
     """Without and with an attribute. Raises UserError."""
-    classes = (f"not {attribute}", attribute)
-    _, attributes, partition = (
-        celeba._found(cfg.root, name) for name in (celeba.IMAGES, celeba.ATTRIBUTES, celeba.PARTITION)
-    )
+    attributes = celeba._found(cfg.root, celeba.ATTRIBUTES)
     if (names := attributes_of(cfg)) and attribute not in names:
         raise UserError(f"{attribute} is not in {attributes}; it has {', '.join(names)}")
     if attributes.stat().st_size > CHEAP // 16:  # a list takes longer to read than the names in an archive
-        return Labelled(classes)
-    has, _ = celeba._attribute(attributes, attribute)
-    part, _ = celeba._partition(partition)
-    of = Counter(has[name] for name, number in part.items() if number == 0 and name in has)
-    return Labelled(classes, (of[0], of[1]))
+        return Labelled((f"not {attribute}", attribute))
+    return _listed(Data(kind="celeba", celeba=cfg.model_copy(update={"attribute": attribute})), 0)
 
 
 def mask_classes(data: MaskData) -> tuple[str, ...]:

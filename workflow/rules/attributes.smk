@@ -4,6 +4,8 @@ INCEPTION = EXPERIMENT.evaluation.inception or []
 
 
 rule attribute_images:
+    input:
+        held_out=branch(lambda w: w.part == "train", then="results/{experiment}/attributes/{attribute}/test.tar"),
     output:
         shard="results/{experiment}/attributes/{attribute}/{part}.tar",
     log:
@@ -24,10 +26,12 @@ rule attribute_images:
         "Images for {wildcards.part} with and without {wildcards.attribute}"
     shell:
         "ddrep attribute --stage {params.stage:q} --split {wildcards.part} --out {output.shard:q}"
-        " --threads {threads} --log {log:q}"
+        " --threads {threads} --log {log:q} {input.held_out:q}"
 
 
 rule attribute_examples:
+    input:
+        held_out="results/{experiment}/attributes/{attribute}/test.tar",
     output:
         shard="results/{experiment}/subset{subset}/attributes/{attribute}/{run}/examples.tar",
     log:
@@ -46,7 +50,7 @@ rule attribute_examples:
         "The few examples of {wildcards.attribute}, subset {wildcards.subset}, seed {wildcards.run}"
     shell:
         "ddrep attribute --stage {params.stage:q} --split train --subset {wildcards.subset} --run-seed {wildcards.run}"
-        " --out {output.shard:q} --threads {threads} --log {log:q}"
+        " --out {output.shard:q} --threads {threads} --log {log:q} {input.held_out:q}"
 
 
 rule attribute_guide:

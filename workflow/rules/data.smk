@@ -1,4 +1,7 @@
+# Test is made first, validation apart from it, and train apart from both: no image is in two of them.
 rule labelled_images:
+    input:
+        held_out=expand("results/{{experiment}}/data/{split}.tar", split=["validation", "test"]),
     output:
         shard="results/{experiment}/subset{subset}/real.tar",
     log:
@@ -17,10 +20,12 @@ rule labelled_images:
         "Labelled training images, subset {wildcards.subset}"
     shell:
         "ddrep data --stage {params.stage:q} --split train --subset {wildcards.subset} --out {output.shard:q}"
-        " --threads {threads} --log {log:q}"
+        " --threads {threads} --log {log:q} {input.held_out:q}"
 
 
 rule held_out_images:
+    input:
+        held_out=branch(lambda w: w.split == "validation", then="results/{experiment}/data/test.tar"),
     output:
         shard="results/{experiment}/data/{split}.tar",
     log:
@@ -39,4 +44,4 @@ rule held_out_images:
         "Images for {wildcards.split}"
     shell:
         "ddrep data --stage {params.stage:q} --split {wildcards.split} --out {output.shard:q}"
-        " --threads {threads} --log {log:q}"
+        " --threads {threads} --log {log:q} {input.held_out:q}"

@@ -1,5 +1,7 @@
 # Guidance by a segmentation mask (paper, 5.2): Table 2 and Figure 2.
 rule mask_images:
+    input:
+        held_out=branch(lambda w: w.part == "oracle", then="results/{experiment}/masks/test.tar"),
     output:
         shard="results/{experiment}/masks/{part}.tar",
     log:
@@ -18,10 +20,12 @@ rule mask_images:
         "Images with masks: {wildcards.part}"
     shell:
         "ddrep masks --stage {params.stage:q} --split {wildcards.part} --out {output.shard:q}"
-        " --threads {threads} --log {log:q}"
+        " --threads {threads} --log {log:q} {input.held_out:q}"
 
 
 rule mask_examples:
+    input:
+        held_out="results/{experiment}/masks/test.tar",
     output:
         shard="results/{experiment}/subset{subset}/masks/examples.tar",
     log:
@@ -40,7 +44,7 @@ rule mask_examples:
         "The few examples with masks, subset {wildcards.subset}"
     shell:
         "ddrep masks --stage {params.stage:q} --split train --subset {wildcards.subset} --out {output.shard:q}"
-        " --threads {threads} --log {log:q}"
+        " --threads {threads} --log {log:q} {input.held_out:q}"
 
 
 rule mask_guide:
