@@ -116,7 +116,13 @@ def test_a_set_that_was_mended_leaks_nothing(tmp_path: Path) -> None:
     images(tmp_path / "images")
     tree = copy_workflow(tmp_path)
     os.symlink(REPO / "ddrep", tmp_path / "ddrep")
-    tree.configure(**EXPERIMENT)
+    tree.configure(
+        **{
+            **EXPERIMENT,
+            "data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 28, "channels": 1}},
+            "parts": ["augmentation"],
+        }
+    )
     shards = ["results/own/subset0/real.tar", "results/own/data/validation.tar", "results/own/data/test.tar"]
     call = [*shards, "--cores", "1", "--keep-going", "--quiet", "all"]
     assert tree.snakemake(*call).returncode == 0

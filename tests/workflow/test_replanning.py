@@ -28,7 +28,7 @@ GUIDED = {"attribute_guide", "attribute_shard", "robustness", "mask_guide", "mas
 MEASURED = {"attribute_score", "attribute_real_features", "mask_score", "mask_real_features"}
 FOLLOWS = {
     "labelled_images": {"finetune", "features", "rejection", "pixel_rejection", "classifier"},
-    "held_out_images": {"finetune", "classifier", "classifier_on_synthetic_alone"},
+    "held_out_images": {"labelled_images", "finetune", "classifier", "classifier_on_synthetic_alone"},
     "pretrain": {"finetune", "features", "pixel_threshold", "synthesis", *GUIDED},
     "finetune": {"pixel_threshold", "synthesis", "costs"},
     "features": {"rejection", "costs"},
@@ -39,7 +39,7 @@ FOLLOWS = {
     "classifier": {"table", "costs"},
     "classifier_on_synthetic_alone": {"table", "costs"},
     "table": {"figure4"},
-    "attribute_images": {"attribute_evaluator", "attribute_real_features", "robustness"},
+    "attribute_images": {"attribute_examples", "attribute_evaluator", "attribute_real_features", "robustness"},
     "attribute_examples": {"attribute_guide"},
     "attribute_guide": {"attribute_shard", "robustness"},
     "attribute_shard": {"attribute_score", "costs"},
@@ -48,7 +48,7 @@ FOLLOWS = {
     "attribute_score": {"table1"},
     "robustness": {"robustness_table"},
     "robustness_table": {"robustness_figure"},
-    "mask_images": {"mask_shard", "mask_real_features", "mask_segmenter"},
+    "mask_images": {"mask_examples", "mask_shard", "mask_real_features", "mask_segmenter"},
     "mask_examples": {"mask_guide"},
     "mask_guide": {"mask_shard"},
     "mask_shard": {"mask_score", "figure2", "costs"},

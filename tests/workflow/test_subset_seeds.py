@@ -12,7 +12,7 @@ import torch
 
 from ddrep.config import subset_seed
 from ddrep.sampling.sampler import ImageNoise, image_seed
-from tests.workflow.tree import copy_workflow, touch_networks
+from tests.workflow.tree import copy_workflow, link_networks
 
 DRAWS = {
     "finetune", "rejection", "pixel-rejection", "pixel-threshold", "synthesize", "classify", "guide",
@@ -25,7 +25,7 @@ DRAWS = {
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, set[int]]]:
     """Command -> labelled subset -> the seeds that its jobs are given by the real rules."""
     path = tmp_path_factory.mktemp("tree")
-    touch_networks(path)
+    link_networks(path)
     tree = copy_workflow(path)
     tables = {f"table{n}": {"subsets": [0, 1, 2], "images": 5} for n in (1, 2)}
     runs = {"sources": ["real", "ours", "classifier-free"], "scales": [0, 1], "mix": [False], "subsets": [0, 1, 2]}
