@@ -58,9 +58,9 @@ def run(stage: Stage[Pretrain], out: Path, grid: Path | None) -> None:
     cfg = stage.config
     if cfg.images is None:
         raise UserError("denoiser.pretrain.images: missing; name an IDX file of unlabelled images")
-    digest = sha256(cfg.images) if cfg.images.exists() else ""
+    images, digest = read_idx(cfg.images), sha256(cfg.images)
     state = state_path("pretrain", stage.model_dump_json(), digest)
-    denoiser = pretrain(read_idx(cfg.images), cfg, seed=stage.seed, device=pick_device(), state=state)
+    denoiser = pretrain(images, cfg, seed=stage.seed, device=pick_device(), state=state)
     section = cfg.model_dump(mode="json") | {"images": cfg.images.name}
     denoiser.provenance = {"command": "ddrep pretrain", "seed": stage.seed, "section": section, "images_sha256": digest}
     if grid:
