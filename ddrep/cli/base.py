@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -59,9 +60,11 @@ def log_to(path: Path | None, mode: Literal["w", "a"] = "w") -> None:
     """Progress messages to a file begun anew ("w") or gone on with ("a"), or to standard error."""
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open(mode).close()
+        path.open(mode, encoding="utf-8").close()
     # Always appending, for the processes of one command write to one file.
-    handler = logging.FileHandler(path, mode="a") if path else logging.StreamHandler()
+    # Names of files need not be text: what cannot be encoded is written as its numbers.
+    to_file = partial(logging.FileHandler, mode="a", encoding="utf-8", errors="backslashreplace")
+    handler = to_file(path) if path else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)

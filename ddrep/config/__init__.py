@@ -66,11 +66,11 @@ __all__ = [
 ]  # fmt: skip
 
 VERSIONS = {
-    "data": 1,
-    "masks": 1,
+    "data": 2,
+    "masks": 2,
     "pretrain": 1,
     "finetune": 1,
-    "attribute-images": 1,
+    "attribute-images": 2,
     "guide": 1,
     "guided": 2,
     "attribute-scores": 1,

@@ -20,7 +20,7 @@ class EmbeddedData(Section):
 
 
 class ImageFolder(Section):
-    """Your own images: ROOT/train/CLASS/*, ROOT/test/CLASS/* and, if you have it, ROOT/validation/CLASS/*."""
+    """Your own images: ROOT/train/CLASS/*, ROOT/test/CLASS/* and perhaps ROOT/validation/CLASS/* (or valid, val)."""
 
     root: Path
     size: Positive = 64
@@ -32,7 +32,7 @@ class TinyImageNet(Section):
     """Tiny ImageNet as it is published; its official validation images, which have labels, are the test split."""
 
     path: Path
-    """The folder tiny-imagenet-200, or the zip it comes in."""
+    """The folder tiny-imagenet-200, or the zip it comes in, whatever its top folder is called."""
     size: Positive = 64
     """Width and height in pixels that all images must have."""
     classes: Annotated[int, Ge(2)] = 200

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ddrep.config import Sampling
+from ddrep.data.decoding import FORMATS
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
 from ddrep.errors import UserError
@@ -68,7 +69,7 @@ def _mask(path: Path, guide: Guide) -> np.ndarray:
         if path.suffix == ".npy":
             found = np.load(path, allow_pickle=False)
         else:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
                 found = np.asarray(image)
     except (OSError, ValueError) as e:
         raise UserError(f"{path}: not a mask ({e}); expected a .npy of integers or a PNG of one channel") from None

@@ -18,6 +18,7 @@ from torchvision.io import ImageReadMode, decode_image
 from ddrep import config
 from ddrep.data.datasets import labelled, masked
 from ddrep.errors import UserError
+from ddrep.sampling.by_hand import _mask
 from tests.data import replicas
 
 SIDE = 8
@@ -326,3 +327,15 @@ def test_sixteen_bits_and_transparency_in_few_shot_sets(tmp_path: Path) -> None:
     images = masked(config.MaskData.model_validate({"kind": "few-shot", "few_shot": few}), "train", 0).images
     np.testing.assert_array_equal(images[0], (deep >> 8)[..., None].repeat(3, -1))
     np.testing.assert_array_equal(images[1], on_white(NOISE))
+
+
+def test_masks_given_by_hand_start_no_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mask.png").write_bytes(_eps())
+    monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program was started"))
+    for name in ("gs", "gswin64c"):  # as where Ghostscript is installed
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", "gs")
+    with pytest.raises(UserError, match=r"mask\.png: not a mask"):
+        _mask(tmp_path / "mask.png", None)  # type: ignore[arg-type]

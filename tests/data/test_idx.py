@@ -1,5 +1,7 @@
 import gzip
+import os
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -53,6 +55,29 @@ def test_broken_files_are_named(tmp_path, content) -> None:
     (tmp_path / "a.gz").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.gz: not a whole IDX file"):
         read_idx(tmp_path / "a.gz")
+
+
+def test_a_folder_or_a_pipe_is_one_line(tmp_path) -> None:
+    (tmp_path / "a.gz").mkdir()
+    with pytest.raises(UserError, match=r"a\.gz: not a whole IDX file .*\(a folder\)"):
+        read_idx(tmp_path / "a.gz")
+    os.mkfifo(tmp_path / "b.gz")
+    with pytest.raises(UserError, match=r"b\.gz: not a whole IDX file .*\(not a regular file\)"):
+        read_idx(tmp_path / "b.gz")
+
+
+@pytest.mark.parametrize("shape", [(10,), (2**31, 2**31, 2**31)])
+def test_no_more_is_unpacked_than_the_header_says(tmp_path, shape) -> None:
+    """A bomb of 300 MB in 300 kB, and a header that claims more than any memory has."""
+    header = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
+    content = header + bytes(300 << 20 if shape == (10,) else 100)
+    (tmp_path / "a.gz").write_bytes(gzip.compress(content, 1))
+    del content
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"a\.gz: not a whole IDX file"):
+        read_idx(tmp_path / "a.gz")
+    assert tracemalloc.get_traced_memory()[1] < 1e8
+    tracemalloc.stop()
 
 
 def test_missing_file(tmp_path) -> None:

@@ -1,8 +1,11 @@
 import contextlib
 import io
 import json
+import os
 import resource
+import struct
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,6 +140,13 @@ def _png(mode: str, size: int = 9) -> bytes:
     return buffer.getvalue()
 
 
+def _bomb() -> bytes:
+    """A PNG whose header claims 900 million pixels."""
+    whole = _png("L")
+    header = b"IHDR" + struct.pack(">II", 30_000, 30_000) + whole[24:29]
+    return whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
+
+
 def _rewrite(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
     """Write the shard at `path` again with its members changed."""
     with tarfile.open(path) as tar:
@@ -162,6 +172,10 @@ CHANGES = {
     r"no member __shard__": lambda m: m.pop("__shard__"),
     r"__shard__ is broken": lambda m: m.update({"__shard__": b"{"}),
     r"no member __shard__ with": lambda m: m.update({"__shard__": b"7"}),
+    r"no member __shard__ with classes": lambda m: m.update({"__shard__": b'{"classes": null, "images": 3}'}),
+    r"no member __shard__ with classes and": lambda m: m.update({"__shard__": b'{"classes": [[]], "images": 3}'}),
+    r"__shard__ is broken \(maximum recursion": lambda m: m.update({"__shard__": b"[" * 100_000}),
+    r"0-001\.png is broken \(Image size": lambda m: m.update({"0-001.png": _bomb()}),
 }
 
 
@@ -193,6 +207,23 @@ def test_what_is_no_shard(tmp_path) -> None:
         read_shards([tmp_path / "c.tar"])
     with pytest.raises(UserError, match="none given"):
         read_shards([])
+
+
+@pytest.mark.parametrize("target", ["0-000.png", "nothing", "/etc/passwd"])
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE])
+def test_links_are_no_members(tmp_path, kind, target) -> None:
+    write_shard(tmp_path / "a.tar", some(2))
+    with tarfile.open(tmp_path / "a.tar", "a") as tar:
+        info = tarfile.TarInfo("x.png")
+        info.type, info.linkname = kind, target
+        tar.addfile(info)
+    assert read_shards([tmp_path / "a.tar"]).keys == some(2).keys
+
+
+def test_a_pipe_is_no_shard(tmp_path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    with pytest.raises(UserError, match=r"a\.tar: not a whole tar file \(not a regular file\)"):
+        read_shards([tmp_path / "a.tar"])
 
 
 def test_shards_must_agree(tmp_path) -> None:
