@@ -74,7 +74,7 @@ VERSIONS = {
     "guide": 1,
     "guided": 2,
     "attribute-scores": 1,
-    "robustness": 1,
+    "robustness": 2,
     "guidance-tables": 3,
     "features": 1,
     "rejection": 1,

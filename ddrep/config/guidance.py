@@ -186,4 +186,4 @@ class Robustness(Section):
     timesteps: Annotated[tuple[Timestep, ...], MinLen(1)] = (100, 200, 300, 400, 500, 600, 700, 800, 900)
     """In embedded units, 0..1000."""
     images: Positive = 1000
-    """Test images, at most."""
+    """Test images at most, of each class its share."""

@@ -31,6 +31,19 @@ def batch_indices(n: int, batch: int, step: int, seed: int) -> np.ndarray:
     return np.concatenate([_epoch(n, int(e), seed)[positions[epochs == e] % n] for e in np.unique(epochs)])
 
 
+def stratified(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
+    """Indices of n of the images, or of all, in their order: of each class as many as its share, up or down to a whole
+    number. Which images, and which classes are rounded up, is chosen by the seed.
+
+    A systematic sample: every (N / n)-th of the images in random order within each class, from a random start.
+    """
+    rng, total, n = np.random.default_rng(seed), len(labels), min(n, len(labels))
+    shuffled = rng.permutation(total)
+    by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
+    places = (np.arange(n) * total + rng.integers(max(1, total))) // max(1, n)
+    return np.sort(by_class[places])
+
+
 def steps_for(epochs: float, n: int, batch: int, least: int = 1) -> int:
     """Optimiser steps in which n images are seen `epochs` times, but `least` at least."""
     return max(least, -(-int(epochs * n) // batch))

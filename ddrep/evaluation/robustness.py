@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddrep.config import Robustness, Stage
-from ddrep.data.batches import to_unit
+from ddrep.data.batches import finite, stratified, to_unit
 from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import add_noise, x0_from_eps
@@ -22,13 +22,15 @@ def run(
     stage: Stage[Robustness], attribute: str, denoiser: Path, guides: list[Path], test: Path, subset: int, seed: int,
     out: Path,
 ) -> None:  # fmt: skip
-    """A row for each guide and timestep: accuracy (percent) on x0hat(x_t) of the first test images noised to t.
+    """A row for each guide and timestep: accuracy (percent) on x0hat(x_t) of test images noised to t.
 
-    The same images and noise for all guides. x0hat is the denoiser's one-step estimate (paper, eq. 11).
+    The same images, of each class its share, and the same noise for all guides and runs. x0hat is the denoiser's
+    one-step estimate (paper, eq. 11).
     """
     device = pick_device()
     images = read_shards([test])
-    x0, y = to_unit(images.images[: stage.config.images], device), torch.as_tensor(images.labels[: stage.config.images])
+    chosen = stratified(images.labels, stage.config.images, stage.seed)
+    x0, y = to_unit(images.images[chosen], device), torch.as_tensor(images.labels[chosen])
     loaded = [Guide.load(path, denoiser, device) for path in guides]
     rows = []
     for t in stage.config.timesteps:
@@ -49,10 +51,12 @@ def x0_hat(denoiser: Denoiser, x0: Tensor, t: float, seed: int, batch: int = 250
     abar = denoiser.schedule.abar_at(index, x0)
     x = add_noise(x0, noise, abar)
     parts = zip(x.split(batch), index.split(batch), strict=True)
-    return x0_from_eps(x, torch.cat([denoiser.eps(*part) for part in parts]), abar)
+    eps = finite(torch.cat([denoiser.eps(*part) for part in parts]), denoiser.name)
+    return x0_from_eps(x, eps, abar)
 
 
 @torch.no_grad()
 def guess(guide: Guide, x0: Tensor, batch: int = 250) -> Tensor:
     """The more probable class of images (N, C, H, W): (N,) on the CPU."""
-    return torch.cat([guide.net(guide.inputs(part)).argmax(dim=1).cpu() for part in x0.split(batch)])
+    logits = torch.cat([guide.net(guide.inputs(part)).cpu() for part in x0.split(batch)])
+    return finite(logits, f"a guide of {guide.denoiser.name}").argmax(dim=1)

@@ -11,10 +11,10 @@ from ddrep.planning.plan import DENOISER, ENCODER, JUDGE, PIXEL_JUDGE, TRAINING,
 from ddrep.planning.sizes import Sizes
 from ddrep.runs import Run, adapted_subsets, all_runs, shards_asked
 from ddrep.sampling.sampler import evaluations
-from ddrep.training.finetune import GRID_ATTEMPTS, MARGIN_EVERY
+from ddrep.training.finetune import GRID_ATTEMPTS, MARGIN_EVERY, MARGIN_IMAGES
 
-MARGIN_IMAGES, MARGIN_PASSES = 256, 6
-"""Of a label margin: at most so many validation images, at three times with two labels each (training.finetune)."""
+MARGIN_PASSES = 6
+"""Of an image of a label margin: at three times with two labels each (training.finetune)."""
 
 
 def rows(plan: Plan, assumed: float) -> list[Row]:

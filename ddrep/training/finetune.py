@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ddrep.config import FineTune, Sampling, Stage
-from ddrep.data.batches import batch_indices, to_unit
+from ddrep.data.batches import batch_indices, stratified, to_unit
 from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
@@ -40,6 +40,8 @@ log = logging.getLogger("ddrep")
 
 MARGIN_EVERY = 200
 """Steps between measurements of loss and label margin; they do not change the result."""
+MARGIN_IMAGES = 256
+"""Validation images at most that the label margin is measured on, of each class its share."""
 GRID_EVERY = 10_000
 """Steps between grids of samples beside the log: a thousandth of the time at the paper's size, none in a short run."""
 GRID_ATTEMPTS = 10
@@ -172,7 +174,8 @@ def run(
         raise UserError(f"{train_shard}: images are {data.images.shape[1:]}; {denoiser} expects {(h, w, c)}")
     unseen = read_shards([validation])
     check_disjoint(data, unseen, (train_shard, validation))
-    x0, y = to_unit(unseen.images[:256], base.device), torch.as_tensor(unseen.labels[:256]).to(base.device)
+    rows = stratified(unseen.labels, MARGIN_IMAGES, stage.seed)
+    x0, y = to_unit(unseen.images[rows], base.device), torch.as_tensor(unseen.labels[rows]).to(base.device)
     inputs = {"denoiser_sha256": sha256(denoiser), "train_sha256": sha256(train_shard)}
     state = state_path("finetune", stage.model_dump_json(), *inputs.values())
     losses = torch.empty(stage.config.steps, dtype=torch.float64)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddrep.data.batches import batch_indices, steps_for, to_unit
+from ddrep.data.batches import batch_indices, steps_for, stratified, to_unit
 
 
 @pytest.mark.parametrize(("n", "batch"), [(10, 4), (7, 7), (3, 8), (100, 32), (1, 2), (65, 64)])
@@ -26,6 +26,28 @@ def test_a_step_is_known_without_those_before_it():
     in_order = [batch_indices(30, 7, step, seed=3) for step in range(20)]
     for step in reversed(range(20)):
         np.testing.assert_array_equal(batch_indices(30, 7, step, seed=3), in_order[step])
+
+
+@pytest.mark.parametrize("sizes", [(60, 60, 60), (1, 500, 3, 96), (1,) * 7, (50,), (0, 9, 2)], ids=str)
+def test_each_class_has_its_share_of_a_stratified_draw(sizes):
+    labels, total = np.repeat(np.arange(len(sizes)), sizes), sum(sizes)
+    for order in (labels, np.random.default_rng(1).permutation(labels)):
+        for n in range(total + 2):
+            rows = stratified(order, n, seed=n)
+            assert len(rows) == min(n, total) and (np.diff(rows) > 0).all(), "in order, none twice"
+            got = np.bincount(order[rows], minlength=len(sizes))
+            share = min(n, total) * np.array(sizes) / total
+            assert ((np.floor(share) <= got) & (got <= np.ceil(share))).all()
+
+
+def test_the_seed_chooses_the_images_and_whose_share_is_rounded_up():
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    drawn = [stratified(labels, 7, seed) for seed in range(2000)]
+    np.testing.assert_array_equal(drawn[5], stratified(labels, 7, 5))
+    often = np.bincount(np.concatenate(drawn), minlength=100) / 2000
+    assert abs(often - 0.07).max() < 0.03, "every image is as likely as any other"
+    counts = {tuple(np.bincount(labels[rows], minlength=3)) for rows in drawn}
+    assert counts == {(3, 2, 2), (4, 2, 1), (3, 3, 1)}, "shares of 3.5, 2.1 and 1.4"
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
+from ddrep.cli import main
 from ddrep.config import AttributeImages, AttributeScores, MaskData, Robustness, Stage
 from ddrep.data.attributes import attribute_images
+from ddrep.data.batches import stratified
 from ddrep.data.datasets import masked
 from ddrep.data.embedded import FOLDER
 from ddrep.data.masks import MaskedImages, write_masked_shard
@@ -19,7 +23,9 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.errors import UserError
 from ddrep.evaluation.robustness import run, x0_hat
 from ddrep.evaluation.scores import Cell, read_features, score_attribute, score_masks
-from ddrep.guides import Guide
+from ddrep.files import sha256
+from ddrep.guides import Guide, build
+from tests import tiny
 from tests.training.test_guides import train
 
 EVALUATOR, SEGMENTER = FOLDER / "evaluator.safetensors", FOLDER / "segmenter.safetensors"
@@ -84,6 +90,41 @@ def test_robustness_has_a_row_for_each_guide_and_timestep(tmp_path: Path) -> Non
     run(stage, *inputs, 0, 1, tmp_path / "rows.parquet")
     rows = pd.read_parquet(tmp_path / "rows.parquet").set_index("t")
     assert rows["reads"].tolist() == ["pixels"] * 2 and rows["n"].tolist() == [150] * 2
-    clean = Guide.load(path, FOLDER / "denoiser.safetensors", torch.device("cpu")).probabilities(test.images[:150])
-    assert rows["accuracy"][0] == pytest.approx(100 * (clean.argmax(1) == test.labels[:150]).mean(), abs=1.5)
+    of_all = Guide.load(path, FOLDER / "denoiser.safetensors", torch.device("cpu")).probabilities(test.images)
+    chosen = stratified(test.labels, 150, seed=0)
+    clean = of_all[chosen].argmax(1) == test.labels[chosen]
+    assert rows["accuracy"][0] == pytest.approx(100 * clean.mean(), abs=1.5)
     assert rows["accuracy"][900] < rows["accuracy"][0]
+
+
+def test_robustness_is_measured_on_all_classes_of_a_sorted_folder(tmp_path: Path) -> None:
+    """A guide that sees the attribute everywhere is right as often as there is one: a third, not never."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in "abc":
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(60 if split == "test" else 2):
+                Image.fromarray(rng.integers(0, 256, (8, 8), np.uint8)).save(tmp_path / split / name / f"{i}.png")
+    folder = {"kind": "image-folder", "image_folder": {"root": str(tmp_path), "size": 8, "channels": 1}}
+    section = AttributeImages.model_validate({"data": folder, "attribute": "c", "having": ["c"]})
+    write_shard(tmp_path / "test.tar", attribute_images(section, "test", 0, 0, 0))
+    tiny.denoiser().save(tmp_path / "d.safetensors")
+    meta = {"of": "attribute", "reads": "pixels", "taps": None, "hidden": 8, "channels": 1, "classes": ["not c", "c"]}
+    meta |= {"image_shape": [1, 8, 8], "denoiser_sha256": sha256(tmp_path / "d.safetensors")}
+    net = build(meta).requires_grad_(False)
+    net[-1].weight.zero_()
+    net[-1].bias.copy_(torch.tensor([-1.0, 1.0]))
+    Guide(net, meta, Denoiser.load(tmp_path / "d.safetensors")).save(tmp_path / "guide.safetensors")
+    stage = json.dumps({"config": {"timesteps": [0, 500], "images": 100}})
+    options = ["--denoiser", "d.safetensors", "--test", "test.tar", "--attribute", "c", "--out", "rows.parquet"]
+    options = [str(tmp_path / word) if "." in word else word for word in options]
+    assert main(["robustness", "--stage", stage, str(tmp_path / "guide.safetensors"), *options]) == 0
+    rows = pd.read_parquet(tmp_path / "rows.parquet")
+    assert (rows["n"] == 100).all() and rows["accuracy"].isin([33, 34]).all() and rows["accuracy"].nunique() == 1
+
+
+def test_a_broken_denoiser_has_no_estimates() -> None:
+    broken = tiny.denoiser()
+    broken.net.out[-1].bias.fill_(torch.nan)  # type: ignore[operator, index, union-attr]
+    with pytest.raises(UserError, match="gives values that are not finite"):
+        x0_hat(broken, torch.zeros(2, 1, 8, 8), 300, seed=0)

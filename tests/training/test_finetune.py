@@ -152,6 +152,14 @@ def test_measuring_the_margin_does_not_change_the_result(files, monkeypatch):
     assert sha256(files("often")[3]) == sha256(files("seldom")[3])
 
 
+def test_the_margin_is_measured_on_all_classes_of_sorted_images(files, monkeypatch):
+    paths, seen = files("out"), []
+    write_shard(paths[2], tiny.images("validation", per_class=100))
+    monkeypatch.setattr(module, "label_margin", lambda model, x0, y: seen.append((len(x0), y)) or 0.5)
+    run(Stage[FineTune](config=_section(steps=2)), *paths)
+    assert seen and all(n == 256 and sorted(y.bincount().tolist()) == [85, 85, 86] for n, y in seen)
+
+
 def test_the_history_has_the_mean_loss_since_the_row_before(files):
     stage = Stage[FineTune](seed=4, config=_section(steps=5))
     run(stage, *files("out"))
