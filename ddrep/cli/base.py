@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+
+from ddrep.cli.outputs import Output, check_outputs, marks
 
 Count = Annotated[int, Ge(0)]
 Batch = Annotated[int, Ge(1)]
@@ -24,7 +27,7 @@ class Verb(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     threads: int | None = None
     """CPU threads for torch; the default is torch's own."""
-    log: Path | None = None
+    log: Annotated[Path | None, Output("log")] = None
     """File for progress messages, instead of standard error."""
 
     @model_validator(mode="before")
@@ -33,9 +36,11 @@ class Verb(BaseModel):
         return {"stage": {}, **given} if "stage" in cls.model_fields else given
 
     def cli_cmd(self) -> None:
-        """Run the verb: logging and threads first, for they are the same for all."""
+        """Run the verb: outputs, logging and threads first, for they are the same for all."""
+        check_outputs(self, "log")
         log_to(self.log)
         log.info("ddrep %s", shlex.join(sys.argv[1:]))
+        check_outputs(self, *(name for name, _ in marks(self)))
         self.set_up()
         self.run()
 
@@ -59,9 +64,11 @@ def log_to(path: Path | None, mode: Literal["w", "a"] = "w") -> None:
     """Progress messages to a file begun anew ("w") or gone on with ("a"), or to standard error."""
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.open(mode).close()
+        path.open(mode, encoding="utf-8").close()
     # Always appending, for the processes of one command write to one file.
-    handler = logging.FileHandler(path, mode="a") if path else logging.StreamHandler()
+    # Names of files need not be text: what cannot be encoded is written as its numbers.
+    to_file = partial(logging.FileHandler, mode="a", encoding="utf-8", errors="backslashreplace")
+    handler = to_file(path) if path else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)

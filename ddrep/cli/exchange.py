@@ -9,6 +9,7 @@ from annotated_types import Gt
 from pydantic_settings import CliPositionalArg
 
 from ddrep.cli.base import Verb
+from ddrep.cli.outputs import NewFolder, OutputFile
 
 
 class Import(Verb):
@@ -33,7 +34,7 @@ class Import(Verb):
     """Steps of the schedule."""
     rescale_timesteps: bool | None = None
     """Whether the network is told times in 0..1000 whatever the number of steps."""
-    out: Path
+    out: OutputFile
     """Denoiser (.safetensors) to write."""
 
     def run(self) -> None:
@@ -50,7 +51,7 @@ class Export(Verb):
 
     denoiser: CliPositionalArg[Path]
     """The denoiser (.safetensors)."""
-    out: Path
+    out: NewFolder
     """Folder to make."""
 
     def run(self) -> None:

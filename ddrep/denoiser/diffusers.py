@@ -78,7 +78,7 @@ def export_folder(file: Path, out: Path) -> None:
         draft.mkdir()
         save_tensors(weights, draft / WEIGHTS, {"format": "pt", CLASSES: json.dumps(denoiser.classes)})
         for name, config in configs.items():
-            (draft / name).write_text(json.dumps(config.model_dump(by_alias=True), indent=2) + "\n")
+            (draft / name).write_text(json.dumps(config.model_dump(by_alias=True), indent=2) + "\n", encoding="utf-8")
 
 
 def _schedule(folder: Path, cfg: UNetConfig, given: Settings) -> Schedule:
@@ -94,7 +94,7 @@ def _schedule(folder: Path, cfg: UNetConfig, given: Settings) -> Schedule:
 def _read(path: Path, kind: type[M]) -> M:
     """A JSON file as a model; UserError names the setting that stands in the way."""
     try:
-        return kind.model_validate(json.loads(path.read_text()))
+        return kind.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except ValidationError as e:
         raise UserError(f"{path}: {explain(e)}") from None
     except ValueError as e:  # JSON's and Unicode's errors
