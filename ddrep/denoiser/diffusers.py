@@ -86,7 +86,7 @@ def _unet_of(folder: Path) -> Path:
 
 def _file_of(unet: Path) -> Path:
     """The file of weights: the plain one, or the only variant (diffusion_pytorch_model.VARIANT.safetensors)."""
-    there = sorted(path.name for path in unet.glob(f"{STEM}.*"))
+    there = sorted(path.name for path in unet.glob(f"{STEM}*"))
     plain = [name for name in (WEIGHTS, f"{STEM}.bin") if name in there]
     variants = [name for name in there if re.fullmatch(re.escape(STEM) + r"\.[^.]+\.(safetensors|bin)", name)]
     best = plain[:1] or [name for name in variants if name.endswith(".safetensors")] or variants
