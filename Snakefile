@@ -4,6 +4,7 @@ Every stage is one file of workflow/rules. A rule runs one `ddrep` command, and 
 section that the command obeys: a changed setting replans its own stage, and what follows from it, alone.
 """
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -63,7 +64,7 @@ SHARDS_PER_SCALE = EXPERIMENT.synthesis.shards_per_scale
 # Threads of the jobs that others wait for; beyond 4 a small denoiser gains nothing.
 WAITED_FOR = min(4, workflow.cores or 1)
 # `ddrep` is found beside the Python that runs Snakemake, activated or not.
-shell.prefix(f'PATH="$PATH:{Path(sys.executable).parent}"; ')
+shell.prefix(f'PATH="$PATH":{shlex.quote(str(Path(sys.executable).parent))}; '.replace("{", "{{").replace("}", "}}"))
 # Jobs that ask for a turn (workflow/profiles/slurm) run one at a time in a group, on its one GPU, whatever --resources are.
 workflow.register_resource("turn", 1)
 

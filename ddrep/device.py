@@ -69,7 +69,7 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def _cpu_flags() -> str:
     try:
-        with open("/proc/cpuinfo") as f:
+        with open("/proc/cpuinfo", encoding="utf-8") as f:
             return next((line for line in f if line.startswith("flags")), "")
     except OSError:
         return ""

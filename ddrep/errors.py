@@ -1,5 +1,26 @@
-"""The one exception for what the user can mend, and the exit status that goes with it."""
+"""What the user can mend, in one line, and how the machine's own complaints are put in one."""
+
+from __future__ import annotations
+
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
+"""torch's words, in errors of a general type."""
 
 
 class UserError(Exception):
     """Bad input. The message is one line: the file or key, what was expected, what to do."""
+
+
+def complaint(e: BaseException) -> str | None:
+    """The line for an error that the user can mend, or the machine's owner; None for a defect."""
+    said = " ".join(str(e).split())
+    if isinstance(e, UserError):
+        return said
+    if isinstance(e, OSError):
+        place = f"{e.filename}: " if e.filename is not None else ""
+        why = e.strerror.lower() if e.strerror and place else said
+        return f"{place}{why}; mend that, and give the same command again"
+    if isinstance(e, MemoryError) or any(words in said for words in OUT_OF_MEMORY):
+        return f"not enough memory{f' ({said})' if said else ''}; ask for less at once, or use a larger machine"
+    if isinstance(e, RecursionError):
+        return "a setting or a file is nested too deeply to be read; see what was given"
+    return None

@@ -83,7 +83,7 @@ def _taken(names: Sequence[str], wanted: int, folder: Path) -> dict[str, IO[str]
     no two jobs wait for each other; and a job that wants many is not overtaken for ever by those that want one.
     """
     locks: dict[str, IO[str]] = {}
-    with (folder / "door").open("w") as door:
+    with (folder / "door").open("w", encoding="utf-8") as door:
         fcntl.flock(door, fcntl.LOCK_EX)
         while True:
             for name in names:
@@ -96,7 +96,7 @@ def _taken(names: Sequence[str], wanted: int, folder: Path) -> dict[str, IO[str]
 
 def _lock(path: Path) -> IO[str] | None:
     """The open, locked file; None if another process holds it."""
-    file = path.open("w")
+    file = path.open("w", encoding="utf-8")
     with contextlib.suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return file

@@ -5,7 +5,10 @@ Every import that costs time is inside the verb that needs it, for the workflow 
 
 from __future__ import annotations
 
+import io
 import logging
+import os
+import signal
 import sys
 
 from pydantic import Field, ValidationError
@@ -42,7 +45,7 @@ from ddrep.cli.stages import (
     Synthesize,
 )
 from ddrep.config import explain
-from ddrep.errors import UserError
+from ddrep.errors import complaint
 
 
 class Ddrep(BaseSettings):
@@ -97,19 +100,45 @@ class Ddrep(BaseSettings):
 
 
 def main(args: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 with one line on standard error for what the user can mend."""
+    """Exit status: 0; 2 with one line on standard error for what the user can mend; 130 when interrupted.
+
+    Where the reader of standard output has gone, as in `ddrep plan | head`, it ends without a word.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name of any locale is better seen as numbers than not at all
+            stream.reconfigure(errors="backslashreplace")
     try:
-        CliApp.run(Ddrep, cli_args=sys.argv[1:] if args is None else args)
+        try:
+            return _run(sys.argv[1:] if args is None else args)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at the end
+        return 128 + signal.SIGPIPE
+
+
+def _run(args: list[str]) -> int:
+    try:
+        CliApp.run(Ddrep, cli_args=args)
+        return 0
+    except KeyboardInterrupt:
+        return _say("interrupted; the same command goes on", 128 + signal.SIGINT)
+    except BrokenPipeError:
+        raise
     except ValidationError as e:
-        message = explain(e)
-    except (UserError, SettingsError) as e:
-        message = " ".join(str(e).split()).split(" usage: ")[0]
-    except Exception:
+        return _say(explain(e), 2)
+    except SettingsError as e:
+        return _say(" ".join(str(e).split()).split(" usage: ")[0], 2)
+    except Exception as e:
+        if message := complaint(e):
+            return _say(message, 2)
         log.exception("ddrep: a defect, or a machine at its limits; please report it with these lines")
         raise
-    else:
-        return 0
+
+
+def _say(message: str, status: int) -> int:
+    """One line on standard error, and in the log if that is a file."""
     if log.handlers and isinstance(log.handlers[0], logging.FileHandler):
         log.error("ddrep: %s", message)
     print(f"ddrep: {message}", file=sys.stderr)
-    return 2
+    return status

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
+from ddrep.cli.outputs import Output, check_outputs, marks
+
 Count = Annotated[int, Ge(0)]
 Batch = Annotated[int, Ge(1)]
 OptionalFile = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
@@ -25,7 +27,7 @@ class Verb(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
     threads: int | None = None
     """CPU threads for torch; the default is torch's own."""
-    log: Path | None = None
+    log: Annotated[Path | None, Output("log")] = None
     """File for progress messages, instead of standard error."""
 
     @model_validator(mode="before")
@@ -34,9 +36,11 @@ class Verb(BaseModel):
         return {"stage": {}, **given} if "stage" in cls.model_fields else given
 
     def cli_cmd(self) -> None:
-        """Run the verb: logging and threads first, for they are the same for all."""
+        """Run the verb: outputs, logging and threads first, for they are the same for all."""
+        check_outputs(self, "log")
         log_to(self.log)
         log.info("ddrep %s", shlex.join(sys.argv[1:]))
+        check_outputs(self, *(name for name, _ in marks(self)))
         self.set_up()
         self.run()
 

@@ -8,6 +8,7 @@ from pydantic_settings import CliPositionalArg
 
 from ddrep import config
 from ddrep.cli.base import Verb
+from ddrep.cli.outputs import OutputFile
 from ddrep.config import Stage
 
 
@@ -19,7 +20,7 @@ class Evaluator(Verb):
     """Shards of labelled images."""
     validation: Path | None = None
     """Shard of labelled images on which its accuracy is measured, for its metadata."""
-    out: Path
+    out: OutputFile
     """Evaluator (.safetensors) to write."""
 
     def run(self) -> None:
@@ -36,7 +37,7 @@ class Segmenter(Verb):
     """Shards of images with masks."""
     validation: Path | None = None
     """Shard of images with masks on which its mIoU is measured, for its metadata."""
-    out: Path
+    out: OutputFile
     """Segmenter (.safetensors) to write."""
 
     def run(self) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Gt
+from annotated_types import Gt, Le
 from pydantic_settings import CliPositionalArg
 
 from ddrep.cli.base import Verb
+from ddrep.cli.outputs import NewFolder, OutputFile
 
 
 class Import(Verb):
@@ -18,8 +19,8 @@ class Import(Verb):
     """
 
     file: CliPositionalArg[Path]
-    """The checkpoint (.pt, .pth): a state dict of tensors, or ddim's list; or a folder of diffusers."""
-    image_size: Annotated[int, Gt(0)] | None = None
+    """The checkpoint (.pt, .pth, .safetensors), whatever its weights are wrapped in; or a folder of diffusers."""
+    image_size: Annotated[int, Gt(0), Le(2**16)] | None = None
     """Pixels a side."""
     num_heads: Annotated[int, Gt(0)] | None = None
     """Attention heads of every layer."""
@@ -29,11 +30,11 @@ class Import(Verb):
     """Whether q, k, v are split before the heads (guided-diffusion's use_new_attention_order)."""
     schedule: Literal["cosine", "linear"] | None = None
     """Noise schedule."""
-    num_steps: Annotated[int, Gt(0)] | None = None
+    num_steps: Annotated[int, Gt(0), Le(2**16)] | None = None
     """Steps of the schedule."""
     rescale_timesteps: bool | None = None
     """Whether the network is told times in 0..1000 whatever the number of steps."""
-    out: Path
+    out: OutputFile
     """Denoiser (.safetensors) to write."""
 
     def run(self) -> None:
@@ -50,7 +51,7 @@ class Export(Verb):
 
     denoiser: CliPositionalArg[Path]
     """The denoiser (.safetensors)."""
-    out: Path
+    out: NewFolder
     """Folder to make."""
 
     def run(self) -> None:

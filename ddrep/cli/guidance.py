@@ -9,6 +9,7 @@ from pydantic_settings import CliPositionalArg
 
 from ddrep import config
 from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb
+from ddrep.cli.outputs import OutputArrays, OutputFile, OutputFolder, OutputWithAttempts
 from ddrep.config import Stage
 
 
@@ -24,7 +25,7 @@ class Attribute(Light):
     """Chooses the examples, where not all images are asked for."""
     apart_from: CliPositionalArg[list[Path]] = []
     """Shards of held-out images: images with the same pixels are left out of this one."""
-    out: Path
+    out: OutputFile
     """Shard (.tar) to write."""
 
     def run(self) -> None:
@@ -50,7 +51,7 @@ class Guide(Verb):
     """Shard of images with classes, or with masks."""
     run_seed: Count = 0
     """Seed of this run."""
-    out: Path
+    out: OutputFile
     """Guide (.safetensors) to write."""
 
     def run(self) -> None:
@@ -71,9 +72,9 @@ class Guided(Verb):
     """Labelled subset, and"""
     run_seed: Count = 0
     """seed, of this run: together they number the starting noise."""
-    pool: Path
+    pool: OutputFolder
     """Folder in which candidates outlive this command."""
-    out: Path
+    out: OutputFile
     """Shard (.tar) to write."""
     batch: Batch | None = None
     """Images drawn at once; does not change them. The default bounds the memory."""
@@ -81,6 +82,9 @@ class Guided(Verb):
 
 class GuideAttribute(Guided):
     """Draw images of an attribute, and as many of its absence."""
+
+    out: OutputWithAttempts
+    """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
 
     def run(self) -> None:
         from ddrep.sampling.guided import attribute_shard
@@ -118,7 +122,7 @@ class RealFeatures(Measured):
     """Shard of images with classes, or with masks."""
     of: Literal["attribute", "mask"]
     """Which of the two the shard is of."""
-    out: Path
+    out: OutputArrays
     """Features (.npz) to write."""
 
     def run(self) -> None:
@@ -140,9 +144,9 @@ class Score(Measured):
     """Labelled subset."""
     run_seed: Count = 0
     """Seed of the run."""
-    out: Path
+    out: OutputFile
     """Rows (.parquet) to write."""
-    features_out: Path
+    features_out: OutputArrays
     """Features of the images (.npz) to write."""
 
 
@@ -190,7 +194,7 @@ class Robustness(Verb):
     """Labelled subset."""
     run_seed: Count = 0
     """Seed of the run."""
-    out: Path
+    out: OutputFile
     """Rows (.parquet) to write."""
 
     def run(self) -> None:

@@ -10,6 +10,7 @@ from pydantic_settings import CliPositionalArg
 
 from ddrep import config
 from ddrep.cli.base import Light
+from ddrep.cli.outputs import OutputFigure, OutputFile
 from ddrep.cli.reporting import Figure
 from ddrep.config import Stage
 
@@ -23,11 +24,11 @@ class GuidanceTable(Light):
     images, of Table 1 .../ATTRIBUTE/NAME.npz for each attribute."""
     number: Annotated[int, Ge(1), Le(2)]
     """Which table: 1 or 2."""
-    out: Path
+    out: OutputFile
     """Table (.parquet) to write."""
-    summary: Path
+    summary: OutputFile
     """Mean, spread and distance of each cell (.parquet) to write."""
-    markdown: Path
+    markdown: OutputFile
     """The same for reading (.md) to write."""
 
     def run(self) -> None:
@@ -44,9 +45,9 @@ class RobustnessTable(Light):
 
     rows: CliPositionalArg[list[Path]]
     """Rows (.parquet) of `ddrep robustness`."""
-    out: Path
+    out: OutputFile
     """Table (.parquet) to write."""
-    markdown: Path
+    markdown: OutputFile
     """Its means for reading (.md) to write."""
 
     def run(self) -> None:
@@ -60,7 +61,7 @@ class RobustnessFigure(Light):
 
     table: Path
     """Table (.parquet) of `ddrep robustness-table`."""
-    out: Path
+    out: OutputFigure
     """PNG to write; a PDF is written beside it."""
 
     def run(self) -> None:

@@ -10,6 +10,7 @@ from pydantic_settings import CliPositionalArg
 
 from ddrep import config
 from ddrep.cli.base import Light
+from ddrep.cli.outputs import OutputFigure, OutputFile
 from ddrep.config import Stage
 
 
@@ -21,11 +22,11 @@ class Table(Light):
     """Rows (.parquet) of the table's runs, their predictions beside them."""
     number: Annotated[int, Ge(3), Le(4)]
     """Which table: 3 or 4."""
-    out: Path
+    out: OutputFile
     """Table (.parquet) to write."""
-    summary: Path
+    summary: OutputFile
     """Mean, spread and paired differences of each cell (.parquet) to write."""
-    markdown: Path
+    markdown: OutputFile
     """The same for reading (.md) to write."""
 
     def run(self) -> None:
@@ -38,7 +39,7 @@ class Figure(Light):
     """Base of the verbs that draw a figure."""
 
     stage: Stage[config.Figures]
-    out: Path
+    out: OutputFigure
     """PNG to write; a PDF is written beside it."""
 
 
@@ -83,7 +84,7 @@ class Costs(Light):
 
     files: CliPositionalArg[list[Path]]
     """Attempts (.parquet) of the drawn shards and benchmarks (.tsv) of the jobs."""
-    out: Path
+    out: OutputFile
     """Costs (.parquet) to write."""
 
     def run(self) -> None:

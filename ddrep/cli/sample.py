@@ -9,6 +9,7 @@ from annotated_types import Ge, Le
 from pydantic_settings import CliPositionalArg
 
 from ddrep.cli.base import Batch, Count, Verb
+from ddrep.cli.outputs import OutputImage
 
 
 class Sample(Verb):
@@ -34,7 +35,7 @@ class Sample(Verb):
     """Fresh noise in every step: 0 is deterministic."""
     guidance_scale: Annotated[float, Ge(0)] | None = None
     """w of classifier-free guidance (default 0) or, with a guide, lambda (default 1; of masks 0.15)."""
-    out: Path
+    out: OutputImage
     """PNG to write."""
 
     def run(self) -> None:

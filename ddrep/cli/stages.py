@@ -10,6 +10,7 @@ from pydantic_settings import CliPositionalArg
 
 from ddrep import config
 from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb, log, log_to
+from ddrep.cli.outputs import OutputFile, OutputFolder, OutputImage, OutputWithAttempts
 from ddrep.config import Stage
 
 
@@ -23,7 +24,7 @@ class Data(Light):
     """Which of the disjoint labelled subsets (train only)."""
     apart_from: CliPositionalArg[list[Path]] = []
     """Shards of held-out images: images with the same pixels are left out of this one."""
-    out: Path
+    out: OutputFile
     """Shard (.tar) to write."""
 
     def run(self) -> None:
@@ -47,7 +48,7 @@ class Masks(Light):
     """Which of the disjoint labelled subsets (train only)."""
     apart_from: CliPositionalArg[list[Path]] = []
     """Shards of held-out images: images with the same pixels are left out of this one."""
-    out: Path
+    out: OutputFile
     """Shard (.tar) to write."""
 
     def run(self) -> None:
@@ -65,9 +66,9 @@ class Pretrain(Verb):
     """Train an unconditional denoiser on unlabelled images."""
 
     stage: Stage[config.Pretrain]
-    out: Path
+    out: OutputFile
     """Denoiser (.safetensors) to write."""
-    grid: Path | None = None
+    grid: OutputImage | None = None
     """PNG of 64 samples to write."""
 
     def run(self) -> None:
@@ -86,11 +87,11 @@ class Finetune(Verb):
     """Shard of labelled training images."""
     validation: Path
     """Shard of labelled images on which it is logged whether the labels are heard."""
-    out: Path
+    out: OutputFile
     """Denoiser (.safetensors) to write."""
-    grid: Path
+    grid: OutputImage
     """PNG with a row of samples a class to write."""
-    history: Path
+    history: OutputFile
     """Loss and label margin by step (.parquet) to write. Beside the log, if there is one, come grids of samples."""
     processes: Annotated[int, Ge(1)] | None = None
     """Processes that share each batch; the default is one for each visible GPU, or one on a CPU."""
@@ -123,7 +124,7 @@ class Features(Verb):
     """The unconditional denoiser."""
     images: Path
     """Shard of images."""
-    out: Path
+    out: OutputFile
     """Features (.safetensors) to write."""
 
     def run(self) -> None:
@@ -137,9 +138,9 @@ class Head(Verb):
 
     train: Path
     """Shard of labelled training images."""
-    out: Path
+    out: OutputFile
     """Classifier (.safetensors) to write."""
-    report: Path
+    report: OutputFile
     """Accuracy, confusion and calibration on the held-out images (.json) to write."""
 
 
@@ -177,7 +178,7 @@ class Drawing(Verb):
     """The unconditional denoiser, whose features judge."""
     judge: Path
     """The rejection classifier: on features or, for synthesize, on pixels."""
-    pool: Path
+    pool: OutputFolder
     """Folder in which candidates outlive this command."""
     batch: Batch = 250
     """Images drawn at once; does not change them."""
@@ -190,7 +191,7 @@ class Synthesize(Drawing):
     """JSON made by pixel-threshold; its threshold replaces the section's."""
     index: Count
     """Number of the shard."""
-    out: Path
+    out: OutputWithAttempts
     """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
 
     def run(self) -> None:
@@ -205,7 +206,7 @@ class PixelThreshold(Drawing):
 
     pixel_judge: Path
     """The control on pixels."""
-    out: Path
+    out: OutputFile
     """Threshold and acceptance rates (.json) to write."""
 
     def run(self) -> None:
@@ -221,7 +222,7 @@ class Info(Light):
     stage: Stage[config.Shard]
     shards: CliPositionalArg[list[Path]]
     """The shards, in order."""
-    out: Path
+    out: OutputFile
     """_info.json to write."""
 
     def run(self) -> None:
@@ -250,9 +251,9 @@ class Classify(Verb):
     """Scale of the synthetic images, for the row; real-equal-steps takes the steps of real + scale x 1x images."""
     train_seed: Count = 0
     """Seed of this run."""
-    out: Path
+    out: OutputFile
     """Row (.parquet) to write."""
-    predictions: Path
+    predictions: OutputFile
     """Predictions (.parquet) to write."""
 
     def run(self) -> None:

@@ -306,10 +306,12 @@ def load(*files: Path) -> Experiment:
     raw: dict[str, Any] = {}
     for path in files:
         try:
-            content = yaml.safe_load(path.read_text())
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise UserError(f"{path}: no such configuration file") from None
-        except yaml.YAMLError as e:
+        except UnicodeDecodeError as e:
+            raise UserError(f"{path}: not UTF-8 at byte {e.start}; save it as UTF-8") from None
+        except (yaml.YAMLError, ValueError) as e:  # of dates and numbers that are none
             raise UserError(f"{path}: not valid YAML ({' '.join(str(e).split())})") from None
         if not isinstance(content, dict):
             raise UserError(f"{path}: expected a table of settings")

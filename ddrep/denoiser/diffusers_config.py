@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ddrep.denoiser.importers import Settings
@@ -19,7 +19,9 @@ from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNetConfig
 from ddrep.errors import UserError
 
-Count = Annotated[int, Gt(0)]
+Count = Annotated[int, Gt(0), Le(2**16)]
+Few = Annotated[int, Gt(0), Le(100)]
+"""Bounds far beyond any network: what a file claims is not to fill the memory."""
 Down = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"]
 Up = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"]
 
@@ -40,8 +42,8 @@ class Config(BaseModel):
     down_block_types: tuple[Down, ...] = ("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D")
     mid_block_type: Literal["UNetMidBlock2D"] = "UNetMidBlock2D"
     up_block_types: tuple[Up, ...] = ("AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D")
-    block_out_channels: Annotated[tuple[Count, ...], MinLen(1)] = (224, 448, 672, 896)
-    layers_per_block: Count = 2
+    block_out_channels: Annotated[tuple[Count, ...], MinLen(1), MaxLen(12)] = (224, 448, 672, 896)
+    layers_per_block: Few = 2
     mid_block_scale_factor: float = 1
     downsample_padding: int = 1
     downsample_type: Literal["conv", "resnet"] | None = "conv"

@@ -33,11 +33,6 @@ OUTER = {
 ATTENTION = re.compile(r"(?:(?:down|up)\.\d+\.attn\.\d+|mid\.attn_1)\.")
 
 
-def is_ho(weights: Mapping[str, Tensor]) -> bool:
-    """Whether the names are this layout's."""
-    return "temb.dense.0.weight" in weights
-
-
 def in_our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same network's tensors under our names; a name that is not of this layout stays as it is."""
     depth = 1 + max((int(m[1]) for name in weights if (m := re.match(r"down\.(\d+)\.", name))), default=0)

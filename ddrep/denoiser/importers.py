@@ -10,10 +10,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import math
-import pickle
-import warnings
-import zipfile
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +19,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ddrep.denoiser import ho
+from ddrep.denoiser import checkpoints, ho
+from ddrep.denoiser.checkpoints import check_finite, read_weights, some
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
@@ -148,11 +147,14 @@ def import_checkpoint(file: Path, given: Settings | None = None) -> Denoiser:
 
     The weights stay in the mapped file until they are used, so this takes little memory.
     """
-    given = given or Settings()
-    weights = read_tensors(file)
-    ho_details = ho.is_ho(weights)
-    weights = ho.in_our_names(weights) if ho_details else weights
+    given, found = given or Settings(), read_weights(file)
+    if found.first == checkpoints.DIFFUSERS:
+        raise UserError(f"{file}: weights of diffusers, with settings in another file; give the folder, {file.parent}")
+    ho_details = found.first == checkpoints.HO
+    weights = ho.in_our_names(found.tensors) if ho_details else found.tensors
     cfg, schedule, known = describe(file, shapes(weights), given, ho_details)
+    check_finite(file, found.tensors)
+    _say_of_sibling(file)
     with torch.device("meta"):
         net = UNet(cfg)
     net.load_state_dict({name: t.float() for name, t in weights.items()}, strict=True, assign=True)
@@ -161,6 +163,7 @@ def import_checkpoint(file: Path, given: Settings | None = None) -> Denoiser:
         "file": file.name,
         "sha256": sha256(file),
         "format": "ermongroup-ddim" if ho_details else "openai-adm",
+        "weights": str(found),
         "settings_of": known,
         "given": {k: v for k, v in dataclasses.asdict(given).items() if v is not None},
     }
@@ -169,42 +172,11 @@ def import_checkpoint(file: Path, given: Settings | None = None) -> Denoiser:
     return Denoiser(net.eval().requires_grad_(False), schedule, provenance, classes)
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """A pickled state dict, on the CPU, without running what is in it; mapped if the file's layout allows."""
-    if not file.is_file():
-        raise UserError(f"{file}: no such file; give a published checkpoint (.pt)")
-    with file.open("rb") as f:
-        begins_as_zip = f.read(4) == b"PK\x03\x04"
-    mappable = zipfile.is_zipfile(file)
-    if begins_as_zip and not mappable:
-        raise UserError(f"{file}: truncated: its end is missing; fetch it again")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # torch's remarks on odd pickles: one line says all
-            state = torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
-    except Exception as e:  # of arbitrary bytes the reader makes errors of many types
-        if isinstance(e, pickle.UnpicklingError) and "GLOBAL" in str(e):
-            reason = (
-                "refused: it holds Python objects, which can run code when loaded; expected a state dict of tensors"
-            )
-        else:
-            reason = f"not a readable PyTorch checkpoint ({type(e).__name__}); fetch it again"
-        raise UserError(f"{file}: {reason}") from None
-    state = _unwrapped(state)
-    if not isinstance(state, dict) or not all(isinstance(k, str) for k in state):
-        raise UserError(f"{file}: holds a {type(state).__name__}; expected a state dict of tensors by name")
-    odd = [k for k, v in state.items() if not (isinstance(v, Tensor) and v.is_floating_point())]
-    if odd:
-        raise UserError(f"{file}: {_some(odd)}: not floating-point tensors; expected a U-Net's state dict")
-    bare = {name.removeprefix("module."): t for name, t in state.items()}
-    return bare if len(bare) == len(state) else dict(state)
-
-
-def _unwrapped(state: object) -> object:
-    """ermongroup/ddim saves [weights, optimizer, epoch, step, EMA weights]; without EMA the last is missing."""
-    if not isinstance(state, list):
-        return state
-    kept = [part for part in state[-1:] + state[:1] if isinstance(part, dict)]
-    return kept[0] if kept else state
+def _say_of_sibling(file: Path) -> None:
+    """OpenAI's trainers save model012345.pt and, beside it, ema_0.9999_012345.pt."""
+    if m := re.fullmatch(r"model(\d+)\.pt", file.name):
+        for ema in sorted(file.parent.glob(f"ema_*_{m[1]}.pt")):
+            log.warning("%s: the weights as trained; their EMA is in %s beside it: better give that", file, ema)
 
 
 def shapes(weights: Mapping[str, Tensor]) -> Shapes:
@@ -231,7 +203,7 @@ def _architecture(file: Path, found: Shapes) -> Architecture:
     """Read off the architecture; whether every other tensor agrees is for `_compare` to say."""
 
     def shape(name: str, ndim: int = 4) -> tuple[int, ...]:
-        if len(found.get(name, ())) != ndim:
+        if len(found.get(name, ())) != ndim or 0 in found[name]:
             got = f"is {found[name]}" if name in found else "is not there"
             raise UserError(f"{file}: {name} {got}; expected an ADM U-Net of improved-diffusion or guided-diffusion")
         return found[name]
@@ -267,7 +239,7 @@ def _architecture(file: Path, found: Shapes) -> Architecture:
 def _numbers(found: Shapes, prefix: str) -> list[int]:
     """The numbers N of PREFIX.N.*, in order."""
     parts = (name.split(".") for name in found)
-    return sorted({int(p[1]) for p in parts if p[0] == prefix and len(p) > 1 and p[1].isdecimal()})
+    return sorted({int(p[1]) for p in parts if p[0] == prefix and len(p) > 1 and re.fullmatch(r"\d{1,4}", p[1])})
 
 
 def _layer(found: Shapes, block: int, name: str) -> bool:
@@ -315,10 +287,4 @@ def differences(found: Shapes, expected: Shapes) -> str:
         "unexpected": [k for k in found if k not in expected],
         "of another shape": [f"{k} {found[k]} instead of {v}" for k, v in expected.items() if found.get(k, v) != v],
     }
-    return "; ".join(f"{what}: {_some(names)}" for what, names in parts.items() if names)
-
-
-def _some(names: Iterable[str]) -> str:
-    """The first three, and how many there are."""
-    listed = list(names)
-    return ", ".join(listed[:3]) + (f", ... ({len(listed)} in all)" if len(listed) > 3 else "")
+    return "; ".join(f"{what}: {some(names)}" for what, names in parts.items() if names)

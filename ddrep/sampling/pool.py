@@ -40,7 +40,7 @@ class Pool:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the shard's pool: sources that share candidates wait for each other instead of drawing them twice."""
-        with (self.folder / "lock").open("w") as f:
+        with (self.folder / "lock").open("w", encoding="utf-8") as f:
             fcntl.flock(f, fcntl.LOCK_EX)
             self.refresh()
             yield

@@ -154,7 +154,7 @@ def run(
         raise UserError(f"{judge}: knows {known} classes, {finetuned} {len(classes)}; train both on the same labels")
     cfg = stage.config.synthesis
     quota = cfg.per_class // cfg.shards_per_scale
-    threshold = json.loads(threshold_file.read_text())["threshold"] if threshold_file else cfg.threshold
+    threshold = json.loads(threshold_file.read_text("utf-8"))["threshold"] if threshold_file else cfg.threshold
     tallies = [Tally(label, threshold, name) for label, name in enumerate(classes)]
     judged = lambda attempts: engine.judged(attempts, critic.probabilities)  # noqa: E731
     fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS)
@@ -259,7 +259,7 @@ def match_threshold(
     }
     log.info("%s", content)
     with written_whole(out) as (draft,):
-        draft.write_text(json.dumps(content, indent=1))
+        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def matched(p: np.ndarray, share: float) -> float:

@@ -94,7 +94,8 @@ def _run(
     meta |= {"channels": views[0].shape[1], "num_classes": classes, "hidden": cfg.hidden, "dropout": cfg.dropout}
     net, held_out = train_head(meta, views, labels, cfg, seed=stage.seed, device=pick_device())
     with written_whole(report) as (draft,):
-        draft.write_text(json.dumps(assess(net, _batches(views[0], held_out), labels[held_out], classes), indent=1))
+        assessment = assess(net, _batches(views[0], held_out), labels[held_out], classes)
+        draft.write_text(json.dumps(assessment, indent=1), encoding="utf-8")
     Judge(net, meta).save(out)
 
 

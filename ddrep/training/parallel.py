@@ -21,7 +21,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 
 from ddrep.device import count_gpus, set_threads
-from ddrep.errors import UserError
+from ddrep.errors import UserError, complaint
 from ddrep.gpus import claim
 
 
@@ -88,6 +88,10 @@ def _start(count: int, work: Callable[[dict[str, Any]], None], given: dict[str, 
         logging.getLogger("torch.multiprocessing").setLevel(logging.ERROR)  # silent about ending the others
         try:
             mp.spawn(_process, common, nprocs=count)
+        except KeyboardInterrupt:
+            for process in mp.active_children():  # at a terminal they are told as well
+                process.terminate()
+            raise
         except mp.ProcessExitedException:
             if errors.empty():
                 raise
@@ -106,8 +110,10 @@ def _process(
     _join(rendezvous, number, count, number)
     try:
         work(given)
-    except UserError as e:
-        errors.put(str(e))
+    except Exception as e:
+        if not (message := complaint(e)):
+            raise
+        errors.put(message)
         sys.exit(2)
     dist.destroy_process_group()
 

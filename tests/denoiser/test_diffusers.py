@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, PNDMScheduler, UNet2DModel
+from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 
 from ddrep.denoiser.diffusers import import_folder
 from ddrep.denoiser.diffusers_config import Config, network_of
-from ddrep.denoiser.importers import Settings, describe
+from ddrep.denoiser.diffusers_names import in_their_names
+from ddrep.denoiser.importers import Settings, describe, import_checkpoint
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
+from ddrep.files import sha256
 from tests import tiny
 from tests.denoiser import recipe
 from tests.denoiser.test_importers import published_shapes
@@ -213,3 +217,90 @@ def test_attention_layers_may_have_their_names_of_2022(tmp_path: Path) -> None:
     assert sum(".query." in k or ".proj_attn." in k for k in weights) == 24
     save_file(weights, file)
     assert all(torch.equal(v, today[k]) for k, v in import_folder(folder).net.state_dict().items())
+
+
+def _checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """checkpoint-N as diffusers' train_unconditional.py --use_ema writes it; the weights as trained, and their EMA."""
+    net = reference(CASES["one level"]).float()
+    ema = EMAModel(net.parameters(), model_cls=UNet2DModel, model_config=net.config)
+    averaged = {k: v.clone() for k, v in net.state_dict().items()}
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(1)
+    ema.save_pretrained(folder / "unet_ema")
+    saved(net, folder)
+    torch.save({}, folder / "optimizer.bin")
+    return net.state_dict(), averaged
+
+
+def _imported(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    denoiser = import_folder(folder)
+    return in_their_names(denoiser.net.state_dict(), denoiser.net.cfg), denoiser.provenance
+
+
+def _same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(v, other[k]) for k, v in one.items())
+
+
+def test_of_a_checkpoint_the_ema_is_taken_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "ddrep")
+    raw, averaged = _checkpoint(tmp_path / "checkpoint-500")
+    found, provenance = _imported(tmp_path / "checkpoint-500")
+    assert _same(found, averaged) and not _same(found, raw)
+    assert provenance["weights"] == "unet_ema/diffusion_pytorch_model.safetensors (EMA)"
+    assert provenance["sha256"] == sha256(tmp_path / "checkpoint-500/unet_ema/diffusion_pytorch_model.safetensors")
+    assert "the EMA's weights, of unet_ema; left: unet" in caplog.text
+    shutil.rmtree(tmp_path / "checkpoint-500/unet")
+    assert _same(_imported(tmp_path / "checkpoint-500")[0], averaged)
+
+
+def test_the_folder_that_is_given_is_taken_and_its_ema_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw, averaged = _checkpoint(tmp_path)
+    for name in ("scheduler/scheduler_config.json", "unet_ema/scheduler_config.json", "unet/scheduler_config.json"):
+        shutil.copy(tmp_path / "scheduler/scheduler_config.json", tmp_path / "s.json")
+        shutil.copy(tmp_path / "s.json", tmp_path / name)
+    assert _same(_imported(tmp_path / "unet_ema")[0], averaged) and "better give that" not in caplog.text
+    assert _imported(tmp_path / "unet_ema")[1]["weights"] == "diffusion_pytorch_model.safetensors (EMA)"
+    found, provenance = _imported(tmp_path / "unet")
+    assert _same(found, raw) and provenance["weights"] == "diffusion_pytorch_model.safetensors"
+    assert caplog.text.count("their EMA is in unet_ema beside it: better give that") == 1
+    monkeypatch.chdir(tmp_path / "unet")
+    assert _same(_imported(Path())[0], raw)
+    assert caplog.text.count("their EMA is in unet_ema beside it: better give that") == 2
+
+
+def test_a_file_of_diffusers_by_itself_is_told_to_be_given_as_a_folder(tmp_path: Path) -> None:
+    folder = saved(reference(CASES["one level"]), tmp_path) / "unet"
+    state = load_file(folder / "diffusion_pytorch_model.safetensors")
+    torch.save(state, folder / "diffusion_pytorch_model.bin")
+    for name in ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin"):
+        with pytest.raises(UserError, match=rf"{name}: weights of diffusers, .* give the folder, {folder}$"):
+            import_checkpoint(folder / name)
+
+
+VARIANTS = [
+    "diffusion_pytorch_model.bin",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.ema.bin",
+]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_only_file_of_weights_is_taken_and_the_plain_one_before_others(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ddrep")
+    folder = saved(reference(CASES["one level"]).float(), tmp_path)
+    expected, plain = _imported(folder)[0], folder / "unet/diffusion_pytorch_model.safetensors"
+    state = {f"_orig_mod.{k}": v + 1 for k, v in load_file(plain).items()}
+    save_file(state, folder / "unet" / name) if name.endswith("safetensors") else torch.save(
+        state, folder / "unet" / name
+    )
+    found, provenance = _imported(folder)
+    assert _same(found, expected) and provenance["weights"] == f"unet/{plain.name}"
+    assert f"weights of {plain.name}; left: {name}" in caplog.text
+    plain.unlink()
+    found, provenance = _imported(folder)
+    assert _same(found, {k: v + 1 for k, v in expected.items()}) and provenance["weights"] == f"unet/{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "oblong": ({"sample_size": [16, 8]}, "16x8 pixels; expected a square"),
     "odd": ({"sample_size": 15}, "15x15 pixels; expected a square of a multiple of 2"),
     "no size": ({"sample_size": None}, "sample_size is null; give --image-size"),
+    "endless blocks": ({"layers_per_block": 100_000}, "layers_per_block: Input should be less than or equal to 100"),
+    "endless width": ({"block_out_channels": [32, 32_000_000_000]}, "block_out_channels.1: Input should be less than"),
+    "endless levels": (
+        {"block_out_channels": [32] * 100_000},
+        "block_out_channels: Tuple should have at most 12 items",
+    ),
     "another network": ({"_class_name": "UNet2DConditionModel"}, "_class_name: Input should be 'UNet2DModel'"),
 }
 NOISE: dict[str, tuple[dict[str, Any], str]] = {
@@ -56,6 +63,7 @@ NOISE: dict[str, tuple[dict[str, Any], str]] = {
     "v": ({"prediction_type": "v_prediction"}, "prediction_type: Input should be 'epsilon'"),
     "zero SNR": ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr: "),
     "variance": ({"variance_type": "learned"}, 'variance_type "learned": expected learned_range'),
+    "endless steps": ({"num_train_timesteps": 10**12}, "num_train_timesteps: Input should be less than or equal to"),
     "another process": ({"_class_name": "ScoreSdeVeScheduler"}, "_class_name: "),
 }
 
@@ -137,6 +145,29 @@ def spoil(kind: str, folder: Path) -> None:
         (folder / "vqvae").mkdir()
     elif kind == "no schedule":
         (folder / "scheduler/scheduler_config.json").unlink()
+    elif kind == "in shards":
+        first = weights.rename(weights.with_name("diffusion_pytorch_model-00001-of-00002.safetensors"))
+        shutil.copy(first, weights.with_name("diffusion_pytorch_model-00002-of-00002.safetensors"))
+        weights.with_name(f"{weights.name}.index.json").write_text("{}")
+    elif kind == "two variants":
+        for variant in ("fp16", "non_ema"):
+            shutil.copy(weights, weights.with_name(f"diffusion_pytorch_model.{variant}.safetensors"))
+        weights.unlink()
+    elif kind.startswith("classes"):
+        deep = "[" * 100_000 + "]" * 100_000
+        names = {"no JSON": "x", "5": "5", "[1]": "[1]", "nested": deep, "too many": '["a", "b", "c"]'}
+        state = load_file(weights)
+        weights.unlink()
+        save_file(state, weights, {"format": "pt", "ddrep.classes": names[kind.removeprefix("classes ")]})
+    elif kind == "deep config":
+        config.write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
+    elif kind == "deep schedule":
+        (folder / "scheduler/scheduler_config.json").unlink()
+        (folder / "scheduler/scheduler_config.json").write_text("[" * 100_000 + "]" * 100_000)
+    elif kind in ("nan", "names of OpenAI"):
+        state = load_file(weights) | {"conv_out.bias": torch.full((6,), torch.nan)}
+        weights.unlink()
+        save_file(state if kind == "nan" else {"time_embed.0.weight": torch.zeros(2)}, weights)
     elif kind in ("names", "shapes"):
         state = load_file(weights)
         if kind == "names":
@@ -149,12 +180,25 @@ def spoil(kind: str, folder: Path) -> None:
 
 
 SPOILT = {
-    "no config": "no config.json; expected the folder of a diffusers UNet2DModel, or of its pipeline",
+    "no config": "no config.json; expected the folder of a diffusers UNet2DModel, or of its pipeline; it holds "
+    "diffusion_pytorch_model.safetensors",
     "broken JSON": "config.json: not valid JSON (",
     "a list": "config.json: (whole): Input should be a valid dictionary",
     "not text": "config.json: not valid JSON (",
-    "no weights": "diffusion_pytorch_model.safetensors: no such file",
-    "cut at 0": "truncated, or not a safetensors file (",
+    "no weights": "diffusion_pytorch_model.safetensors: no such file; expected the weights; there are config.json",
+    "in shards": "weights in several files (diffusion_pytorch_model-00001-of-00002.safetensors, "
+    "diffusion_pytorch_model-00002-of-00002.safetensors, diffusion_pytorch_model.safetensors.index.json); save them in",
+    "two variants": "diffusion_pytorch_model.fp16.safetensors, diffusion_pytorch_model.non_ema.safetensors: nothing",
+    "nan": "conv_out.bias: holds NaN or infinite numbers",
+    "names of OpenAI": "time_embed.0.weight: not names of diffusers; give the file by itself",
+    "classes no JSON": "ddrep.classes of its metadata: (whole): Invalid JSON",
+    "classes 5": "ddrep.classes of its metadata: (whole): Input should be a valid",
+    "classes [1]": "ddrep.classes of its metadata: 0: Input should be a valid string",
+    "classes nested": "ddrep.classes of its metadata: ",
+    "classes too many": "ddrep.classes of its metadata names 3, its table has 0 rows",
+    "deep config": "config.json: not valid JSON (",
+    "deep schedule": "scheduler_config.json: not valid JSON (",
+    "cut at 0": "diffusion_pytorch_model.safetensors: is empty",
     "cut at 100": "truncated, or not a safetensors file (",
     "cut at 100000": "truncated, or not a safetensors file (",
     "pickle": "truncated, or not a safetensors file (",
@@ -227,7 +271,7 @@ def test_export_by_command_writes_a_new_folder_and_nothing_else(
     before = {path: path.read_bytes() for path in out.iterdir()}
     capsys.readouterr()
     assert cli.main(["export", str(file), "--out", str(out), "--log", str(tmp_path / "log")]) == 2
-    assert capsys.readouterr().err == f"ddrep: {out}: is there already; give the name of a new folder\n"
+    assert capsys.readouterr().err == f"ddrep: --out {out}: is there already; give the name of a new folder\n"
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 
 

@@ -22,8 +22,9 @@ import torch
 
 from ddrep import cli
 from ddrep.denoiser import ho
+from ddrep.denoiser.checkpoints import read_weights
 from ddrep.denoiser.denoiser import Denoiser
-from ddrep.denoiser.importers import Settings, describe, import_checkpoint, read_tensors
+from ddrep.denoiser.importers import Settings, describe, import_checkpoint
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
 from ddrep.files import sha256
@@ -94,7 +95,7 @@ def test_a_published_file_is_recognised_and_its_flags_are_known(name: str) -> No
 def test_imported_networks_give_the_published_outputs(name: str, tmp_path: Path) -> None:
     path, out = tmp_path / "model.pt", tmp_path / "denoiser.safetensors"
     torch.save(_weights(name), path)
-    weights = read_tensors(path)
+    weights = read_weights(path).tensors
     cfg, _, known = describe(path, {k: tuple(v.shape) for k, v in weights.items()}, SETTINGS[name])
     assert known is None
     exact = UNet(cfg).double().eval()
@@ -142,7 +143,7 @@ def test_ddims_network_gives_its_published_outputs(wrapped: str, tmp_path: Path)
     import_checkpoint(path, HO_SETTINGS).save(out)
     single = Denoiser.load(out).net
     exact = UNet(single.cfg).double().eval()
-    exact.load_state_dict(ho.in_our_names(read_tensors(path)), strict=True)
+    exact.load_state_dict(ho.in_our_names(read_weights(path).tensors), strict=True)
     x, t, _ = recipe.inputs()
     for net, bound in ((exact, 1e-12), (single, 1e-5)):
         dtype = next(net.parameters()).dtype
@@ -234,8 +235,18 @@ def _spoilt(kind: str, folder: Path) -> Path:
         path.write_bytes(b"")
     elif kind == "list":
         torch.save([1, 2], path)
-    elif kind == "nested":
-        torch.save({"state_dict": good}, path)
+    elif kind == "no tensors":
+        torch.save({"epoch": 3, "args": {"lr": 1e-4}}, path)
+    elif kind == "another network":
+        torch.save({"model": {"conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}, "epoch": 3}, path)
+    elif kind == "meta":
+        torch.save({k: v.to("meta") for k, v in good.items()}, path)
+    elif kind in ("nan", "inf"):
+        torch.save(good | {"out.2.bias": torch.full((6,), float(kind))}, path)
+    elif kind == "no width":
+        torch.save(good | {"time_embed.0.weight": torch.zeros(128, 0)}, path)
+    elif kind == "a number of 5000 digits":
+        torch.save(good | {f"output_blocks.{'9' * 5000}.0.in_layers.2.weight": torch.zeros(1)}, path)
     elif kind == "names":
         names = {k.replace("proj_out", "proj"): v for k, v in good.items()}
         torch.save(names | {"time_embed.0.bias": torch.zeros(7)}, path)
@@ -255,9 +266,15 @@ SPOILT = {
     "truncated": "truncated: its end is missing",
     "truncated, legacy layout": "not a readable PyTorch checkpoint",
     "text": "not a readable PyTorch checkpoint",
-    "empty": "not a readable PyTorch checkpoint",
-    "list": "holds a list; expected a state dict",
-    "nested": "state_dict: not floating-point tensors",
+    "empty": "is empty",
+    "list": "holds a list without a tensor; expected a U-Net's state dict",
+    "no tensors": "holds epoch, args; expected a U-Net's state dict",
+    "another network": "holds conv1.weight, fc.bias in model; expected a U-Net's state dict, with time_embed.0.weight",
+    "meta": "time_embed.0.weight, time_embed.0.bias, time_embed.2.weight, ... (",
+    "nan": "out.2.bias: holds NaN or infinite numbers",
+    "inf": "out.2.bias: holds NaN or infinite numbers",
+    "no width": "time_embed.0.weight is (128, 0)",
+    "a number of 5000 digits": "unexpected: output_blocks.999",
     "names": "not quite an ADM U-Net: missing: input_blocks.3.1.proj_out.weight, input_blocks.3.1.proj_out.bias, "
     "middle_block.1.proj_out.weight, ... (8 in all); unexpected: input_blocks.3.1.proj.weight, "
     "input_blocks.3.1.proj.bias, middle_block.1.proj.weight, ... (8 in all); "

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import subprocess
 from typing import Any
 
@@ -22,6 +25,49 @@ def test_format() -> None:
         [BIN / "snakefmt", "--check", "Snakefile", "workflow"], cwd=REPO, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+NAMES = "experiment subset split source index scale train_seed run part method steps number"
+RESTRICTED = {"threads", "resources.gpu", "params.cores", *(f"wildcards.{name}" for name in NAMES.split())}
+"""Numbers, and names that wildcard_constraints keep to letters that a shell leaves alone."""
+
+
+def test_what_a_shell_could_misread_is_quoted() -> None:
+    """By Snakemake's :q alone: an apostrophe in a path ends a quotation that is written by hand."""
+    placeholders = []
+    for file in sorted((REPO / "workflow/rules").glob("*.smk")):
+        for command in re.findall(r'shell:\n((?:\s+".*"\n?)+)', file.read_text(encoding="utf-8")):
+            assert "'" not in command, command
+            placeholders += re.findall(r"{(.*?)}", command)
+    assert len(placeholders) > 200
+    assert {name for name in placeholders if not name.endswith(":q")} == RESTRICTED
+
+
+def test_a_path_that_a_shell_could_misread_is_only_a_path(tree: Tree) -> None:
+    """A real job with evaluation.evaluator in a folder of an awkward name, and without Inception's weights."""
+    path = tree.path / "it's; touch pwned; $(touch pwned) `touch pwned` \"x" / "'; touch pwned; '.safetensors"
+    path.parent.mkdir()
+    shutil.copy(REPO / "ddrep/data/embedded/evaluator.safetensors", path)
+    tree.configure(parts=["masks"], evaluation={"evaluator": str(path), "segmenter": None})
+    done = tree.snakemake("--cores", "1", "results/fashion-demo/masks/test.npz", "--printshellcmds")
+    assert done.returncode == 0, done.stderr
+    assert (tree.path / "results/fashion-demo/masks/test.npz").is_file()
+    assert not list(tree.path.rglob("pwned")) and "--inception= " in done.stderr
+
+
+def test_an_environment_in_a_folder_of_an_awkward_name(tree: Tree) -> None:
+    """Snakemake's Python, by another name of its folder, which goes into every job's PATH."""
+    folder = tree.path / "v$(touch pwned) 'x\" {y}"
+    folder.mkdir()
+    for name in ("python", "snakemake", "ddrep"):
+        (folder / name).symlink_to(BIN / name)
+    code = f"import sys; sys.executable = {str(folder / 'python')!r}; from snakemake.cli import main; main()"
+    command = [BIN / "python", "-c", code, "--cores", "1", "results/fashion-demo/masks/test.tar"]
+    tree.configure(parts=["masks"])
+    env = {**os.environ, "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, cwd=tree.path, capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert (tree.path / "results/fashion-demo/masks/test.tar").is_file() and not list(tree.path.rglob("pwned"))
 
 
 CALLS = {

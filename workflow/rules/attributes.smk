@@ -162,7 +162,7 @@ rule attribute_real_features:
     message:
         "Features of the real images, {wildcards.attribute}"
     shell:
-        "ddrep real-features --of attribute --evaluator='{input.evaluator}' --inception='{input.inception}'"
+        "ddrep real-features --of attribute --evaluator={input.evaluator:q} --inception={input.inception:q}"
         " --out {output.features:q} --threads {threads} --log {log:q} {input.shard:q}"
 
 
@@ -192,7 +192,7 @@ rule attribute_score:
         "Scoring {wildcards.attribute} by {wildcards.method} in {wildcards.steps} steps, subset {wildcards.subset}, seed {wildcards.run}"
     shell:
         "ddrep score-attribute --stage {params.stage:q} --shard {input.shard:q} --evaluator {input.evaluator:q}"
-        " --inception='{input.inception}' --method {wildcards.method} --steps {wildcards.steps} --subset {wildcards.subset}"
+        " --inception={input.inception:q} --method {wildcards.method} --steps {wildcards.steps} --subset {wildcards.subset}"
         " --run-seed {wildcards.run} --out {output.score:q} --features-out {output.features:q} --threads {threads} --log {log:q}"
 
 

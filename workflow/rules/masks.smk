@@ -161,7 +161,7 @@ rule mask_real_features:
     message:
         "Features of the real images with masks"
     shell:
-        "ddrep real-features --of mask --evaluator='{input.evaluator}' --inception='{input.inception}'"
+        "ddrep real-features --of mask --evaluator={input.evaluator:q} --inception={input.inception:q}"
         " --out {output.features:q} --threads {threads} --log {log:q} {input.shard:q}"
 
 
@@ -188,8 +188,8 @@ rule mask_score:
     message:
         "Scoring masks by {wildcards.method} in {wildcards.steps} steps, subset {wildcards.subset}, seed {wildcards.run}"
     shell:
-        "ddrep score-masks --shard {input.shard:q} --segmenter {input.segmenter:q} --evaluator='{input.evaluator}'"
-        " --inception='{input.inception}' --method {wildcards.method} --steps {wildcards.steps} --subset {wildcards.subset}"
+        "ddrep score-masks --shard {input.shard:q} --segmenter {input.segmenter:q} --evaluator={input.evaluator:q}"
+        " --inception={input.inception:q} --method {wildcards.method} --steps {wildcards.steps} --subset {wildcards.subset}"
         " --run-seed {wildcards.run} --out {output.score:q} --features-out {output.features:q} --threads {threads} --log {log:q}"
 
 

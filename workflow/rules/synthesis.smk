@@ -33,7 +33,7 @@ rule synthesis:
         "Generating shard {wildcards.index} of {wildcards.source}, subset {wildcards.subset}"
     shell:
         "ddrep synthesize --stage {params.stage:q} --finetuned {input.finetuned:q} --pretrained {input.pretrained:q}"
-        " --judge {input.judge:q} --threshold-file='{input.threshold}' --index {wildcards.index}"
+        " --judge {input.judge:q} --threshold-file={input.threshold:q} --index {wildcards.index}"
         " --pool results/{wildcards.experiment}/pool --out {output.shard:q} --threads {threads} --log {log:q}"
 
 
