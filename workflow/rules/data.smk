@@ -1,3 +1,5 @@
+# The images, then the denoiser's chain, before what else is ready: what fails there fails early. The scheduler keeps no cores
+# free for a job that wants several. So these take all, and when the last of them ends the chain finds all of them free.
 rule labelled_images:
     output:
         shard="results/{experiment}/subset{subset}/real.tar",
@@ -5,9 +7,10 @@ rule labelled_images:
         "results/{experiment}/logs/data/subset{subset}.log",
     benchmark:
         "results/{experiment}/benchmarks/data/subset{subset}.tsv"
+    priority: 200
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: CORES
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
@@ -27,9 +30,10 @@ rule held_out_images:
         "results/{experiment}/logs/data/{split}.log",
     benchmark:
         "results/{experiment}/benchmarks/data/{split}.tsv"
+    priority: 200
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: CORES
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
