@@ -61,8 +61,10 @@ except UserError as e:
 NAME, SEED = EXPERIMENT.experiment, EXPERIMENT.seed
 DENOISER = denoiser_path(EXPERIMENT)
 SHARDS_PER_SCALE = EXPERIMENT.synthesis.shards_per_scale
+# `workflow.cores` would refuse what computes nothing and is given none: --unlock, --dag.
+CORES = workflow.resource_settings.cores or 1
 # Threads of the jobs that others wait for; beyond 4 a small denoiser gains nothing.
-WAITED_FOR = min(4, workflow.cores or 1)
+WAITED_FOR = min(4, CORES)
 # `ddrep` is found beside the Python that runs Snakemake, activated or not.
 shell.prefix(f'PATH="$PATH":{shlex.quote(str(Path(sys.executable).parent))}; '.replace("{", "{{").replace("}", "}}"))
 # Jobs that ask for a turn (workflow/profiles/slurm) run one at a time in a group, on its one GPU, whatever --resources are.

@@ -1,8 +1,7 @@
 """What Snakemake plans, asked many times: a process that forks for each question, so that imports are paid once.
 
-Usage: python plans.py [unchecked] < questions.json > answers.json, in the folder of the workflow. A question is a
-list of arguments beside --summary; its answer is the exit status, and Snakemake's summary (a table with tabs) or its
-complaint.
+Usage: python plans.py [unchecked] < questions.json > answers.json, in the folder of the workflow. A question is a list
+of arguments beside --summary; its answer is the exit status, and the summary (a table with tabs) or the complaint.
 """
 
 from __future__ import annotations

@@ -89,6 +89,12 @@ def test_documented_calls_plan_everything(tree: Tree, call: str) -> None:
     assert counts["classifier_on_synthetic_alone"] == str(len(demo.table3.sources))
 
 
+@pytest.mark.parametrize("call", ["--unlock", "--dag", "--rulegraph", "--summary", "--list-rules"])
+def test_what_computes_nothing_wants_no_cores(tree: Tree, call: str) -> None:
+    done = tree.snakemake(call)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_target_after_resources_is_read_as_a_resource(tree: Tree) -> None:
     """Why the README puts `all` first: once this passes, Snakemake has mended it."""
     done = tree.snakemake("--cores", "8", "--resources", "gpu=4", "all", "--dry-run")

@@ -1,4 +1,6 @@
 # Test is made first, validation apart from it, and train apart from both: no image is in two of them.
+# The images, then the denoiser's chain, before what else is ready: what fails there fails early. The scheduler keeps no cores
+# free for a job that wants several. So these take all, and when the last of them ends the chain finds all of them free.
 rule labelled_images:
     input:
         held_out=expand("results/{{experiment}}/data/{split}.tar", split=["validation", "test"]),
@@ -8,9 +10,10 @@ rule labelled_images:
         "results/{experiment}/logs/data/subset{subset}.log",
     benchmark:
         "results/{experiment}/benchmarks/data/subset{subset}.tsv"
+    priority: 200
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: CORES
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,
@@ -32,9 +35,10 @@ rule held_out_images:
         "results/{experiment}/logs/data/{split}.log",
     benchmark:
         "results/{experiment}/benchmarks/data/{split}.tsv"
+    priority: 200
     conda:
         "../../environment.yml"
-    threads: 1
+    threads: CORES
     resources:
         mem_mb=lambda wildcards, attempt: 8000 * attempt,
         runtime=lambda wildcards, attempt: 60 * attempt,

@@ -7,9 +7,10 @@ rule pretrain:
         "results/{experiment}/logs/pretrain/denoiser.log",
     benchmark:
         "results/{experiment}/benchmarks/pretrain/denoiser.tsv"
+    priority: 150
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 1
+    threads: CORES
     resources:
         gpu=1,
         mem_mb=lambda wildcards, attempt: 16000 * attempt,

@@ -12,7 +12,7 @@ rule plan:
         runtime=lambda wildcards, attempt: 20 * attempt,
     params:
         experiment=lambda _: EXPERIMENT.model_dump_json(),
-        cores=workflow.cores or 1,
+        cores=CORES,
     message:
         "What {NAME} will cost"
     shell:

@@ -8,6 +8,7 @@ rule features:
         "results/{experiment}/logs/features/subset{subset}.log",
     benchmark:
         "results/{experiment}/benchmarks/features/subset{subset}.tsv"
+    priority: 80
     conda:
         "../../environment.yml"
     threads: 1
@@ -35,6 +36,7 @@ rule rejection:
         "results/{experiment}/logs/rejection/subset{subset}.log",
     benchmark:
         "results/{experiment}/benchmarks/rejection/subset{subset}.tsv"
+    priority: 80
     conda:
         "../../environment.yml"
     threads: 1
@@ -61,6 +63,7 @@ rule pixel_rejection:
         "results/{experiment}/logs/pixel-rejection/subset{subset}.log",
     benchmark:
         "results/{experiment}/benchmarks/pixel-rejection/subset{subset}.tsv"
+    priority: 80
     conda:
         "../../environment.yml"
     threads: 1
@@ -89,6 +92,7 @@ rule pixel_threshold:
         "results/{experiment}/logs/pixel-threshold/subset{subset}.log",
     benchmark:
         "results/{experiment}/benchmarks/pixel-threshold/subset{subset}.tsv"
+    priority: 80
     conda:
         "../../environment.yml"
     threads: WAITED_FOR
