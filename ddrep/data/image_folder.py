@@ -8,7 +8,7 @@ from functools import partial
 
 from ddrep.config import ImageFolder
 from ddrep.data.decoding import FORMATS, fitted
-from ddrep.data.disk import Found, inside, look, printable, raw, some
+from ddrep.data.disk import Found, inside, look, printable, raw, reason, some
 from ddrep.data.listing import Entry, Listing, drawn, from_disk, listed
 from ddrep.data.reading import named, warn
 from ddrep.errors import UserError
@@ -69,8 +69,9 @@ def _files(where: str, split: str, folder: Found) -> dict[str, list[Found]]:
     """What lies in the class folders of a split, by their names in Unicode's composed form (NFC), both sorted."""
     place = f"{where}/{folder.name}"
     there = inside(folder.path)
-    if loose := [each.name for each in there if not each.is_folder]:
-        first = printable(loose[0])
+    if loose := [each for each in there if not each.is_folder]:
+        status = loose[0].status
+        first = printable(loose[0].name) + (f" ({reason(status)})" if isinstance(status, OSError) else "")
         raise UserError(f"{place}: {first} lies outside the class folders ({len(loose)} such files); move or remove it")
     files: dict[str, list[Found]] = {}
     for each in there:

@@ -21,6 +21,7 @@ from ddrep.errors import UserError
 from ddrep.sampling.by_hand import _mask
 from tests.data import replicas
 
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 SIDE = 8
 NOISE = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 4), np.uint8)
 Read = Callable[[bytes, int], np.ndarray]

@@ -121,6 +121,12 @@ def test_links_to_folders_are_followed(root: Path, tmp_path: Path) -> None:
     assert "train/loop: holds 3 folders (away, test, train)" in complaint("image-folder", folder(root))
 
 
+def test_a_class_that_is_a_link_to_nothing_is_one_line(root: Path) -> None:
+    (root / "train/eel").symlink_to("nowhere")
+    said = complaint("image-folder", folder(root))
+    assert "train: eel (no such file or directory) lies outside the class folders" in said
+
+
 def test_only_regular_files_are_opened(root: Path) -> None:
     os.mkfifo(root / "test/cat/pipe.png")
     (root / "test/cat/gone.png").symlink_to("nowhere")

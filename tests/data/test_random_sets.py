@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from ddrep.data.shards import LabelledImages, read_shards, write_shard
 from ddrep.errors import UserError
 from tests.data import replicas
 
+pytestmark = pytest.mark.filterwarnings("ignore:The image decoding and encoding:DeprecationWarning")
 SIDE = 6
 MODES = ("L", "RGB", "RGBA", "P", "I;16", "CMYK")
 NAMES = st.text(st.characters(categories=("L", "N"), exclude_characters="\0/"), min_size=1, max_size=8)
