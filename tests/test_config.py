@@ -99,6 +99,7 @@ def test_numbers_that_yaml_reads_as_strings(tmp_path: Path) -> None:
         ("experiment: a\nfinetune: {lr: 0, steps: 0}", "finetune.steps"),
         ("seed: 1", "experiment: missing"),
         ("experiment: ../up", "experiment: "),
+        (f"experiment: {'a' * 300}", "experiment: "),
         ("- a", "expected a table"),
         ("a: [", "not valid YAML"),
     ],

@@ -32,7 +32,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[str]], ...] = (
     runs.blocks,
 )
 """What is wrong."""
-REMARKS: tuple[Callable[[Facts], Iterator[str]], ...] = (runs.below_chance,)
+REMARKS: tuple[Callable[[Facts], Iterator[str]], ...] = (runs.below_chance, images.garments)
 """What is allowed, but hardly meant."""
 
 

@@ -71,7 +71,7 @@ class Facts:
         if unknown := [name for name in classes if name not in self.data.classes]:
             self.complaints.append(
                 f"{key}: no class {unknown[0]}; the data has {sets.some(self.data.classes)}: "
-                "name groups of its classes, or leave attributes out of parts"
+                "name groups of its classes, or set parts: [augmentation]"
             )
             return None
         names = ("without", "with")

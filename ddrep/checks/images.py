@@ -15,7 +15,7 @@ def masks_are_there(facts: Facts) -> Iterator[str]:
     if not facts.masks or not paths.readable(facts.experiment, "masks.data"):
         return
     try:
-        sets.masked_set(data)
+        sets.masked_set(data, facts.experiment.evaluation.segmenter is None)
     except UserError as e:
         yield f"masks.data: {e}"
     except OSError as e:
@@ -76,18 +76,30 @@ def holdout(facts: Facts) -> Iterator[str]:
 def sizes(facts: Facts) -> Iterator[str]:
     """The denoiser's images are those of the data, and of the masks."""
     e, denoiser = facts.experiment, facts.denoiser
-    wanted = {f"data.{e.data.table}": sets.image_shape(e.data)} if facts.labelled else {}
-    wanted |= {f"masks.data.{e.masks.data.table}": sets.image_shape(e.masks.data)} if facts.masks else {}
-    for key, image in wanted.items():
-        if denoiser and denoiser.image != image:
+    wanted = [
+        (facts.labelled, f"data.{e.data.table}", sets.image_shape(e.data), ""),
+        (facts.masks, f"masks.data.{e.masks.data.table}", sets.image_shape(e.masks.data), ", or parts without masks"),
+    ]
+    for used, key, image, otherwise in wanted:
+        if used and denoiser and denoiser.image != image:
             yield (
                 f"denoiser.{e.denoiser.kind}: a denoiser of {_by(denoiser.image)} images, "
-                f"{key} gives {_by(image)}; expected both alike"
+                f"{key} gives {_by(image)}; expected both alike{otherwise}"
             )
 
 
 def _by(image: tuple[int, int, int]) -> str:
     return "x".join(map(str, image))
+
+
+def garments(facts: Facts) -> Iterator[str]:
+    """A warning: masks of the embedded images, beside images of one's own."""
+    e = facts.experiment
+    if facts.masks and facts.labelled and e.masks.data.kind == "embedded" and e.data.kind != "embedded":
+        yield (
+            f"masks.data: the masks are of the embedded garments, the data is of kind {e.data.kind}; "
+            "name masks of such images, or leave masks out of parts"
+        )
 
 
 def evaluator(facts: Facts) -> Iterator[str]:

@@ -5,6 +5,7 @@ A function for each kind of data set, the only places that ask its reader.
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -105,8 +106,11 @@ def mask_classes(data: MaskData) -> tuple[str, ...]:
     return data.few_shot.classes if data.kind == "few-shot" and data.few_shot else celebamask_hq.CLASSES
 
 
-def masked_set(data: MaskData) -> None:
-    """Raise UserError, or OSError, where a set whose paths are there is not what it should be."""
+def masked_set(data: MaskData, oracle: bool) -> None:
+    """Raise UserError, or OSError, where a set whose paths are there is not what it should be.
+
+    oracle: whether few_shot's images for an oracle, which celebamask_hq has, are wanted as well.
+    """
     if data.kind == "few-shot" and (cfg := data.few_shot):
         for split, expected in (("train", cfg.train), ("test", cfg.test)):
             folder = cfg.root / "real" / split
@@ -114,3 +118,12 @@ def masked_set(data: MaskData) -> None:
                 raise UserError(f"{folder}: no such folder; expected few_shot.root to hold real/train and real/test")
             if (n := len(few_shot._paired(folder)[0])) != expected:
                 raise UserError(f"{folder}: {n} images with a mask; masks.data.few_shot.{split} says {expected}")
+    if (oracle or data.kind == "celebamask-hq") and (hq := data.celebamask_hq):
+        for name in (celebamask_hq.IMAGES, celebamask_hq.ANNOTATIONS):
+            if not (hq.root / name).is_dir():
+                raise UserError(f"{hq.root}: no folder {name}; expected CelebAMask-HQ as it is published")
+        n = sum(name.endswith(".jpg") for name in os.listdir(hq.root / celebamask_hq.IMAGES))
+        if n != hq.images:
+            raise UserError(
+                f"{hq.root / celebamask_hq.IMAGES}: {n} images; masks.data.celebamask_hq.images says {hq.images}"
+            )

@@ -97,7 +97,7 @@ Part = Literal["augmentation", "attributes", "masks"]
 class Experiment(Section):
     """The whole of config.yaml."""
 
-    experiment: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    experiment: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
     """Name; results go to results/NAME."""
     seed: Annotated[int, Ge(0)] = 0
     parts: tuple[Part, ...] = ("augmentation",)

@@ -37,7 +37,7 @@ def test_own_images_with_the_demos_garments(here: Path) -> None:
     own = merge(own_images(), {"parts": ["augmentation", "attributes"]})
     line = said(own)
     assert "attributes.groups.footwear: no class Sandal; the data has cat, dog: name groups of its classes" in line
-    assert "leave attributes out of parts" in line
+    assert "or set parts: [augmentation]" in line
     mine = {"attributes": {"groups": [{"name": "cats", "having": ["cat"]}]}}
     assert "evaluation.evaluator: knows no class cat of attributes.groups.cats; it has T-shirt/top" in said(own, mine)
     check(experiment(own, mine, {"evaluation": NONE}))
@@ -89,6 +89,20 @@ def test_names_of_an_oracle_that_are_other_ones(here: Path) -> None:
     data = {"masks": {"data": {"kind": "few-shot", "few_shot": few, "celebamask_hq": hq}}}
     line = said({"parts": ["masks"], "evaluation": NONE}, data)
     assert "masks.data.few_shot.classes: a, b, background, cloth" in line
+    assert "celebamask_hq.images says" not in line
+    more = {"masks": {"data": {"celebamask_hq": {"images": 7}}}}
+    assert "hq/CelebA-HQ-img: 6 images; masks.data.celebamask_hq.images says 7" in said(
+        data, more, {"evaluation": NONE}
+    )
+    assert "celebamask_hq.images says" not in said(data, more), "with a segmenter of one's own"
+
+
+def test_garments_beside_own_images_are_a_warning(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder(here / "images", {"cat": 5, "dog": 5})
+    check(experiment(own_images(), {"parts": ["augmentation", "masks"]}))
+    assert capsys.readouterr().err.startswith("ddrep: warning: masks.data: the masks are of the embedded garments")
+    check(experiment(own_images(), {"parts": ["masks"]}))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_class_conditional_denoiser(here: Path) -> None:
