@@ -190,14 +190,47 @@ def cost_attempts(experiment: Experiment) -> list[Path]:
 
 
 def cost_jobs(experiment: Experiment) -> list[str]:
-    """The jobs whose benchmarks costs are made of: .../benchmarks/{job}.tsv."""
+    """The jobs whose benchmarks costs are made of, .../benchmarks/{job}.tsv: all that have one."""
+    jobs = ["pretrain/denoiser"] if experiment.denoiser.kind == "pretrain" else []
+    jobs += _augmentation_jobs(experiment) if _augments(experiment) else []
+    jobs += _attribute_jobs(experiment) if "attributes" in experiment.parts else []
+    jobs += _mask_jobs(experiment) if "masks" in experiment.parts else []
+    return list(dict.fromkeys(jobs))
+
+
+def _augmentation_jobs(experiment: Experiment) -> list[str]:
+    runs, asked, adapted = all_runs(experiment), shards_asked(experiment), adapted_subsets(experiment)
+    labelled = sorted({run.subset for run in runs if run.real} | set(adapted))
+    controlled = [subset for subset, source in asked if source == "pixel-rejection"]
+    jobs = [f"data/{name}" for name in (*(f"subset{subset}" for subset in labelled), "validation", "test")]
+    jobs += [f"{stage}/subset{subset}" for stage in ("finetune", "features", "rejection") for subset in adapted]
+    jobs += [f"{stage}/subset{subset}" for stage in ("pixel-rejection", "pixel-threshold") for subset in controlled]
+    jobs += [f"synthesis/{shard.with_suffix('')}" for shard in all_shards(experiment)]
+    jobs += [f"info/subset{subset}/{source}" for subset, source in asked]
+    jobs += [f"classifier/{run.path.with_suffix('')}" for run in runs]
+    return [*jobs, "tables/table3", "tables/table4", "figures/figure1", "figures/figure3", "figures/figure4"]
+
+
+def _attribute_jobs(experiment: Experiment) -> list[str]:
+    trained = experiment.evaluation.evaluator is None
     jobs = []
-    if _augments(experiment):
-        stages, subsets = ("finetune", "features", "rejection"), adapted_subsets(experiment)
-        jobs += [f"{stage}/subset{subset}" for stage in stages for subset in subsets]
-        jobs += [f"synthesis/{shard.with_suffix('')}" for shard in all_shards(experiment)]
-        jobs += [f"classifier/{run.path.with_suffix('')}" for run in all_runs(experiment)]
-    return jobs + [f"guided/{run.job}" for run in guided_runs(experiment)]
+    for name in experiment.attributes.having:
+        jobs += [f"attribute-images/{name}-test", f"score/{name}-real"]
+        jobs += [f"attribute-images/{name}-train", f"evaluator/{name}"] if trained else []
+    for run in (runs := table1_runs(experiment)):
+        of = f"subset{run.subset}/{run.attribute}-{run.seed}"
+        jobs += [f"attribute-images/{of}", f"robustness/{of}", f"guide/{of}-features", f"guide/{of}-pixels"]
+    jobs += [f"{stage}/{run.job}" for stage in ("guided", "score") for run in runs]
+    return [*jobs, "tables/table1", "tables/robustness", "figures/robustness"]
+
+
+def _mask_jobs(experiment: Experiment) -> list[str]:
+    jobs = ["masks/test", "score/masks/real"]
+    jobs += ["masks/oracle", "segmenter/masks"] if experiment.evaluation.segmenter is None else []
+    for run in (runs := table2_runs(experiment)):
+        jobs += [f"masks/subset{run.subset}", f"guide/subset{run.subset}/masks/{run.seed}-{run.reads}"]
+    jobs += [f"{stage}/{run.job}" for stage in ("guided", "score") for run in runs]
+    return [*jobs, "tables/table2", "figures/figure2"]
 
 
 def _augments(experiment: Experiment) -> bool:

@@ -82,8 +82,10 @@ class Figure4(Figure):
 class Costs(Light):
     """Gather what the stages took: time and memory, images tried and kept."""
 
+    stage: Stage[config.Section]
     files: CliPositionalArg[list[Path]]
-    """Attempts (.parquet) of the drawn shards and benchmarks (.tsv) of the jobs."""
+    """Attempts (.parquet) of the drawn shards and benchmarks (.tsv) of the jobs, .../benchmarks/STAGE/JOB.tsv with the
+    job's log at .../logs/STAGE/JOB.log."""
     out: OutputFile
     """Costs (.parquet) to write."""
 

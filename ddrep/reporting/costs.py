@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ddrep.errors import UserError
 from ddrep.files import written_whole
@@ -17,30 +18,45 @@ Job = tuple[str, str]
 
 
 def run(attempts: Sequence[Path], benchmarks: Sequence[Path], out: Path) -> None:
-    """One row a job: stage, subset, job, seconds, max_rss_mb and, for drawn images, source, attempts, accepted,
-    acceptance, attempts_per_accepted, seconds_per_accepted, network_evaluations_per_accepted.
+    """One row a job: stage, subset, job, seconds, max_rss_mb, partial and, for drawn images, source, attempts,
+    accepted, acceptance, attempts_per_accepted, seconds_per_accepted, network_evaluations_per_accepted.
 
-    benchmarks: Snakemake's, .../benchmarks/{stage}/{job}.tsv; attempts: those beside the shards,
+    benchmarks: Snakemake's, .../benchmarks/{stage}/{job}.tsv, with the job's log at .../logs/{stage}/{job}.log;
+    attempts: those beside the shards,
     .../subset{k}/synthetic/{source}/{index}.parquet and, the method as source,
     .../subset{k}/attributes/{name}/{seed}/{method}/{steps}.parquet. A column is empty where it does not apply or was
-    not measured. A shard whose candidates lay in the pool took the time to select them, not to sample them; the
-    evaluations of denoisers are those of all its attempts, wherever they lay. Raises UserError.
+    not measured.
+
+    Counts are those of an undisturbed run, whatever was killed, and the evaluations of denoisers those of all attempts,
+    wherever they lay. seconds are those of a job's last run. Where partial is true that was not all of the work: it
+    went on from where a killed run was, or took candidates from the pool that this or another job had drawn; what they
+    took is not known, and seconds_per_accepted is empty. Raises UserError.
     """
-    rows: dict[Job, dict[str, Any]] = {}
-    for path in benchmarks:
-        rows.setdefault(_job_of_benchmark(path), {}).update(_measured(path))
-    for path in attempts:
-        rows.setdefault(_job_of_attempts(path), {}).update(_counted(path))
+    measured = _by_job(benchmarks, _job_of_benchmark, lambda path: _measured(path) | {"partial": _is_partial(path)})
+    counted = _by_job(attempts, _job_of_attempts, _counted)
+    rows = {job: measured.get(job, {}) | counted.get(job, {}) for job in measured.keys() | counted.keys()}
     table = pd.DataFrame([_row(job, row) for job, row in sorted(rows.items())], columns=list(TYPES)).astype(TYPES)
     with written_whole(out) as (draft,):
         table.to_parquet(draft, index=False)
 
 
 TYPES = {
-    "stage": "str", "subset": "Int64", "job": "str", "seconds": "Float64", "max_rss_mb": "Float64", "source": "str",
-    "attempts": "Int64", "accepted": "Int64", "acceptance": "Float64", "attempts_per_accepted": "Float64",
-    "seconds_per_accepted": "Float64", "network_evaluations_per_accepted": "Float64",
+    "stage": "str", "subset": "Int64", "job": "str", "seconds": "Float64", "max_rss_mb": "Float64",
+    "partial": "boolean", "source": "str", "attempts": "Int64", "accepted": "Int64", "acceptance": "Float64",
+    "attempts_per_accepted": "Float64", "seconds_per_accepted": "Float64",
+    "network_evaluations_per_accepted": "Float64",
 }  # fmt: skip
+
+
+def _by_job(
+    paths: Sequence[Path], job_of: Callable[[Path], Job], content: Callable[[Path], dict[str, Any]]
+) -> dict[Job, dict[str, Any]]:
+    found: dict[Job, dict[str, Any]] = {}
+    for path in paths:
+        if (job := job_of(path)) in found:
+            raise UserError(f"{path}: the job {'/'.join(job)} was given before; give the files of one experiment, once")
+        found[job] = content(path)
+    return found
 
 
 def _job_of_benchmark(path: Path) -> Job:
@@ -66,18 +82,38 @@ def _measured(path: Path) -> dict[str, Any]:
     """Mean time and largest memory of the repeats; Snakemake writes NA or - for what was too short to measure."""
     try:
         table = pd.read_csv(path, sep="\t", na_values=["-"])
-    except (FileNotFoundError, pd.errors.ParserError, pd.errors.EmptyDataError):
+    except (OSError, ValueError):
         raise UserError(f"{path}: expected a benchmark of Snakemake's; run the job anew") from None
     if not {"s", "max_rss"} <= set(table.columns):
         raise UserError(f"{path}: expected Snakemake's columns s and max_rss; run the job anew")
+    if not all(is_numeric_dtype(table[name]) for name in ("s", "max_rss")):
+        raise UserError(f"{path}: expected numbers in the columns s and max_rss; run the job anew")
     return {"seconds": table["s"].mean(), "max_rss_mb": table["max_rss"].max()}
+
+
+RESUMED = re.compile(r"resuming at step [1-9]")
+SELECTED = re.compile(r"(\d+) candidates, (\d+) of them drawn now")
+"""What ddrep.training.loop and ddrep.sampling.synthesis say in the log of a job's last run."""
+
+
+def _is_partial(benchmark: Path) -> bool | None:
+    """Whether the time is not that of all the work, going by the log of the same run; None where there is no log."""
+    parts = list(benchmark.with_suffix(".log").parts)
+    parts[len(parts) - 1 - parts[::-1].index("benchmarks")] = "logs"
+    try:
+        said = Path(*parts).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    return bool(RESUMED.search(said)) or any(int(drawn) < int(n) for n, drawn in SELECTED.findall(said))
 
 
 def _counted(path: Path) -> dict[str, Any]:
     try:
         table = pd.read_parquet(path)
         accepted = table["accepted"]
-    except (FileNotFoundError, ValueError, KeyError):
+        if not is_bool_dtype(accepted):
+            raise ValueError
+    except (OSError, ValueError, KeyError):
         raise UserError(f"{path}: expected a shard's attempts with a column accepted; make the shard anew") from None
     counts = {"source": path.parent.name, "attempts": len(accepted), "accepted": int(accepted.sum())}
     return counts | ({"evaluations": int(table["evaluations"].sum())} if "evaluations" in table else {})
@@ -89,6 +125,7 @@ def _row(job: Job, row: dict[str, Any]) -> dict[str, Any]:
     if row.get("accepted"):
         whole["acceptance"] = row["accepted"] / row["attempts"]
         whole["attempts_per_accepted"] = row["attempts"] / row["accepted"]
-        whole["seconds_per_accepted"] = row.get("seconds", float("nan")) / row["accepted"]
+        seconds = float("nan") if row.get("partial") else row.get("seconds", float("nan"))
+        whole["seconds_per_accepted"] = seconds / row["accepted"]
         whole["network_evaluations_per_accepted"] = row.get("evaluations", float("nan")) / row["accepted"]
     return whole

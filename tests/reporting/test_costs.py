@@ -1,11 +1,17 @@
 """Costs: what is put together from benchmarks and attempts, and sums by hand."""
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ddrep.cli import main
+from ddrep.cli.base import log_to
 from ddrep.errors import UserError
 from ddrep.reporting.costs import run
+from ddrep.sampling.pool import Pool
+from ddrep.sampling.synthesis import Engine
+from ddrep.training.loop import LoopConfig, train
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
@@ -46,7 +52,7 @@ def test_a_row_a_job(results, tmp_path):
     run(*results, out)
     costs = pd.read_parquet(out)
     assert list(costs.columns) == [
-        "stage", "subset", "job", "seconds", "max_rss_mb", "source", "attempts", "accepted", "acceptance",
+        "stage", "subset", "job", "seconds", "max_rss_mb", "partial", "source", "attempts", "accepted", "acceptance",
         "attempts_per_accepted", "seconds_per_accepted", "network_evaluations_per_accepted",
     ]  # fmt: skip
     assert len(costs) == 7
@@ -56,7 +62,7 @@ def test_a_row_a_job(results, tmp_path):
     assert (shard["seconds"], shard["max_rss_mb"]) == (30.0, 812.5)
     assert shard["acceptance"] == pytest.approx(0.6)
     assert shard["attempts_per_accepted"] == pytest.approx(5 / 3)
-    assert shard["seconds_per_accepted"] == pytest.approx(10)
+    assert shard["seconds_per_accepted"] == pytest.approx(10) and costs["partial"].isna().all(), "no logs are there"
     assert shard["network_evaluations_per_accepted"] == pytest.approx(5 * 24 / 3)
     unmeasured = by_job.loc["synthesis", "subset0/pixel-rejection/00000"]
     assert unmeasured["acceptance"] == 0.5 and unmeasured[["seconds", "seconds_per_accepted"]].isna().all()
@@ -70,6 +76,59 @@ def test_a_row_a_job(results, tmp_path):
     assert finetune[["source", "attempts", "acceptance"]].isna().all()
     assert pd.isna(by_job.loc["tables", "table4"]["subset"]) and pd.isna(by_job.loc["tables", "table4"]["max_rss_mb"])
     assert pd.isna(by_job.loc["figures", "figure4"]["max_rss_mb"])
+
+
+@pytest.fixture
+def logged():
+    yield log_to
+    log_to(None)
+
+
+def _train(state, until=6):
+    net = torch.nn.Linear(1, 1)
+
+    def loss_at(step):
+        if step == until:
+            raise KeyboardInterrupt
+        return net(torch.ones(1)).sum()
+
+    train(net, torch.optim.SGD(net.parameters()), loss_at, LoopConfig(6, 0, save_every=-1.0), state=state)
+
+
+def test_seconds_of_a_job_that_did_not_do_all_of_its_work_are_said_to_be_partial(tmp_path, logged):
+    """The real loop and the real pool, with their logs where the workflow has them."""
+    root, stages = tmp_path / "results/benchmarks", ("finetune", "pretrain", "synthesis", "guided")
+    names = {"finetune": "subset0", "pretrain": "denoiser", "synthesis": "subset0/synthetic/ours/00000"}
+    names |= {"guided": "subset0/footwear-0-ours-12"}
+    logs = {stage: tmp_path / "results/logs" / stage / f"{names[stage]}.log" for stage in stages}
+    logged(logs["finetune"])
+    _train(tmp_path / "whole.pt")
+    logged(logs["pretrain"])
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path / "killed.pt", until=4)
+    logged(logs["pretrain"])
+    _train(tmp_path / "killed.pt")
+
+    def draw(attempts):
+        return np.zeros((len(attempts), 2, 2, 1), np.uint8)
+
+    first, later = [(0, i) for i in range(4)], [(0, i) for i in range(6)]
+    logged(logs["synthesis"])
+    Engine(draw, Pool(tmp_path / "pool", "k", 0), 4, 1).candidates(first)
+    logged(logs["guided"])
+    Engine(draw, Pool(tmp_path / "pool", "k", 0), 4, 1).candidates(later)
+
+    benchmarks = [_benchmark(root / stage / f"{names[stage]}.tsv", (30.0, 1.0)) for stage in stages]
+    attempts = [
+        _attempts(tmp_path / "results/subset0/synthetic/ours/00000.parquet", [True] * 3),
+        _attempts(tmp_path / "results/subset0/attributes/footwear/0/ours/12.parquet", [True] * 3),
+    ]
+    run(attempts, benchmarks, tmp_path / "costs.parquet")
+    costs = pd.read_parquet(tmp_path / "costs.parquet").set_index("stage")
+    assert costs["partial"].to_dict() == {"finetune": False, "pretrain": True, "synthesis": False, "guided": True}
+    assert (costs["seconds"] == 30).all() and (costs.loc[["synthesis", "guided"], "accepted"] == 3).all()
+    assert costs.loc["synthesis", "seconds_per_accepted"] == 10
+    assert pd.isna(costs.loc["guided", "seconds_per_accepted"]), "what its candidates took is not known"
 
 
 def test_command_line_sorts_the_files_by_kind(results, tmp_path):
@@ -87,13 +146,22 @@ def test_files_that_are_something_else(results, tmp_path):
         run([stray], [], out)
     with pytest.raises(UserError, match=r"x\.tsv: expected .*STAGE"):
         run([], [tmp_path / "x.tsv"], out)
-    benchmark.write_text("")
-    with pytest.raises(UserError, match="expected a benchmark"):
+    with pytest.raises(UserError, match=r"00002\.tsv: the job synthesis/subset1/ours/00002 was given before"):
+        run([], [benchmark, benchmark], out)
+    for content in (b"", b"\x9f\x00\xff"):
+        benchmark.write_bytes(content)
+        with pytest.raises(UserError, match="expected a benchmark"):
+            run([], [benchmark], out)
+    _benchmark(benchmark, ("soon", 3.0))
+    with pytest.raises(UserError, match=r"00002\.tsv: expected numbers"):
         run([], [benchmark], out)
     benchmark.write_text("a\tb\n1\t2\n")
     with pytest.raises(UserError, match="s and max_rss"):
         run([], [benchmark], out)
     pd.DataFrame({"p": [0.1]}).to_parquet(attempts)
+    with pytest.raises(UserError, match="column accepted"):
+        run([attempts], [], out)
+    _attempts(attempts, ["yes", "no"])
     with pytest.raises(UserError, match="column accepted"):
         run([attempts], [], out)
     assert not out.exists()

@@ -12,7 +12,9 @@ rule costs:
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 20 * attempt,
+    params:
+        stage=lambda _: stage_json("costs", Section(), SEED),
     message:
         "Costs"
     shell:
-        "ddrep costs --out {output.costs:q} --threads {threads} --log {log:q} {input.attempts:q} {input.benchmarks:q}"
+        "ddrep costs --stage {params.stage:q} --out {output.costs:q} --threads {threads} --log {log:q} {input.attempts:q} {input.benchmarks:q}"

@@ -148,9 +148,9 @@ rule mask_real_features:
     output:
         features="results/{experiment}/masks/test.npz",
     log:
-        "results/{experiment}/logs/score/masks-real.log",
+        "results/{experiment}/logs/score/masks/real.log",
     benchmark:
-        "results/{experiment}/benchmarks/score/masks-real.tsv"
+        "results/{experiment}/benchmarks/score/masks/real.tsv"
     conda:
         "../../environment.yml"
     threads: 1
