@@ -97,16 +97,31 @@ def test_killed_at_three_random_steps_it_ends_bitwise_as_if_it_had_not_been(tmp_
 START = """
 from pathlib import Path
 from time import sleep
-def at_once(*given):
-    Path(f"ready-{os.getpid()}").touch()
-    while not Path("go").exists():
+resume = loop._resume
+
+def slow_update(*given):
+    while moment == "first" and not Path("go").exists():
         sleep(0.01)
     sleep(0.3)
     return dying_update(*given)
-loop._update, loop.torch.save = at_once, dying_save
+
+def slow_save(content, draft):
+    save(content, draft)
+    sleep(0.2)
+
+def late_resume(state, *given):
+    if moment == "second":
+        Path("go").touch()
+        while not list(state.parent.glob(".*")):
+            sleep(0.01)
+    done = resume(state, *given)
+    Path(f"ready-{moment}").touch()
+    return done
+
+loop._update, loop.torch.save, loop._resume = slow_update, slow_save, late_resume
 """
 RACER = DRIVER.replace("loop._update, loop.torch.save = dying_update, dying_save", START)
-"""Two begin to train at the same time, slowly enough to be met in the middle of it."""
+"""The second begins while the first writes its state; both are slow enough to be met in the middle of their training."""
 
 
 def test_two_jobs_of_one_training_race_and_are_killed_at_random(tmp_path, monkeypatch):
@@ -130,12 +145,12 @@ def test_two_jobs_of_one_training_race_and_are_killed_at_random(tmp_path, monkey
 
 
 def _race(logs: list[Path]) -> list[subprocess.Popen[bytes]]:
-    """Two jobs of one training, both about to take their first step."""
+    """Two jobs of one training, both in it."""
     for file in [*Path().glob("ready-*"), Path("go")]:
         file.unlink(missing_ok=True)
-    jobs = [_start(RACER, -1, "never", log.name) for log in logs]
+    first, second = logs
+    jobs = [_start(RACER, -1, "first", first.name), _start(RACER, -1, "second", second.name)]
     while len(list(Path().glob("ready-*"))) < 2:
         assert all(job.poll() is None for job in jobs)
         time.sleep(0.02)
-    Path("go").touch()
     return jobs
