@@ -25,7 +25,7 @@ class Verb(BaseModel):
     """Base of all verbs."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    threads: int | None = None
+    threads: Annotated[int, Ge(1)] | None = None
     """CPU threads for torch; the default is torch's own."""
     log: Annotated[Path | None, Output("log")] = None
     """File for progress messages, instead of standard error."""

@@ -153,8 +153,8 @@ class Stage(BaseModel, Generic[C]):
 
     @model_validator(mode="before")
     @classmethod
-    def _defaults_by_hand(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {"config": {}, **given}
+    def _defaults_by_hand(cls, given: Any) -> Any:
+        return {"config": {}, **given} if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _is_this_version(self) -> Stage[C]:

@@ -189,8 +189,8 @@ def _resume(
 def _read(state: Path) -> dict[str, Any] | None:
     """What `_save` wrote; None where there is no state."""
     try:
-        content = torch.load(state, map_location="cpu", weights_only=True)
-        return {"step": int(content["step"]), **content}
+        content = dict(torch.load(state, map_location="cpu", weights_only=True))
+        return content | {"step": int(content["step"])}
     except FileNotFoundError:
         return None
     except (PermissionError, IsADirectoryError):  # it may be whole

@@ -86,7 +86,7 @@ def test_a_resumed_run_does_only_what_is_left(tmp_path):
     assert seen == list(range(7, STEPS))
 
 
-@pytest.mark.parametrize("kind", ["truncated", "garbage", "another network", "no state"])
+@pytest.mark.parametrize("kind", ["truncated", "garbage", "empty", "another network", "no state", "a tensor"])
 def test_a_state_that_does_not_fit_is_named_in_one_line(kind, tmp_path):
     state = tmp_path / "run.pt"
     with pytest.raises(Killed):
@@ -96,6 +96,10 @@ def test_a_state_that_does_not_fit_is_named_in_one_line(kind, tmp_path):
         state.write_bytes(content[: len(content) // 2])
     elif kind == "garbage":
         state.write_bytes(b"garbage" * 100)
+    elif kind == "empty":
+        state.write_bytes(b"")
+    elif kind == "a tensor":
+        torch.save(torch.zeros(3), state)
     elif kind == "no state":
         torch.save({"weights": torch.zeros(3)}, state)
     net = nn.Sequential(nn.Linear(4, 2)) if kind == "another network" else None
