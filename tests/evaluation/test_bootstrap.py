@@ -105,7 +105,7 @@ def test_designs_of_the_tables_hold_the_truth_as_often_as_they_say(subsets, seed
 
 @pytest.mark.parametrize(("seeds", "at_least"), [(2, 0.91), (3, 0.935)])
 def test_two_or_three_seeds_of_a_subset_are_few(seeds, at_least):
-    """Seeds that differ by two points: without Student's tails 89 and 91% of the intervals hold the truth."""
+    """Seeds that differ by two points: without Student's tails 88 and 93% of these intervals hold the truth."""
     found = intervals(World(subset=0.0, seed=2.0), 1, seeds, 500, 1000, 500, 2)
     assert at_least <= coverage(found) <= 0.97
 
