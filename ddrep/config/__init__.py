@@ -16,7 +16,7 @@ from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from ddrep.config.base import Section
-from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
+from ddrep.config.data import SPLIT_FOLDERS, CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
 from ddrep.config.evaluation import Evaluation, Evaluator, Oracle, Segmenter
 from ddrep.config.guidance import (
     AttributeImages,
@@ -54,8 +54,8 @@ from ddrep.config.tables import SYNTHETIC, AccuracyTable, Figures, Name, Runs, S
 from ddrep.errors import UserError
 
 __all__ = [
-    "SYNTHETIC", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA", "CelebAMaskHQ",
-    "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks", "Evaluation",
+    "SPLIT_FOLDERS", "SYNTHETIC", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
+    "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks", "Evaluation",
     "Evaluator", "Experiment", "Features", "FewShot", "Figures", "FineTune", "GuidanceTable", "Guide",
     "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Name", "Network",
     "Oracle", "PixelHead", "Pretrain", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Source",

@@ -19,6 +19,10 @@ class EmbeddedData(Section):
     test_images: Annotated[int, Gt(0), Le(5000)] = 5000
 
 
+SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+"""What the folder of each split of an image folder may be called, in large or small letters."""
+
+
 class ImageFolder(Section):
     """Your own images: ROOT/train/CLASS/*, ROOT/test/CLASS/* and perhaps ROOT/validation/CLASS/* (or valid, val)."""
 

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ddrep.config import (
+    SPLIT_FOLDERS,
     AttributeImages,
     CelebA,
     CelebAMaskHQ,
@@ -127,9 +128,6 @@ def _content(path: bytes, status: os.stat_result) -> bytes:
         return hashlib.file_digest(f, "sha256").digest()
 
 
-SPLIT_FOLDERS = ("train", "validation", "val", "valid", "test")
-
-
 def places(section: BaseModel) -> Iterator[Path]:
     """Where the files lie that a section reads: of the table that counts, those there are; none of embedded data."""
     match section:
@@ -142,7 +140,8 @@ def places(section: BaseModel) -> Iterator[Path]:
         case Pretrain(images=Path() as images):
             yield images
         case ImageFolder(root=root):
-            yield from _there(root, SPLIT_FOLDERS)
+            known = {name for names in SPLIT_FOLDERS.values() for name in names}
+            yield from (path for path in sorted(root.glob("*")) if path.name.lower() in known)
         case TinyImageNet(path=path):
             yield from _there(path, ("train", "val", "wnids.txt", "words.txt")) if path.is_dir() else (path,)
         case WebDatasetFiles():

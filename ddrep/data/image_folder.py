@@ -6,15 +6,13 @@ import unicodedata
 from collections.abc import Sequence
 from functools import partial
 
-from ddrep.config import ImageFolder
+from ddrep.config import SPLIT_FOLDERS, ImageFolder
 from ddrep.data.decoding import FORMATS, fitted
 from ddrep.data.disk import Found, inside, look, printable, raw, reason, some
 from ddrep.data.listing import Entry, Listing, drawn, from_disk, listed
 from ddrep.data.reading import named, warn
 from ddrep.errors import UserError
 
-NAMES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-"""What the folder of each split may be called, in large or small letters."""
 ADVICE = f"expected whole images ({', '.join(FORMATS)}) in folders named as train's; mend or remove them"
 EXPECTED = "expected test/CLASS/*, train/CLASS/* and, if there are such images, validation/CLASS/*"
 TWICE = "an image is expected in one class of one split: leave one of the two out"
@@ -48,7 +46,7 @@ def _splits(where: str, root: Found) -> dict[str, Found]:
     found: dict[str, Found] = {}
     unused = []
     for each in there:
-        split = next((split for split, names in NAMES.items() if each.name.lower() in names), None)
+        split = next((split for split, names in SPLIT_FOLDERS.items() if each.name.lower() in names), None)
         if split is None or not each.is_folder:
             unused.append(each.name + "/" * each.is_folder)
         elif split in found:
@@ -62,7 +60,7 @@ def _splits(where: str, root: Found) -> dict[str, Found]:
             )
     if unused:
         warn(f"{where}: {named(unused)}: not used; {EXPECTED}")
-    return {split: found[split] for split in NAMES if split in found}
+    return {split: found[split] for split in SPLIT_FOLDERS if split in found}
 
 
 def _files(where: str, split: str, folder: Found) -> dict[str, list[Found]]:

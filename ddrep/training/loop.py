@@ -99,9 +99,7 @@ def train(
         elif ema is not net:
             _follow(ema, net, min(cfg.ema_decay, (1 + step) / (10 + step)))
         if (step + 1) % cfg.log_every == 0:
-            speed = (step + 1 - first) / (time.monotonic() - started)
-            recent = losses[step + 1 - cfg.log_every : step + 1].nanmean()
-            log.info("step %d/%d loss %.4f, %.2f steps/s", step + 1, cfg.steps, recent, speed)
+            _report(losses[max(0, step + 1 - cfg.log_every) : step + 1], step + 1, cfg.steps, step + 1 - first, started)
         if on_step and first_process:
             on_step(step + 1, ema)
         if state and first_process and time.monotonic() - saved > cfg.save_every:
@@ -110,6 +108,12 @@ def train(
     if state and first_process and time.monotonic() - started > cfg.save_every:
         _save(state, cfg.steps, net, ema, optimizer, losses, records)
     return ema
+
+
+def _report(recent: Tensor, step: int, steps: int, done: int, started: float) -> None:
+    """Say where training is: `done` steps were taken since `started`."""
+    speed = done / (time.monotonic() - started)
+    log.info("step %d/%d loss %.4f, %.2f steps/s", step, steps, recent.nanmean(), speed)
 
 
 def _update(

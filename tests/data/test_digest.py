@@ -100,7 +100,7 @@ def test_a_place_that_is_not_there(tmp_path: Path) -> None:
 def test_where_each_kind_lies(tmp_path: Path) -> None:
     write(tmp_path, [*NAMES, "unlabelled/7.png", "notes.txt", "tars/1.tar", "tars/.2.tar", "tars/readme", "3.tar"])
     folder = config.ImageFolder(root=tmp_path)
-    assert list(places(folder)) == [tmp_path / "train", tmp_path / "test"]
+    assert list(places(folder)) == [tmp_path / "test", tmp_path / "train"]
     tars = config.WebDatasetFiles(train=(tmp_path / "tars",), test=(tmp_path / "3.tar",))
     assert list(places(tars)) == [tmp_path / "tars/1.tar", tmp_path / "3.tar"]
     data = config.Data(kind="image-folder", image_folder=folder, webdataset=tars)
