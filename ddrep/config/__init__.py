@@ -55,8 +55,8 @@ from ddrep.errors import UserError
 
 __all__ = [
     "SPLIT_FOLDERS", "SYNTHETIC", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
-    "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks", "Evaluation",
-    "Evaluator", "Experiment", "Features", "FewShot", "Figures", "FineTune", "GuidanceTable", "Guide",
+    "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks",
+    "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figures", "FineTune", "GuidanceTable", "Guide",
     "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Name", "Network",
     "Oracle", "PixelHead", "Pretrain", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Source",
     "Stage", "Synthesis", "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet", "Training",
