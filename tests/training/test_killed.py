@@ -121,7 +121,7 @@ def late_resume(state, *given):
 loop._update, loop.torch.save, loop._resume = slow_update, slow_save, late_resume
 """
 RACER = DRIVER.replace("loop._update, loop.torch.save = dying_update, dying_save", START)
-"""The second begins while the first writes its state; both are slow enough to be met in mid-training."""
+"""The second begins while the first writes its state; both are slow enough to be met while they train."""
 
 
 def test_two_jobs_of_one_training_race_and_are_killed_at_random(tmp_path, monkeypatch):
