@@ -54,8 +54,8 @@ class Denoiser:
         """The label that stands for no class: the last row of the table. UserError if every row is a class."""
         if self.classes and len(self.classes) == self.net.cfg.num_classes:
             raise UserError(
-                f"{self.name}: all {len(self.classes)} rows of its label table are classes, but a row that stands "
-                "for none is wanted; start from an unconditional denoiser"
+                f"denoiser {self.provenance.get('file', '')}: all {len(self.classes)} rows of its label table are "
+                "classes, but a row that stands for none is wanted; start from an unconditional denoiser"
             )
         return self.net.cfg.num_classes - 1
 
