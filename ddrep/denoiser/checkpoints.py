@@ -148,7 +148,7 @@ def _in_dict(state: Mapping[str, Any], entry: str) -> Iterator[Weights]:
     bare = {".".join(part for part in name.split(".") if part not in WRAPPERS): v for name, v in state.items()}
     names = bare if len(bare) == len(state) else dict(state)
     ends = [name.removesuffix(first) for name in names for first in (ADM, HO, DIFFUSERS) if name.endswith(first)]
-    prefixes = sorted({end for end in ends if not end or end.endswith(".")}, key=len, reverse=True)
+    prefixes = sorted({end for end in ends if not end or end.endswith(".")}, key=lambda end: (-len(end), end))
     found: list[Weights] = []
     for prefix in prefixes:
         own = {k[len(prefix) :]: v for k, v in names.items() if k.startswith(prefix)}
