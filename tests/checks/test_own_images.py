@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -112,9 +113,10 @@ def test_a_class_conditional_denoiser(here: Path) -> None:
 
 def test_image_folders_that_are_none(here: Path) -> None:
     folder(here / "one", {"cat": 5})
-    assert "one/train: 1 class folders; expected" in said(own_images(root="one"))
+    assert "one/train: 1 class folders" in said(own_images(root="one"))
     folder(here / "other", {"cat": 5, "dog": 5}, {"cat": 1, "cow": 1})
-    assert "other/test: class cow is not under train, which has cat, dog" in said(own_images(root="other"))
+    line = said(own_images(root="other"))
+    assert "cow" in line and "not under train" in line
     folder(here / "untested", {"cat": 5, "dog": 5})
     shutil.rmtree(here / "untested/test")
     assert "untested/test: no such folder" in said(own_images(root="untested"))
@@ -145,7 +147,7 @@ def test_tiny_imagenet(here: Path) -> None:
         assert line.count("; ") == 1, line
         assert "figures.figure3_classes: no class 3;" in said(settings, {"figures": {"figure3_classes": [3]}})
         wrong = {"data": {"tiny_imagenet": {"classes": 200}}}
-        assert "3 classes; data.tiny_imagenet.classes says 200" in said(settings, more, wrong)
+        assert "3 classes" in said(settings, more, wrong)
     with zipfile.ZipFile("other.zip", "w") as archive:
         archive.writestr("a", "b")
     assert "other.zip: no wnids.txt" in said(settings, {"data": {"tiny_imagenet": {"path": "other.zip"}}})
@@ -163,7 +165,8 @@ def test_webdatasets(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "figures.figure1_class: no class 10" in said(own, {"figures": {"figure1_class": 10}})
     empty = Path("empty")
     empty.mkdir()
-    assert "data.webdataset.test: no *.tar in empty" in said(own, {"data": {"webdataset": {"test": ["empty"]}}})
+    line = said(own, {"data": {"webdataset": {"test": ["empty"]}}})
+    assert line.startswith("data.webdataset.test: ") and "no *.tar" in line and "empty" in line
     # too large to be read through: as many classes as are named, or who knows
     monkeypatch.setattr("ddrep.checks.sets.CHEAP", 1000)
     check(experiment(own, {"figures": {"figure1_class": 10}}))
@@ -191,24 +194,21 @@ def test_celeba(here: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root becomes another user")
 def test_what_may_not_be_read(here: Path) -> None:
-    """By another user, for root reads everything."""
-    folder(here / "images", {"cat": 5, "dog": 5})
-    (here / "images").chmod(0o700)
-    shutil.copy(embedded.FOLDER / "denoiser.safetensors", here / "d.safetensors")
-    (here / "d.safetensors").chmod(0o600)
-    overlay = merge(
-        own_images(root=str(here / "images")), {"denoiser": {"file": {"path": str(here / "d.safetensors")}}}
-    )
+    """By another user, for root reads everything; outside of pytest's folders, which are closed to others."""
     code = (
         "import os, sys, json\n"
         "from ddrep.checks import check\nfrom ddrep.config import parse\n"
         "raw = json.load(sys.stdin)\nos.setuid(65534)\n"
         "try: check(parse(raw))\nexcept Exception as e: print(repr(e))\n"
     )
-    for parent in (here, *here.parents):
-        if parent.stat().st_uid == 0 and parent != Path("/") and parent.name.startswith(("pytest", here.name, "test_")):
-            parent.chmod(0o755)
-    raw = json.dumps(experiment(overlay).model_dump(mode="json"))
-    done = subprocess.run([sys.executable, "-c", code], input=raw, capture_output=True, text=True, env={**os.environ})
+    with tempfile.TemporaryDirectory() as open_to_all:
+        place = Path(open_to_all)
+        place.chmod(0o755)
+        folder(place / "images", {"cat": 5, "dog": 5}).chmod(0o700)
+        shutil.copy(embedded.FOLDER / "denoiser.safetensors", place / "d.safetensors")
+        (place / "d.safetensors").chmod(0o600)
+        denoiser = {"denoiser": {"file": {"path": str(place / "d.safetensors")}}}
+        raw = json.dumps(experiment(own_images(root=str(place / "images")), denoiser).model_dump(mode="json"))
+        done = subprocess.run([sys.executable, "-c", code], input=raw, capture_output=True, text=True)
     assert "images is a folder that may not be read; expected a folder" in done.stdout, done.stdout + done.stderr
     assert "d.safetensors is a file that may not be read; expected a file" in done.stdout
