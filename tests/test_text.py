@@ -15,8 +15,7 @@ from ddrep.config import load
 from ddrep.errors import UserError
 
 REPO = Path(__file__).resolve().parents[1]
-SOURCES = [p for p in sorted((REPO / "ddrep").rglob("*.py")) if "data" not in p.relative_to(REPO / "ddrep").parts]
-
+SOURCES = sorted((REPO / "ddrep").rglob("*.py"))
 
 TEXT = {"read_text": 0, "write_text": 1, "open": 2}
 """Functions that take an encoding, and how many arguments may come before it."""

@@ -105,7 +105,7 @@ def pickled(path: Path) -> bool:
 def idx_image(path: Path) -> tuple[int, int, int]:
     """Height, width and channels of an IDX file's images, gzipped or not. Raises UserError for any other file."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as f:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
             zeros, kind, rank = struct.unpack(">HBB", f.read(4))
             shape = struct.unpack(f">{rank}I", f.read(4 * rank))
     except (OSError, EOFError, struct.error, zlib.error) as e:

@@ -15,6 +15,7 @@ from ddrep.config import CelebA, Data, MaskData, TinyImageNet
 from ddrep.data import celeba, celebamask_hq, embedded, few_shot, tiny_imagenet
 from ddrep.data.datasets import listing_of
 from ddrep.data.digest import places
+from ddrep.data.reading import complain
 from ddrep.errors import UserError
 
 CHEAP = 2**25
@@ -63,6 +64,8 @@ def labelled_set(data: Data, seed: int) -> Labelled | None:
 
 def _listed(data: Data, seed: int) -> Labelled:
     listing = listing_of(data, seed)
+    for split, broken in listing.complaints.items():
+        complain(listing.where, broken, f"files of {split} cannot be used", listing.advice)
     of = Counter(entry.label for entry in listing.splits["train"])
     return Labelled(listing.classes, tuple(of[label] for label in range(len(listing.classes))))
 

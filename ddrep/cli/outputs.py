@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel
 
+from ddrep.data.disk import raw
 from ddrep.errors import UserError
 
 
@@ -44,16 +45,18 @@ def check_outputs(verb: BaseModel, *names: str) -> None:
     of the verb, or a setting within it, names as well."""
     given = {name: (getattr(verb, name), mark) for name, mark in marks(verb) if getattr(verb, name) is not None}
     places = [(option, place) for option, (path, mark) in given.items() for place in mark.places(path)]
-    inputs = {os.path.realpath(p) for name in type(verb).model_fields if name not in given for p in _paths(verb, name)}
+    inputs = {
+        os.path.realpath(raw(p)) for name in type(verb).model_fields if name not in given for p in _paths(verb, name)
+    }
     for name in [name for name in names if name in given]:
         path, mark = given[name]
         fault = _fault(path, mark)
         for place in [] if fault else mark.places(path):
-            same = [option for option, other in places if os.path.realpath(other) == os.path.realpath(place)]
+            same = [option for option, other in places if os.path.realpath(raw(other)) == os.path.realpath(raw(place))]
             if len(same) > 1:
                 other = next((option for option in same if option != name), name)
                 fault = f"{_option(other)} writes {place} too; give another name"
-            elif os.path.realpath(place) in inputs:
+            elif os.path.realpath(raw(place)) in inputs:
                 fault = f"{place} is read as well, and would be replaced; give another name"
         if fault:
             raise UserError(f"{_option(name)} {path}: {fault}")

@@ -35,6 +35,7 @@ from ddrep.config import (
     WebDatasetFiles,
     stage_json,
 )
+from ddrep.data.disk import raw, text
 from ddrep.errors import UserError
 
 
@@ -86,7 +87,7 @@ def digest(where: tuple[Path, ...], by: str) -> str:
 
 def _files(place: Path) -> Iterator[tuple[bytes, bytes, os.stat_result]]:
     """Name below `place` (its own for a file), path and status of each file; names as bytes, whatever the locale."""
-    path = os.fsencode(place)
+    path = raw(place)
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
@@ -141,12 +142,12 @@ def places(section: BaseModel) -> Iterator[Path]:
             yield images
         case ImageFolder(root=root):
             known = {name for names in SPLIT_FOLDERS.values() for name in names}
-            yield from (path for path in sorted(root.glob("*")) if path.name.lower() in known)
+            yield from (root / name for name in _names(root) if name.lower() in known)
         case TinyImageNet(path=path):
-            yield from _there(path, ("train", "val", "wnids.txt", "words.txt")) if path.is_dir() else (path,)
+            yield from _there(path, ("train", "val", "wnids.txt", "words.txt")) if os.path.isdir(raw(path)) else (path,)
         case WebDatasetFiles():
             for path in (*section.train, *section.validation, *section.test):
-                yield from sorted(path.glob("[!.]*.tar")) if path.is_dir() else (path,)
+                yield from [path / name for name in _names(path) if name.endswith(".tar")] or (path,)
         case CelebA(root=root):
             names = (("Img", "img_align_celeba"), ("Anno", "list_attr_celeba.txt"), ("Eval", "list_eval_partition.txt"))
             yield from _there(root, [name for inside, name in names for name in (name, f"{inside}/{name}")])
@@ -157,4 +158,10 @@ def places(section: BaseModel) -> Iterator[Path]:
 
 
 def _there(root: Path, names: tuple[str, ...] | list[str]) -> Iterator[Path]:
-    return (root / name for name in names if (root / name).exists())
+    return (root / name for name in names if os.path.exists(raw(root / name)))
+
+
+def _names(folder: Path) -> list[str]:
+    """Sorted names of what lies in a folder, hidden files apart; none if it is no folder."""
+    path = raw(folder)
+    return sorted(text(name) for name in os.listdir(path) if not name.startswith(b".")) if os.path.isdir(path) else []

@@ -86,7 +86,7 @@ def write_info(out: Path, shards: Sequence[Path], shards_per_scale: int) -> None
     ends = range(shards_per_scale, len(shards) + 1, shards_per_scale)
     splits = {f"{k}x": _split(f"{k}x", names[:end], lengths[:end]) for k, end in enumerate(ends, 1)}
     with written_whole(out) as (draft,):
-        draft.write_text(json.dumps({"splits": splits}, indent=1) + "\n")
+        draft.write_text(json.dumps({"splits": splits}, indent=1) + "\n", encoding="utf-8")
 
 
 def _split(name: str, filenames: list[str], lengths: list[int]) -> dict[str, Any]:

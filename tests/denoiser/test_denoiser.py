@@ -77,7 +77,7 @@ def _broken(tmp_path, kind: str):
         ("truncated", "not a readable safetensors file"),
         ("no header", "not a readable safetensors file"),
         ("pickle", "not a readable safetensors file"),
-        ("folder", "not a readable safetensors file"),
+        ("folder", "is a folder; expected a denoiser"),
         ("foreign", "of another format (unnamed)"),
         ("another of ours", "of another format (ddrep.judge/1)"),
     ],

@@ -114,9 +114,9 @@ def test_seconds_of_a_job_that_did_not_do_all_of_its_work_are_said_to_be_partial
 
     first, later = [(0, i) for i in range(4)], [(0, i) for i in range(6)]
     logged(logs["synthesis"])
-    Engine(draw, Pool(tmp_path / "pool", "k", 0), 4, 1).candidates(first)
+    Engine(draw, Pool(tmp_path / "pool", "k", 0, (1, 2, 2)), 4, 1).candidates(first)
     logged(logs["guided"])
-    Engine(draw, Pool(tmp_path / "pool", "k", 0), 4, 1).candidates(later)
+    Engine(draw, Pool(tmp_path / "pool", "k", 0, (1, 2, 2)), 4, 1).candidates(later)
 
     benchmarks = [_benchmark(root / stage / f"{names[stage]}.tsv", (30.0, 1.0)) for stage in stages]
     attempts = [
