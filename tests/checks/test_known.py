@@ -174,5 +174,5 @@ def test_nothing_is_imported_that_takes_long(here: Path) -> None:
         f"check(load(Path({str(REPO / 'config.yaml')!r})))\n"
         "print([name for name in ('torch', 'timm', 'scipy', 'pandas', 'matplotlib') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=here)
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=here)
     assert done.stdout == "[]\n", done.stdout + done.stderr

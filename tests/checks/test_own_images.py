@@ -210,6 +210,6 @@ def test_what_may_not_be_read(here: Path) -> None:
         (place / "d.safetensors").chmod(0o600)
         denoiser = {"denoiser": {"file": {"path": str(place / "d.safetensors")}}}
         raw = json.dumps(experiment(own_images(root=str(place / "images")), denoiser).model_dump(mode="json"))
-        done = subprocess.run([sys.executable, "-c", code], input=raw, capture_output=True, text=True)
+        done = subprocess.run([sys.executable, "-P", "-c", code], input=raw, capture_output=True, text=True)
     assert "images is a folder that may not be read; expected a folder" in done.stdout, done.stdout + done.stderr
     assert "d.safetensors is a file that may not be read; expected a file" in done.stdout

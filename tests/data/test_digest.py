@@ -128,7 +128,9 @@ def test_a_set_that_changes_while_it_is_read(tmp_path: Path) -> None:
     with unchanged(stage):
         pass
     with (
-        pytest.raises(UserError, match=r"images/train, .*planned for times: 4 files, .*; now times: 5 files, .*again"),
+        pytest.raises(
+            UserError, match=r"images/test, .*images/train: planned for times: 4 files, .*; now times: 5 files, .*again"
+        ),
         unchanged(stage),
     ):
         (root / "train/a/5.png").touch()

@@ -10,7 +10,7 @@ import pytest
 from ddrep.config import load
 from ddrep.runs import cost_jobs
 from tests.workflow.test_replanning import base
-from tests.workflow.tree import REPO, copy_workflow, touch_networks
+from tests.workflow.tree import REPO, copy_workflow, link_networks
 
 
 def test_the_benchmark_of_each_rule_lies_as_its_log_does() -> None:
@@ -27,7 +27,7 @@ def test_the_benchmark_of_each_rule_lies_as_its_log_does() -> None:
 @pytest.mark.parametrize("parts", ["attributes masks augmentation", "masks", "augmentation"])
 @pytest.mark.parametrize("kind", ["as it is", "made here"])
 def test_every_benchmark_of_the_plan_is_a_row(kind: str, parts: str, tmp_path: Path) -> None:
-    touch_networks(tmp_path)
+    link_networks(tmp_path)
     tree = copy_workflow(tmp_path)
     tree.configure(**(base(kind) | {"parts": parts.split()}))
     done = tree.snakemake("--dry-run", "--printshellcmds", "--cores", "2")

@@ -62,7 +62,7 @@ def build(source: Path, out: Path) -> None:
                 write_idx(out / name, array)
                 sums[name.removesuffix(".gz")] = hashlib.sha256(idx_bytes(array)).hexdigest()
     with written_whole(out / "SHA256SUMS") as (draft,):
-        draft.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
+        draft.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())), encoding="utf-8")
 
 
 def main(args: list[str]) -> int:
