@@ -9,7 +9,9 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ddrep import cli
 from ddrep.config import VERSIONS
@@ -146,3 +148,20 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert done.value.code == 0
     said = capsys.readouterr().out
     assert [verb for verb in VERBS if f"    {verb} " not in said and f"    {verb}\n" not in said] == []
+
+
+def test_warnings_are_seen_where_a_job_has_a_log(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for name in "ab":
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for i in range(3):
+                pixels = rng.integers(0, 256, (8, 8), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "images" / split / name / f"{i}.png")
+    (tmp_path / "images/notes.txt").touch()
+    stage = {"config": {"kind": "image-folder", "image_folder": {"root": "images", "size": 8, "channels": 1}}}
+    command = [sys.executable, "-m", "ddrep", "data", "--stage", json.dumps(stage), "--out", "a.tar", "--log", "a.log"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 0 and line.startswith("ddrep: warning: images: notes.txt: not used")
+    assert "notes.txt: not used" in (tmp_path / "a.log").read_text(encoding="utf-8")

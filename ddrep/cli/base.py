@@ -61,7 +61,10 @@ class Light(Verb):
 
 
 def log_to(path: Path | None, mode: Literal["w", "a"] = "w") -> None:
-    """Progress messages to a file begun anew ("w") or gone on with ("a"), or to standard error."""
+    """Progress messages to a file begun anew ("w") or gone on with ("a"), or to standard error.
+
+    Warnings go to standard error as well as to a file: nobody reads the log of a job that succeeds.
+    """
     if path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.open(mode, encoding="utf-8").close()
@@ -70,5 +73,12 @@ def log_to(path: Path | None, mode: Literal["w", "a"] = "w") -> None:
     to_file = partial(logging.FileHandler, mode="a", encoding="utf-8", errors="backslashreplace")
     handler = to_file(path) if path else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    log.handlers[:] = [handler]
+    log.handlers[:] = [handler, _warnings()] if path else [handler]
     log.setLevel(logging.INFO)
+
+
+def _warnings() -> logging.Handler:
+    handler = logging.StreamHandler()
+    handler.addFilter(lambda record: record.levelno == logging.WARNING)
+    handler.setFormatter(logging.Formatter("ddrep: warning: %(message)s"))
+    return handler

@@ -29,7 +29,7 @@ OWN: dict[str, Any] = {
     "pixel_rejection": {"epochs": 1, "hidden": 8},
     "sampling": {"steps": 2},
     "synthesis": {"per_class": 2, "shards_per_scale": 1, "threshold": 0.01, "max_attempts": 50},
-    "classifier": {"epochs": 1, "batch": 4},
+    "classifier": {"epochs": 1, "min_steps": 1, "batch": 4},
     "attributes": {"groups": [{"name": "cats", "having": ["cat"]}], "examples": 3, **GUIDED},
     "masks": {"data": {"kind": "few-shot", "few_shot": {"root": "masks", "classes": ["a", "b", "c"], "train": 2,
                                                        "test": 2, "size": SIZE}}, **GUIDED},
@@ -41,7 +41,7 @@ OWN: dict[str, Any] = {
     "table3": {"sources": ["ours"], **BOTH},
     "table4": [{"architectures": ["resnet18"], "mix": [False], "sources": ["real", "ours"], "scales": [0, 1], **BOTH}],
     "tables": {"resamples": 20},
-    "figures": {"figure1_images": 1, "figure2_images": 2, "figure3_classes": [0, 1], "figure3_images": 1},
+    "figures": {"figure1_images": 1, "figure2_images": 2, "figure3_classes": None, "figure3_images": 1},
 }  # fmt: skip
 
 
