@@ -13,7 +13,15 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import yaml
 from annotated_types import Ge
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from ddrep.config.base import Section
 from ddrep.config.data import SPLIT_FOLDERS, CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
@@ -150,6 +158,11 @@ class Stage(BaseModel, Generic[C]):
     """Digest of the data set that the stage reads, written by the workflow; leave it out by hand."""
     config: C
     """The stage's section of config.yaml."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_files(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # what is made without a data set is named as it was before there were digests
+        return {key: value for key, value in handler(self).items() if key != "files" or value}
 
     @model_validator(mode="before")
     @classmethod

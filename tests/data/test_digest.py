@@ -145,3 +145,4 @@ def test_a_set_that_changes_while_it_is_read(tmp_path: Path) -> None:
 def test_embedded_data_have_no_digest() -> None:
     experiment = config.Experiment(experiment="x")
     assert tracked_json("data", experiment.data, experiment) == config.stage_json("data", experiment.data, 0)
+    assert "files" not in config.Stage[config.Data](config=experiment.data).model_dump_json()
