@@ -57,7 +57,7 @@ def labelled_set(data: Data, seed: int) -> Labelled | None:
     if data.kind == "celeba" and data.celeba:
         return with_attribute(data.celeba, data.celeba.attribute)
     tars = data.webdataset if data.kind == "webdataset" else None
-    if tars and sum(place.stat().st_size for place in places(tars) if place.exists()) > CHEAP:
+    if tars and sum(place.stat().st_size for place in places(tars)) > CHEAP:
         return Labelled(tars.classes) if tars.classes else None
     return _listed(data, seed)
 

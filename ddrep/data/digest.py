@@ -41,7 +41,7 @@ from ddrep.errors import UserError
 
 def tracked_json(stage: str, section: BaseModel, experiment: Experiment) -> str:
     """The canonical JSON of a stage that reads a data set, with the digest of the files that `section` names."""
-    return stage_json(stage, section, experiment.seed, digest(tuple(places(section)), experiment.digest))
+    return stage_json(stage, section, experiment.seed, digest(places(section), experiment.digest))
 
 
 @contextlib.contextmanager
@@ -59,7 +59,7 @@ def _compare(stage: Stage[Any]) -> None:
     if not stage.files:
         return
     digest.cache_clear()
-    where = tuple(places(stage.config))
+    where = places(stage.config)
     now = digest(where, stage.files.partition(":")[0])
     if now != stage.files:
         names = ", ".join(map(str, where[:3])) or "the data set"
@@ -129,36 +129,37 @@ def _content(path: bytes, status: os.stat_result) -> bytes:
         return hashlib.file_digest(f, "sha256").digest()
 
 
-def places(section: BaseModel) -> Iterator[Path]:
+def places(section: BaseModel) -> tuple[Path, ...]:
     """Where the files lie that a section reads: of the table that counts, those there are; none of embedded data."""
+    return tuple(path for path in _named(section) if os.path.exists(raw(path)))
+
+
+def _named(section: BaseModel) -> Iterator[Path]:
     match section:
         case Data() | MaskData():
-            yield from places(getattr(section, section.table))
+            yield from _named(getattr(section, section.table))
             if isinstance(section, MaskData) and section.kind == "few-shot" and section.celebamask_hq:
-                yield from places(section.celebamask_hq)
+                yield from _named(section.celebamask_hq)
         case AttributeImages(data=data):
-            yield from places(data)
+            yield from _named(data)
         case Pretrain(images=Path() as images):
             yield images
         case ImageFolder(root=root):
             known = {name for names in SPLIT_FOLDERS.values() for name in names}
             yield from (root / name for name in _names(root) if name.lower() in known)
         case TinyImageNet(path=path):
-            yield from _there(path, ("train", "val", "wnids.txt", "words.txt")) if os.path.isdir(raw(path)) else (path,)
+            parts = ("train", "val", "wnids.txt", "words.txt")
+            yield from [path / name for name in parts] if os.path.isdir(raw(path)) else [path]
         case WebDatasetFiles():
             for path in (*section.train, *section.validation, *section.test):
-                yield from [path / name for name in _names(path) if name.endswith(".tar")] or (path,)
+                yield from [path / name for name in _names(path) if name.endswith(".tar")] or [path]
         case CelebA(root=root):
             names = (("Img", "img_align_celeba"), ("Anno", "list_attr_celeba.txt"), ("Eval", "list_eval_partition.txt"))
-            yield from _there(root, [name for inside, name in names for name in (name, f"{inside}/{name}")])
+            yield from (root / path for inside, name in names for path in (name, f"{inside}/{name}"))
         case FewShot(root=root):
-            yield from _there(root, ("real/train", "real/test"))
+            yield from (root / "real" / split for split in ("train", "test"))
         case CelebAMaskHQ(root=root):
-            yield from _there(root, ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno"))
-
-
-def _there(root: Path, names: tuple[str, ...] | list[str]) -> Iterator[Path]:
-    return (root / name for name in names if os.path.exists(raw(root / name)))
+            yield from (root / name for name in ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno"))
 
 
 def _names(folder: Path) -> list[str]:

@@ -107,7 +107,8 @@ def test_where_each_kind_lies(tmp_path: Path) -> None:
     assert list(places(data)) == list(places(folder))
     assert list(places(config.AttributeImages(data=data))) == list(places(folder))
     assert list(places(config.Data())) == list(places(config.MaskData())) == list(places(config.Pretrain())) == []
-    assert list(places(config.Pretrain(images=tmp_path / "x.gz"))) == [tmp_path / "x.gz"]
+    assert list(places(config.Pretrain(images=tmp_path / "notes.txt"))) == [tmp_path / "notes.txt"]
+    assert list(places(config.Pretrain(images=tmp_path / "gone.gz"))) == []
 
 
 def test_every_kind_of_data_has_its_places() -> None:
