@@ -11,7 +11,7 @@ import pytest
 
 from ddrep.config import load
 from ddrep.runs import table4_runs
-from tests.workflow.tree import BIN, ENVIRONMENT, REPO, Tree
+from tests.workflow.tree import BIN, REPO, Tree, environment
 
 
 def test_lint(tree: Tree) -> None:
@@ -63,7 +63,7 @@ def test_an_environment_in_a_folder_of_an_awkward_name(tree: Tree) -> None:
     code = f"import sys; sys.executable = {str(folder / 'python')!r}; from snakemake.cli import main; main()"
     command = [BIN / "python", "-c", code, "--cores", "1", "results/fashion-demo/masks/test.tar"]
     tree.configure(parts=["masks"])
-    env = {**ENVIRONMENT, "PATH": "/usr/bin:/bin"}
+    env = {**environment(), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=tree.path, capture_output=True, text=True, env=env)
     assert done.returncode == 0, done.stderr
     assert (tree.path / "results/fashion-demo/masks/test.tar").is_file() and not list(tree.path.rglob("pwned"))

@@ -16,8 +16,11 @@ import yaml
 
 REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPO)}
-"""Snakemake looks for modules in its folder first, and a tree's ddrep/ holds only files: the package is this one."""
+
+
+def environment() -> dict[str, str]:
+    """Snakemake looks for modules in its folder first, where a tree has but files of ddrep: the package is this one."""
+    return {**os.environ, "PYTHONPATH": str(REPO)}
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Tree:
 
     def snakemake(self, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
         """Run Snakemake here; `path` goes in front of PATH."""
-        env = {**ENVIRONMENT, "PATH": os.pathsep.join(filter(None, [path, str(BIN), os.environ["PATH"]]))}
+        env = {**environment(), "PATH": os.pathsep.join(filter(None, [path, str(BIN), os.environ["PATH"]]))}
         unchecked = [sys.executable, str(Path(__file__).parent / "unchecked.py")]
         command = [*([str(BIN / "snakemake")] if self.checked else unchecked), *arguments]
         return subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=1500)
@@ -49,7 +52,7 @@ class Tree:
         """Start Snakemake here; what it says goes to `log`."""
         command = [str(BIN / "snakemake"), *arguments]
         return subprocess.Popen(
-            command, cwd=self.path, env=ENVIRONMENT, stdout=log, stderr=subprocess.STDOUT, text=True
+            command, cwd=self.path, env=environment(), stdout=log, stderr=subprocess.STDOUT, text=True
         )
 
     def configure(self, **settings: Any) -> None:
@@ -80,7 +83,7 @@ class Tree:
             how = [] if self.checked else ["unchecked"]
             command = [sys.executable, str(Path(__file__).parent / "plans.py"), *how]
             return subprocess.Popen(
-                command, cwd=self.path, env=ENVIRONMENT, stdin=asked, stdout=subprocess.PIPE, text=True
+                command, cwd=self.path, env=environment(), stdin=asked, stdout=subprocess.PIPE, text=True
             )
 
     def plans(self, overlays: list[dict[str, Any]]) -> list[list[Job]]:
