@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -198,8 +199,9 @@ def test_an_interrupted_command_says_one_line(ddrep: Callable[..., subprocess.Po
 
     tiny.denoiser().save(Path("d.safetensors"))
     write_shard(Path("t.tar"), tiny.images())
+    write_shard(Path("v.tar"), dataclasses.replace(tiny.images(), images=255 - tiny.images().images))
     stage = '{"config": {"steps": 1000000, "batch": 8}}'
-    inputs = ["--stage", stage, "--denoiser", "d.safetensors", "--train", "t.tar", "--validation", "t.tar"]
+    inputs = ["--stage", stage, "--denoiser", "d.safetensors", "--train", "t.tar", "--validation", "v.tar"]
     outputs = ["--out", "o.safetensors", "--grid", "g.png", "--history", "h.parquet", "--log", "log"]
     options = ["--processes", str(processes), "--threads", "1"]
     process = ddrep("finetune", *inputs, *outputs, *options, start_new_session=True)
@@ -217,7 +219,8 @@ def test_an_interrupt_of_the_first_process_ends_the_others(ddrep: Callable[..., 
 
     tiny.denoiser().save(Path("d.safetensors"))
     write_shard(Path("t.tar"), tiny.images())
-    inputs = ["--denoiser", "d.safetensors", "--train", "t.tar", "--validation", "t.tar"]
+    write_shard(Path("v.tar"), dataclasses.replace(tiny.images(), images=255 - tiny.images().images))
+    inputs = ["--denoiser", "d.safetensors", "--train", "t.tar", "--validation", "v.tar"]
     outputs = ["--out", "o.safetensors", "--grid", "g.png", "--history", "h.parquet", "--log", "log"]
     process = ddrep("finetune", *inputs, *outputs, "--processes", "2", "--threads", "1")
     _wait_for("step 100/", Path("log"))

@@ -35,7 +35,7 @@ SIZES = {
     "finetune.steps", "finetune.batch",
     "rejection.epochs", "pixel_rejection.epochs",
     "sampling.steps", "synthesis.per_class", "synthesis.shards_per_scale",
-    "classifier.epochs", "classifier.batch",
+    "classifier.epochs", "classifier.min_steps", "classifier.batch",
     "table4", "tables.resamples", "figures.figure1_images", "figures.figure3_classes", "figures.figure3_images",
     "data.celeba.partition", "data.celeba.size", "attributes.examples",
     *(f"{part}.training.{key}" for part in ("attributes", "masks") for key in ("hidden", "steps", "batch")),
