@@ -13,24 +13,12 @@ from PIL import Image
 from torchvision.transforms import functional
 
 from ddrep import cli, config
-from ddrep.data.datasets import labelled
-from ddrep.data.shards import LabelledImages, read_shards, write_shard
+from ddrep.data.shards import read_shards, write_shard
 from ddrep.errors import UserError
 from tests.data import replicas
+from tests.data.readers import complaint, take
 
 TINY = {"size": 16, "classes": 3, "train_per_class": 6, "test_per_class": 2, "validation_per_class": 1}
-
-
-def take(kind: str, table: dict, split: str, seed: int = 0) -> LabelledImages:
-    data = config.Data.model_validate({"kind": kind, kind.replace("-", "_"): table})
-    return labelled(data, split, 0, seed)
-
-
-def complaint(kind: str, table: dict, split: str = "test") -> str:
-    with pytest.raises(UserError) as e:
-        take(kind, table, split)
-    assert "\n" not in str(e.value)
-    return str(e.value)
 
 
 def refused_by_the_verb(data: dict, out: Path, capsys: pytest.CaptureFixture[str]) -> str:
@@ -105,7 +93,7 @@ def test_tiny_all_that_is_mislabelled_is_listed(tmp_path: Path) -> None:
     (root / "val/images/val_0.JPEG").rename(root / "val/images/val_77.JPEG")
     notes = root / "val/val_annotations.txt"
     notes.write_text(notes.read_text().replace("val_4.JPEG\tn01443537", "val_4.JPEG\tn05555555"))
-    message = complaint("tiny-imagenet", {**TINY, "path": root, "classes": 200})
+    message = complaint("tiny-imagenet", {**TINY, "path": root, "classes": 200}, "test")
     for part in (
         "wnids.txt (3 classes, expected 200)",
         "train/n01111111 (not in wnids.txt)",
@@ -146,11 +134,11 @@ def test_tiny_damaged_zip(tmp_path: Path) -> None:
     path = replicas.zipped(replicas.tiny_imagenet(tmp_path))
     content = path.read_bytes()
     path.write_bytes(content[:-300])
-    assert "not a whole zip file" in complaint("tiny-imagenet", {**TINY, "path": path})
+    assert "not a whole zip file" in complaint("tiny-imagenet", {**TINY, "path": path}, "test")
     at = content.index(b"\xff\xd8", content.index(b"val/images/val_0.JPEG"))  # one image's bytes, so its CRC is wrong
     path.write_bytes(content[: at + 100] + b"\0\0\0\0" + content[at + 104 :])
-    assert "val_0.JPEG (Bad CRC-32" in complaint("tiny-imagenet", {**TINY, "path": path})
-    assert "no such folder or zip" in complaint("tiny-imagenet", {**TINY, "path": tmp_path / "gone.zip"})
+    assert "val_0.JPEG (Bad CRC-32" in complaint("tiny-imagenet", {**TINY, "path": path}, "test")
+    assert "no such folder or zip" in complaint("tiny-imagenet", {**TINY, "path": tmp_path / "gone.zip"}, "test")
 
 
 # WebDataset
@@ -206,23 +194,23 @@ def test_webdataset_all_bad_samples_are_listed(wds: dict, tmp_path: Path) -> Non
         "d.cls": b"cat",
         "d.png": good,
     }
-    message = complaint("webdataset", {**wds, "test": [str(replicas.tar(tmp_path / "bad.tar", members))]})
+    message = complaint("webdataset", {**wds, "test": [str(replicas.tar(tmp_path / "bad.tar", members))]}, "test")
     for part in ("4 samples", ":a (no cls)", ":b (no image)", ":c (two images)", ":d (cls is b'cat', expected an"):
         assert part in message
     members = {"a.png": good, "a.cls": b"2", "b.png": good, "b.cls": b"-1", "c.png": good, "c.cls": b"0"}
-    message = complaint("webdataset", {**wds, "test": [str(replicas.tar(tmp_path / "bad.tar", members))]})
+    message = complaint("webdataset", {**wds, "test": [str(replicas.tar(tmp_path / "bad.tar", members))]}, "test")
     assert ":a (cls is 2, expected 0..1)" in message and ":b (cls is -1" in message and "2 samples" in message
     members = {"a.png": good[:40], "a.cls": b"1", "b.png": b"text", "b.cls": b"0", "c.png": good, "c.cls": b"0"}
-    message = complaint("webdataset", {**wds, "test": [str(replicas.tar(tmp_path / "bad.tar", members))]})
+    message = complaint("webdataset", {**wds, "test": [str(replicas.tar(tmp_path / "bad.tar", members))]}, "test")
     assert ":a (" in message and ":b (not an image)" in message and "2 of 3 files" in message
 
 
 def test_webdataset_tars_and_classes_that_are_not_there(wds: dict, tmp_path: Path) -> None:
     (tmp_path / "cut.tar").write_bytes((tmp_path / "test.tar").read_bytes()[:700])
-    assert "cut.tar (not a whole tar" in complaint("webdataset", {**wds, "test": [str(tmp_path / "cut.tar")]})
+    assert "cut.tar (not a whole tar" in complaint("webdataset", {**wds, "test": [str(tmp_path / "cut.tar")]}, "test")
     (tmp_path / "empty").mkdir()
-    assert "no *.tar in" in complaint("webdataset", {**wds, "test": [str(tmp_path / "empty")]})
-    message = complaint("webdataset", {**wds, "test": ["p", "q"]})
+    assert "no *.tar in" in complaint("webdataset", {**wds, "test": [str(tmp_path / "empty")]}, "test")
+    message = complaint("webdataset", {**wds, "test": ["p", "q"]}, "test")
     assert "2 paths cannot be used: p (no such file or directory), q (no such" in message
     message = complaint("webdataset", {**wds, "classes": ["cat", "dog", "eel", "fox"]}, "train")
     assert "2 classes have no image: eel, fox" in message
@@ -276,7 +264,7 @@ def test_celeba_all_that_does_not_fit_is_listed(celeba: dict) -> None:
     attributes.write_text(attributes.read_text().replace("000010.jpg  -1   1", "000010.jpg  -1   0"))
     partition = root / "list_eval_partition.txt"
     partition.write_text(partition.read_text().replace("000002.jpg 0", "000002.jpg 5"))
-    message = complaint("celeba", celeba)
+    message = complaint("celeba", celeba, "test")
     for part in (
         "list_attr_celeba.txt line 12 (expected a file name and 2 times",
         "list_eval_partition.txt line 2 (",
@@ -293,9 +281,9 @@ def test_celeba_broken_images_and_unknown_attribute(celeba: dict) -> None:
     images = celeba["root"] / "img_align_celeba"
     (images / "000010.jpg").write_bytes((images / "000010.jpg").read_bytes()[:900])
     replicas.shade(0, (64, 64)).save(images / "000013.jpg")
-    message = complaint("celeba", celeba)
+    message = complaint("celeba", celeba, "test")
     assert "2 of 4 files of test" in message and "000010.jpg (" in message
     assert "000013.jpg (64x64 pixels, expected 178x218)" in message
-    message = complaint("celeba", {**celeba, "attribute": "Blond"})
+    message = complaint("celeba", {**celeba, "attribute": "Blond"}, "test")
     assert "Blond is not in" in message and "Smiling, Male" in message
     assert config.CelebA(root=Path("x"), attribute="Male").partition == (162770, 19867, 19962)
