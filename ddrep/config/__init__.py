@@ -58,15 +58,17 @@ from ddrep.config.stages import (
     Synthesis,
     Training,
 )
-from ddrep.config.tables import SYNTHETIC, AccuracyTable, Figures, Name, Runs, Source, Table3, Tables
+from ddrep.config.tables import AccuracyTable, Figures, Runs, Table3, Tables
 from ddrep.errors import UserError
+from ddrep.methods import METHODS
+from ddrep.sources import SOURCES
 
 __all__ = [
-    "SPLIT_FOLDERS", "SYNTHETIC", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
+    "SPLIT_FOLDERS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
     "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks",
     "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figures", "FineTune", "GuidanceTable", "Guide",
-    "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Name", "Network",
-    "Oracle", "PixelHead", "Pretrain", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Source",
+    "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Network",
+    "Oracle", "PixelHead", "Pretrain", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard",
     "Stage", "Synthesis", "Table1", "Table2", "Table3", "Tables", "Taps", "TinyImageNet", "Training",
     "WebDatasetFiles", "accuracy_table_of", "attribute_images_of", "data_of", "denoiser_path", "explain",
     "guidance_table_of", "guide_of", "guided_of", "load", "merge", "parse", "scores_of", "shard_of", "stage_json",
@@ -204,22 +206,20 @@ def data_of(experiment: Experiment) -> Data:
 
 
 def shard_of(source: str, experiment: Experiment) -> Shard:
-    """The shard section of a source: improved-ddpm samples without guidance; the unfiltered ones accept everything.
+    """The shard section of a source: with settings of its own for sampling; at threshold 0 if it keeps every candidate.
 
     Writing these as settings, not as cases, keeps a changed threshold from replanning what has none.
     """
-    sampling, synthesis = experiment.sampling, experiment.synthesis
-    if source == "improved-ddpm":
-        sampling = sampling.model_copy(update={"guidance_scale": 0.0, "unconditional": "row"})
-    if source in ("improved-ddpm", "classifier-free"):
-        synthesis = synthesis.model_copy(update={"threshold": 0.0})
-    return Shard(sampling=sampling, synthesis=synthesis)
+    own = SOURCES[source]
+    sampling = experiment.sampling.model_copy(update=dict(own.sampling))
+    accepts = {} if own.filtered else {"threshold": 0.0}
+    return Shard(sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts))
 
 
 def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
-    """The training section of a run: no Mixup settings for the unmixed, the size of 1x for real-equal-steps alone."""
+    """The training section of a run: no Mixup settings for the unmixed, the size of 1x for equal steps alone."""
     classifier = experiment.classifier if mixed else experiment.classifier.model_copy(update={"mix": Mix()})
-    per_class = experiment.synthesis.per_class if source == "real-equal-steps" else 0
+    per_class = experiment.synthesis.per_class if SOURCES[source].equal_steps else 0
     return Training(classifier=classifier, mixed=mixed, per_class=per_class)
 
 
@@ -248,19 +248,19 @@ def guide_of(section: Attributes | Masks, reads: str) -> Guide:
 def guided_of(
     section: Attributes | Masks, method: str, steps: int, experiment: Experiment, first: int = 0
 ) -> GuidedShard:
-    """The section of a shard of guided images: only ddim-i and ours are guided, only rejection refuses.
+    """The section of a shard of guided images: with a scale if the method steers, and a threshold if it refuses.
 
     first: of masks, as Table2.first has it.
 
     Writing these as settings keeps a changed scale from replanning what is not guided.
     """
-    drawn = section.sampling
+    drawn, how = section.sampling, METHODS[method]
     sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
-    shard = GuidedShard(sampling=sampling, scale=drawn.scale if method in ("ddim-i", "ours") else 0.0)
+    shard = GuidedShard(sampling=sampling, scale=drawn.scale if how.steered else 0.0)
     if isinstance(section, Masks):
         return shard.model_copy(update={"images": experiment.table2.images, "first": first})
     table = experiment.table1
-    refused = {"threshold": table.threshold, "max_attempts": table.max_attempts} if method == "rejection" else {}
+    refused = {"threshold": table.threshold, "max_attempts": table.max_attempts} if how.refused else {}
     return shard.model_copy(update={"images": table.images, **refused})
 
 

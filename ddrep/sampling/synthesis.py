@@ -26,7 +26,7 @@ from ddrep.files import fingerprint, sha256, written_whole
 from ddrep.heads import Judge
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import evaluations, image_seed, sample
-from ddrep.sampling.solvers import time_grid
+from ddrep.solvers import time_grid
 
 log = logging.getLogger("ddrep")
 
