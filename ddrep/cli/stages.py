@@ -29,9 +29,9 @@ class Data(Light):
     """Shard (.tar) to write."""
 
     def run(self) -> None:
-        from ddrep.data.datasets import labelled
         from ddrep.data.digest import unchanged
         from ddrep.data.disjoint import apart
+        from ddrep.data.readers import labelled
         from ddrep.data.shards import read_shards, write_shard
 
         with unchanged(self.stage):

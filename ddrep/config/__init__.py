@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from ddrep.config.base import Section
-from ddrep.config.data import SPLIT_FOLDERS, CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
+from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
 from ddrep.config.evaluation import Evaluation, Evaluator, Oracle, Segmenter
 from ddrep.config.guidance import (
     AttributeImages,
@@ -64,7 +64,7 @@ from ddrep.methods import METHODS
 from ddrep.sources import SOURCES
 
 __all__ = [
-    "SPLIT_FOLDERS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
+    "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
     "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks",
     "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figures", "FineTune", "GuidanceTable", "Guide",
     "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData", "Masks", "Mix", "Network",
@@ -202,7 +202,7 @@ def stage_json(stage: str, config: BaseModel, seed: int, files: str = "") -> str
 def data_of(experiment: Experiment) -> Data:
     """The data section without the sub-tables that do not count: they may change and nothing is planned anew."""
     data = experiment.data
-    return Data.model_validate({"kind": data.kind, data.table: getattr(data, data.table)})
+    return Data.model_validate({"kind": data.kind, data.table: data.section.model_dump()})
 
 
 def shard_of(source: str, experiment: Experiment) -> Shard:

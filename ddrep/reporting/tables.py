@@ -113,8 +113,8 @@ def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed
 
     mean, std (over runs, ddof 1; NaN for one run) and all differences are in points of top-1. For each source but the
     last, at the cell's own scale if it has scales, as reference R, with - written _: vs_R (difference), vs_R_low,
-    vs_R_high (interval), vs_R_pairs (runs that both have; 0 and NaN where there are none). Differences are of paired runs
-    alone. control names the reference of the headline vs_control (_low, _high, _pairs): see `headline`.
+    vs_R_high (interval), vs_R_pairs (runs that both have; 0 and NaN where there are none). Differences are of paired
+    runs alone. control names the reference of the headline vs_control (_low, _high, _pairs): see `headline`.
     """
     groups = {cell: rows.index.to_numpy() for cell, rows in table.groupby(CELL, sort=False)}
     paper = number if cfg.paper else None
