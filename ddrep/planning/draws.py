@@ -16,7 +16,7 @@ import pandas as pd
 
 from ddrep.config import Experiment, shard_of
 from ddrep.runs import GuidedRun, shard_paths, shards_asked, table1_runs
-from ddrep.sampling.synthesis import Tally
+from ddrep.sampling.engine import Tally
 from ddrep.sources import SOURCES, synthetic
 
 ASSUMED = 0.5

@@ -14,10 +14,10 @@ from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256
 from ddrep.guides import Guide
+from ddrep.sampling.engine import Engine, Tally, fill
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import draw, image_seed
-from ddrep.sampling.synthesis import Engine, Tally, fill
 from ddrep.solvers import time_grid
 
 CHECKPOINTED = 128
