@@ -15,7 +15,6 @@ from ddrep.cli import main
 from ddrep.config import Features, PixelHead, Sampling, Stage, Taps
 from ddrep.data.batches import to_unit
 from ddrep.data.shards import write_shard
-from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features, feature_maps, pixel_features, pooled_features
 from ddrep.errors import UserError
 from ddrep.networks.architectures import build
@@ -24,7 +23,7 @@ from ddrep.networks.judges import Judge
 from ddrep.networks.measures import Evaluator, Segmenter
 from ddrep.networks.metadata import EvaluatorMeta, FeatureJudge, GuideMeta, PixelJudge, SegmenterMeta
 from ddrep.sampling.sampler import sample
-from ddrep.training.heads import run_pixels
+from ddrep.training.judges import run_pixels
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -181,12 +180,13 @@ def test_a_broken_denoiser_draws_nothing(tmp_path: Path, value: float, solver: s
     broken = tiny.denoiser()
     broken.net.out[-1].bias.fill_(value)  # type: ignore[operator, index, union-attr]
     file = tmp_path / "broken.safetensors"
-    broken.save(file)
+    broken.path = file
     with pytest.raises(UserError, match=r"broken\.safetensors: gave values that are not finite for 3 of 3 images"):
-        sample(Denoiser.load(file), [1, 2, 3], Sampling(solver=solver, steps=2))
+        sample(broken, [1, 2, 3], Sampling(solver=solver, steps=2))
+    broken.save(file)
     options = ["--solver", solver, "--steps", "3", "--out", str(tmp_path / "grid.png")]
     assert main(["sample", str(file), *options]) == 2
-    assert f"{file}: gave values that are not finite" in capsys.readouterr().err.splitlines()[-1]
+    assert f"{file}: out.2.bias has values that are not finite" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "grid.png").exists()
 
 

@@ -124,7 +124,7 @@ class AttentionBlock(nn.Module):
             q, k, v = qkv.reshape(n, 3, self.heads, c // self.heads, height * width).transpose(-1, -2).unbind(1)
         else:
             q, k, v = qkv.reshape(n, self.heads, 3, c // self.heads, height * width).transpose(-1, -2).unbind(2)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, -1)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, height * width)
         return (flat + self.proj_out(h)).reshape(n, c, height, width)
 
 
