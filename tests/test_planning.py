@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ddrep import heads
 from ddrep.config import Experiment, Stage, load, shard_of, training_of
 from ddrep.data.readers import labelled
 from ddrep.data.shards import read_shards, write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
+from ddrep.networks.judges import Judge
 from ddrep.planning.draws import Seen, attempts, draws_of, read_verdicts
 from ddrep.planning.plan import Plan, Row
 from ddrep.planning.report import elapsed
@@ -34,7 +34,7 @@ from ddrep.runs import all_runs
 from ddrep.sampling import synthesis
 from ddrep.sampling.sampler import sample
 from ddrep.training import classifier, finetune
-from ddrep.training import heads as training
+from ddrep.training import judges as training
 from tests.meter import Counts, Meter, passes, spread
 from tests.overlays import overlays
 
@@ -102,7 +102,7 @@ def run_stages(meter: Meter, e: Experiment, results: Path) -> dict[tuple[str, st
     def spread_judges() -> None:
         images = sample(Denoiser.load(tuned), range(100), e.sampling, [i % 10 for i in range(100)])
         for path in (ours, pixels):
-            judge = heads.Judge.load(path, base, torch.device("cpu"))
+            judge = Judge.load(path, base, torch.device("cpu"))
             spread(judge, images)
             judge.save(path)
 

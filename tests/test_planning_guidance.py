@@ -29,7 +29,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.evaluation import robustness, scores
-from ddrep.guides import Guide
+from ddrep.networks.guides import Guide
 from ddrep.planning.draws import read_verdicts
 from ddrep.planning.guidance import guided_draws, mask_images
 from ddrep.planning.plan import Plan

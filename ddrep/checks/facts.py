@@ -10,11 +10,12 @@ from functools import cached_property
 from typing import TypeVar
 
 from ddrep.checks import paths, sets
-from ddrep.checks.headers import Header, Measure, Noise, denoiser_header, idx_image, measure_header
+from ddrep.checks.headers import Header, Noise, denoiser_header, idx_image, measure_header
 from ddrep.config import Experiment
 from ddrep.data.readers import Known, known, reader_of
 from ddrep.denoiser.network import network_of
 from ddrep.errors import UserError
+from ddrep.networks.metadata import MeasureMeta
 
 T = TypeVar("T")
 
@@ -100,7 +101,7 @@ class Facts:
         network = self._found("denoiser.pretrain", lambda: network_of(section.pretrain.network, shape[0], shape[2]))
         return Header(network, noise) if network else None
 
-    def measure(self, kind: str) -> Measure | None:
+    def measure(self, kind: str) -> MeasureMeta | None:
         """The evaluator or segmenter of the configuration."""
         path = getattr(self.experiment.evaluation, kind)
         return self._found(f"evaluation.{kind}", lambda: measure_header(path, kind)) if path else None

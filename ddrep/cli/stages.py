@@ -129,7 +129,7 @@ class Features(Verb):
     """Features (.safetensors) to write."""
 
     def run(self) -> None:
-        from ddrep.training.heads import extract
+        from ddrep.training.judges import extract
 
         extract(self.stage, self.denoiser, self.images, self.out)
 
@@ -153,7 +153,7 @@ class Rejection(Head):
     """Features of the training images."""
 
     def run(self) -> None:
-        from ddrep.training.heads import run_features
+        from ddrep.training.judges import run_features
 
         run_features(self.stage, self.features, self.train, self.out, self.report)
 
@@ -164,7 +164,7 @@ class PixelRejection(Head):
     stage: Stage[config.PixelHead]
 
     def run(self) -> None:
-        from ddrep.training.heads import run_pixels
+        from ddrep.training.judges import run_pixels
 
         run_pixels(self.stage, self.train, self.out, self.report)
 

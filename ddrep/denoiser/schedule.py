@@ -11,20 +11,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ddrep.denoiser.network import ScheduleConfig
+
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(ScheduleConfig):
     """Noise schedule of a checkpoint; travels in the Denoiser file."""
-
-    kind: Literal["cosine", "linear"] = "cosine"
-    num_steps: int = 1000
-    rescale_timesteps: bool = True
-    """Embed times in 0..1000 whatever `num_steps` is; otherwise embed the index itself."""
 
     @cached_property
     def betas(self) -> Tensor:

@@ -14,11 +14,10 @@ from ddrep.data.masks import read_masked_shards
 from ddrep.data.shards import read_shards
 from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.evaluation.evaluator import Evaluator
 from ddrep.evaluation.inception import Inception
 from ddrep.evaluation.segmentation import confusion, miou
-from ddrep.evaluation.segmenter import Segmenter
 from ddrep.files import written_whole
+from ddrep.networks.measures import Evaluator, Segmenter
 
 
 @dataclass(frozen=True)

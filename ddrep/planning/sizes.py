@@ -16,9 +16,9 @@ from ddrep.config import Data, Experiment, MaskData
 from ddrep.data.readers import labelled, listing_of
 from ddrep.data.tars import META, members
 from ddrep.denoiser.importers import published
-from ddrep.denoiser.network import FORMAT, UNetConfig, network_config, network_of
+from ddrep.denoiser.network import DenoiserFile, UNetConfig, network_of
 from ddrep.errors import UserError
-from ddrep.files import load_tensors
+from ddrep.saved import header
 
 SPLITS = ("train", "validation", "test")
 
@@ -104,7 +104,7 @@ def denoiser_of(experiment: Experiment, image: tuple[int, int, int]) -> tuple[UN
         return network_of(experiment.denoiser.pretrain.network, image[0], image[2]), []
     path = experiment.denoiser.file.path
     try:
-        return network_config(json.loads(load_tensors(path, FORMAT, "a denoiser")[1]["network"])), []
+        return header(path, DenoiserFile).network, []
     except UserError as e:
         name, network = published(path.stem, image[0]) or ("", None)
         instead = f"planned with the network of {name}" if network else "its disk and time are left out"

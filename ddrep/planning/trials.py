@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +19,11 @@ from ddrep.denoiser.loss import denoising_loss
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.device import autocast
-from ddrep.evaluation import evaluator, segmenter
-from ddrep.guides import Guide
-from ddrep.guides import build as build_guide
-from ddrep.heads import build
+from ddrep.networks.architectures import ARCHITECTURES, build
+from ddrep.networks.classifiers import build_classifier, fit_to_size
+from ddrep.networks.guides import Guide
+from ddrep.networks.metadata import GuideMeta
+from ddrep.networks.network import inputs
 from ddrep.planning.guidance import BOTH, Part, Reads, guide, mask_classes, read, steered
 from ddrep.planning.plan import (
     DENOISER,
@@ -41,7 +41,6 @@ from ddrep.planning.stages import rows
 from ddrep.runs import all_runs
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.guided import CHECKPOINTED, PIXELS
-from ddrep.training.networks import build_classifier, fit_to_size
 
 SAMPLED_AT_ONCE = 250
 ON_A_CPU = 64
@@ -119,13 +118,15 @@ def _guidance_trials(plan: Plan, denoiser: Denoiser, worth: float, part: Part) -
 
     def untrained(reads: Reads) -> tuple[Guide, tuple[int, ...]]:
         """And the shape of what its network takes."""
-        meta: dict[str, Any] = {"of": part.removesuffix("s"), "reads": reads, "hidden": section.training.hidden}
-        meta |= {"taps": section.taps.model_dump(mode="json"), "image_shape": list(shape)}
-        meta["classes"] = range(2 if part == "attributes" else mask_classes(section.data))
+        classes = ("",) * (2 if part == "attributes" else mask_classes(section.data))
+        meta = GuideMeta(
+            of="attribute" if part == "attributes" else "mask", reads=reads, taps=section.taps, classes=classes,
+            hidden=section.training.hidden, channels=1, image_shape=shape, denoiser_sha256="",
+        )  # fmt: skip
         with torch.no_grad():
-            inputs = Guide(nn.Sequential(), meta, denoiser).inputs(torch.randn(1, *shape, device=denoiser.device))
-        meta["channels"] = inputs.shape[1]
-        return Guide(build_guide(meta).to(denoiser.device), meta, denoiser), inputs.shape[1:]
+            taken = inputs(meta, denoiser, torch.randn(1, *shape, device=denoiser.device)).shape[1:]
+        meta.channels = taken[0]
+        return Guide(build(meta).to(denoiser.device), meta, denoiser), taken
 
     def target(n: int) -> Tensor:
         size = shape[1:] if part == "masks" else ()
@@ -133,8 +134,8 @@ def _guidance_trials(plan: Plan, denoiser: Denoiser, worth: float, part: Part) -
 
     def learn(reads: Reads) -> Callable[[], Pass]:
         def make() -> Pass:
-            made, inputs = untrained(reads)
-            loss = lambda n: F.cross_entropy(made.net(torch.randn(n, *inputs, device=denoiser.device)), target(n))  # noqa: E731
+            made, taken = untrained(reads)
+            loss = lambda n: F.cross_entropy(made.net(torch.randn(n, *taken, device=denoiser.device)), target(n))  # noqa: E731
             return _training(made.net, loss, "fp32")
 
         return make
@@ -178,10 +179,10 @@ def _oracle_trials(plan: Plan, device: torch.device) -> Iterator[Trial]:
     cfg, (height, width, channels) = plan.experiment.evaluation, plan.sizes.image
     shape = (channels, height, width)
 
-    def learn(kind: Any, section: Oracle, classes: int, size: tuple[int, ...]) -> Callable[[], Pass]:
+    def learn(of: str, section: Oracle, classes: int, size: tuple[int, ...]) -> Callable[[], Pass]:
         def make() -> Pass:
-            meta = {"width": section.width, "image_shape": [height, width, channels], "classes": range(classes)}
-            net = kind.build(meta).to(device).to(memory_format=torch.channels_last)
+            net = ARCHITECTURES[of, "pixels"].make((height, width, channels), classes, section.width)
+            net = net.to(device).to(memory_format=torch.channels_last)
 
             def loss(n: int) -> Tensor:
                 y = torch.zeros(n, *size, dtype=torch.long, device=device)
@@ -197,21 +198,18 @@ def _oracle_trials(plan: Plan, device: torch.device) -> Iterator[Trial]:
 
     section, judge = cfg.segmenter_training, cfg.evaluator_training
     classes = mask_classes(plan.experiment.masks.data)
-    yield Trial(EVALUATOR + TRAINING, judge.batch, learn(evaluator, judge, max(2, plan.sizes.classes), ()), smallest=2)
-    yield Trial(SEGMENTER + TRAINING, section.batch, learn(segmenter, section, classes, (height, width)), smallest=2)
+    yield Trial(
+        EVALUATOR + TRAINING, judge.batch, learn("evaluator", judge, max(2, plan.sizes.classes), ()), smallest=2
+    )
+    yield Trial(SEGMENTER + TRAINING, section.batch, learn("segmenter", section, classes, (height, width)), smallest=2)
     yield Trial(INCEPTION, 50, look)
 
 
 def _head(name: str, cfg: Head, shape: tuple[int, ...], plan: Plan, device: torch.device) -> Trial:
-    meta: dict[str, Any] = {
-        "kind": "pixels" if name == PIXEL_JUDGE else "features",
-        "channels": shape[0],
-        "hidden": cfg.hidden,
-    }
-    meta |= {"num_classes": max(2, plan.sizes.classes), "dropout": cfg.dropout}
+    architecture = ARCHITECTURES["class", "pixels" if name == PIXEL_JUDGE else "features"]
 
     def make() -> Pass:
-        net = build(meta).to(device)
+        net = architecture.make(shape[0], max(2, plan.sizes.classes), cfg.hidden, cfg.dropout).to(device)
         return _training(net, lambda n: _cross_entropy(net, torch.randn(n, *shape, device=device)), "fp32")
 
     return Trial(name + TRAINING, cfg.batch, make, smallest=2)  # for BatchNorm

@@ -13,10 +13,10 @@ import pandas as pd
 from ddrep.errors import UserError
 from ddrep.evaluation.frechet import enough, floor, frechet_distance
 from ddrep.evaluation.inception import LAYER
-from ddrep.evaluation.saved import WIDEST
 from ddrep.evaluation.scores import read_features
 from ddrep.files import written_whole
 from ddrep.methods import METHODS
+from ddrep.networks.metadata import WIDEST
 from ddrep.reporting import paper
 from ddrep.reporting.markdown import grid, shown, wrapped
 

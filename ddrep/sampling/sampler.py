@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddrep.config import Sampling
+from ddrep.data.batches import to_uint8
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.errors import UserError
@@ -54,20 +55,6 @@ def solve(eps: EpsFunction, schedule: Schedule, noise: ImageNoise, cfg: Sampling
         x = step(x, x0, x0_before, abar, abar_next, abar_before, cfg.eta, z)
         x0_before, before = x0, here
     return x.masked_fill(~finite[:, None, None, None], torch.nan)
-
-
-def to_uint8(x: Tensor, whose: str) -> np.ndarray:
-    """Images (N, C, H, W) in [-1, 1] -> uint8 (N, H, W, C), rounded to the nearest level.
-
-    Raises UserError naming the denoiser `whose` images are not finite: as uint8 they would be black.
-    """
-    broken = int((~x.isfinite()).flatten(1).any(dim=1).sum())
-    if broken:
-        raise UserError(
-            f"{whose}: gave values that are not finite for {broken} of {len(x)} images, and none is kept; its weights "
-            "are broken (train or import it anew), or it is guided too strongly (lower the scale)"
-        )
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
 
 
 @torch.no_grad()  # not inference_mode: a guide takes gradients in between

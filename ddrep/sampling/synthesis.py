@@ -14,7 +14,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256, written_whole
-from ddrep.heads import Judge
+from ddrep.networks.judges import Judge
 from ddrep.sampling.engine import Engine, Tally, fill
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import evaluations, image_seed, sample
@@ -61,15 +61,15 @@ def run(
 ) -> None:
     """Write shard `index`: exactly the same number of accepted images of each class, and its attempts beside it."""
     engine, classes = class_conditional(stage, finetuned, pretrained, index, pool, batch)
-    critic = Judge.load(judge, pretrained, pick_device())
-    if critic.meta["num_classes"] != len(classes):
-        known = critic.meta["num_classes"]
+    loaded = Judge.load(judge, pretrained, pick_device())
+    if loaded.meta.num_classes != len(classes):
+        known = loaded.meta.num_classes
         raise UserError(f"{judge}: knows {known} classes, {finetuned} {len(classes)}; train both on the same labels")
     cfg = stage.config.synthesis
     quota = cfg.per_class // cfg.shards_per_scale
     threshold = json.loads(threshold_file.read_text("utf-8"))["threshold"] if threshold_file else cfg.threshold
     tallies = [Tally(label, threshold, name) for label, name in enumerate(classes)]
-    judged = lambda attempts: engine.judged(attempts, critic.probabilities)  # noqa: E731
+    judged = lambda attempts: engine.judged(attempts, loaded.probabilities)  # noqa: E731
     fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS)
     engine.write_accepted(tallies, quota, stage.seed, index, classes, out)
 

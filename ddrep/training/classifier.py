@@ -18,13 +18,14 @@ from ddrep.config import Classifier, Mix, Stage, Training
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.data.tars import check_alike
 from ddrep.device import autocast, pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
+from ddrep.networks.classifiers import build_classifier, fit_to_size
 from ddrep.runs import Run
 from ddrep.sources import SOURCES
 from ddrep.training.loop import LoopConfig, step_seed, train
-from ddrep.training.networks import build_classifier, fit_to_size
 
 log = logging.getLogger("ddrep")
 TEST_BATCH = 500
@@ -43,7 +44,7 @@ def run(
     _check_options(stage, job, real, synthetic)
     images, n_real = training_images(real, synthetic)
     test = read_shards([test_shard])
-    _check_alike(test_shard, test, images)
+    check_alike(test_shard, test, real or synthetic[0], images)
     if real:
         check_disjoint(images, test, (real, test_shard), n_real)
     cfg = stage.config
@@ -83,7 +84,7 @@ def training_images(real: Path | None, synthetic: list[Path]) -> tuple[LabelledI
         images = read_shards([real] if real else synthetic)
         return images, len(images) if real else 0
     first, second = read_shards([real]), read_shards(synthetic)
-    _check_alike(synthetic[0], second, first)
+    check_alike(synthetic[0], second, real, first)
     both = LabelledImages(
         np.concatenate([first.images, second.images]),
         np.concatenate([first.labels, second.labels]),
@@ -194,13 +195,3 @@ def _check_options(stage: Stage[Training], job: Run, real: Path | None, syntheti
         raise UserError(f"--source {job.source} --scale {job.scale}: expected scale {expected} for {job.source}")
     if source.equal_steps and not stage.config.per_class:
         raise UserError(f"--source {job.source}: per_class (images a class in 1x) is missing in the stage")
-
-
-def _check_alike(path: Path, images: LabelledImages, first: LabelledImages) -> None:
-    """Raise UserError unless the images of `path` have the size, channels and class names of the `first`."""
-    if images.images.shape[1:] != first.images.shape[1:]:
-        size, expected = ("x".join(map(str, part.images.shape[1:])) for part in (images, first))
-        raise UserError(f"{path}: images are {size}, expected {expected}; make them with the config of the others")
-    if images.classes != first.classes:
-        names, expected = (f"{len(part.classes)} ({', '.join(part.classes[:3])}, ...)" for part in (images, first))
-        raise UserError(f"{path}: classes are {names}, expected {expected}; make it with the config of the others")

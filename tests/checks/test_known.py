@@ -26,8 +26,8 @@ from ddrep.denoiser.network import UNetConfig
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
+from ddrep.networks.classifiers import build_classifier, check_classifier, fit_to_size
 from ddrep.solvers import time_grid
-from ddrep.training.networks import build_classifier, check_classifier, fit_to_size
 from tests.checks.experiments import said
 
 REPO = Path(__file__).resolve().parents[2]

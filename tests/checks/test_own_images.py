@@ -20,7 +20,9 @@ from ddrep.config import Data, MaskData, merge
 from ddrep.data import embedded
 from ddrep.data.readers import known, labelled
 from ddrep.data.shards import write_shard
-from ddrep.evaluation.segmenter import Segmenter
+from ddrep.networks.architectures import build
+from ddrep.networks.measures import Segmenter
+from ddrep.networks.metadata import SegmenterMeta
 from tests.checks.experiments import NONE, experiment, folder, own_images, said, saved
 from tests.data import replicas
 
@@ -76,9 +78,7 @@ def test_masks_of_another_size_than_the_denoiser(here: Path) -> None:
 
 
 def segmenter_of(classes: tuple[str, ...], image: tuple[int, int, int]) -> Segmenter:
-    from ddrep.evaluation.segmenter import build
-
-    meta = {"width": 4, "image_shape": list(image), "classes": list(classes)}
+    meta = SegmenterMeta(width=4, image_shape=image, classes=classes)
     return Segmenter(build(meta), meta)
 
 

@@ -11,8 +11,8 @@ from ddrep.config import Data
 from ddrep.data import embedded
 from ddrep.data.readers import labelled
 from ddrep.errors import UserError
-from ddrep.evaluation.evaluator import Evaluator
 from ddrep.evaluation.frechet import MINIMUM, SPLITS, enough, floor, frechet_distance
+from ddrep.networks.measures import Evaluator
 
 SHIPPED = embedded.FOLDER / "evaluator.safetensors"
 

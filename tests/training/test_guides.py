@@ -17,7 +17,7 @@ from ddrep.data.shards import write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import feature_maps
 from ddrep.errors import UserError
-from ddrep.guides import Guide
+from ddrep.networks.guides import Guide
 from ddrep.training.guides import run
 from tests import tiny
 

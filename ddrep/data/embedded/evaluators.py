@@ -62,7 +62,7 @@ def build_evaluator(train: LabelledImages, test: LabelledImages, digests: dict[s
     """Train on `train`, measure on `test`, write."""
     state = state_path("evaluator", EVALUATOR.model_dump_json(), *digests.values())
     made = train_evaluator(train, EVALUATOR, seed=SEED, device=torch.device("cpu"), state=state)
-    made.meta["provenance"] = _provenance(EVALUATOR, len(train), digests, accuracy(made, test))
+    made.meta.provenance = _provenance(EVALUATOR, len(train), digests, accuracy(made, test))
     made.save(out)
     state.unlink(missing_ok=True)
 
@@ -72,7 +72,7 @@ def build_segmenter(train: MaskedImages, test: MaskedImages, digests: dict[str, 
     digests = digests | {"masks": hashlib.sha256(train.masks.tobytes()).hexdigest()}
     state = state_path("segmenter", SEGMENTER.model_dump_json(), *digests.values())
     made = train_segmenter(train, SEGMENTER, seed=SEED, device=torch.device("cpu"), state=state)
-    made.meta["provenance"] = _provenance(SEGMENTER, len(train), digests, agreement(made, test))
+    made.meta.provenance = _provenance(SEGMENTER, len(train), digests, agreement(made, test))
     made.save(out)
     state.unlink(missing_ok=True)
 
