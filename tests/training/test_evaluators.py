@@ -10,7 +10,6 @@ from sklearn import metrics
 
 from ddrep import cli, config
 from ddrep.data import embedded
-from ddrep.data.embedded import evaluators as script
 from ddrep.data.foreground import garment_masks
 from ddrep.data.idx import write_idx
 from ddrep.data.masks import IGNORE, MaskedImages, write_masked_shard
@@ -21,6 +20,7 @@ from ddrep.evaluation.segmentation import confusion, miou
 from ddrep.networks.measures import Evaluator, Segmenter
 from ddrep.training.evaluators import accuracy, agreement, moves, train_evaluator, train_segmenter
 from tests import tiny
+from tools import embedded_evaluators as script
 
 CPU = torch.device("cpu")
 SHORT = {"width": 8, "epochs": 1, "batch": 20, "warmup": 5, "precision": "fp32"}
