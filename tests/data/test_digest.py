@@ -105,7 +105,7 @@ def test_where_each_kind_lies(tmp_path: Path) -> None:
     assert list(places(tars)) == [tmp_path / "tars/1.tar", tmp_path / "3.tar"]
     data = config.Data(kind="image-folder", image_folder=folder, webdataset=tars)
     assert list(places(data)) == list(places(folder))
-    assert list(places(config.AttributeImages(data=data))) == list(places(folder))
+    assert list(places(config.AttributeImages(data=data, attribute="a", having=("b",)))) == list(places(folder))
     assert list(places(config.Data())) == list(places(config.MaskData())) == list(places(config.Pretrain())) == []
     assert list(places(config.Pretrain(images=tmp_path / "notes.txt"))) == [tmp_path / "notes.txt"]
     assert list(places(config.Pretrain(images=tmp_path / "gone.gz"))) == []

@@ -21,7 +21,7 @@ from ddrep.reporting.tables import read_runs, run, summarise
 from ddrep.runs import Run
 from tests.reporting.make_runs import believable_right, write_run
 
-SETTINGS = AccuracyTable(resamples=200)
+SETTINGS = AccuracyTable(resamples=200, paper=False)
 IMAGES = 300
 
 
