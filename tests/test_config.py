@@ -252,6 +252,12 @@ def test_stages_of_the_first_kinds_read_as_they_always_did() -> None:
         "image_folder": None,
         "kind": "embedded",
     }
+    folder = experiment(data={"kind": "image-folder", "image_folder": {"root": "images"}})
+    assert json.loads(stage_json("data", data_of(folder), 0))["config"] == {
+        "embedded": {"per_class": 50, "test_images": 5000},
+        "image_folder": {"channels": 3, "root": "images", "size": 64},
+        "kind": "image-folder",
+    }
 
 
 def test_runs_are_enumerated_once() -> None:

@@ -207,7 +207,10 @@ def stage_json(stage: str, config: BaseModel, seed: int, files: str = "") -> str
 def data_of(experiment: Experiment) -> Data:
     """The data section without the sub-tables that do not count: they may change and nothing is planned anew."""
     data = experiment.data
-    return Data.model_validate({"kind": data.kind, data.table: getattr(data, data.table)})
+    # of other kinds, `embedded` as its default was when they were first made, or they would be planned again
+    return Data.model_validate(
+        {"embedded": {"per_class": 50}, "kind": data.kind, data.table: getattr(data, data.table)}
+    )
 
 
 def shard_of(source: str, experiment: Experiment) -> Shard:
