@@ -11,7 +11,7 @@ from pydantic_settings import CliPositionalArg
 from ddrep import config
 from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb, log, log_to
 from ddrep.cli.outputs import OutputFile, OutputFolder, OutputImage, OutputWithAttempts
-from ddrep.config import Stage
+from ddrep.config import Stage, training_of
 from ddrep.sources import SourceName
 
 
@@ -186,7 +186,7 @@ class Drawing(Verb):
 
 
 class Synthesize(Drawing):
-    """Generate one shard of accepted images."""
+    """Generate one shard of accepted images; by hand, as the source ours."""
 
     threshold_file: OptionalFile = None
     """JSON made by pixel-threshold; its threshold replaces the section's."""
@@ -233,7 +233,7 @@ class Info(Light):
 
 
 class Classify(Verb):
-    """Train one classifier and write its row, and its prediction for each test image."""
+    """Train one classifier and write its row, and its prediction for each test image; by hand, an unmixed one."""
 
     stage: Stage[config.Training]
     synthetic: CliPositionalArg[list[Path]] = []
@@ -256,6 +256,11 @@ class Classify(Verb):
     """Row (.parquet) to write."""
     predictions: OutputFile
     """Predictions (.parquet) to write."""
+
+    @classmethod
+    def by_hand(cls, options: dict[str, Any]) -> dict[str, Any]:
+        section = training_of(str(options.get("source")), False, config.Experiment())
+        return {"config": section.model_dump()}
 
     def run(self) -> None:
         from ddrep.runs import Run

@@ -23,7 +23,7 @@ from pydantic import (
     model_validator,
 )
 
-from ddrep.config.base import Section
+from ddrep.config.base import Section, merge
 from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
 from ddrep.config.evaluation import Evaluation, Evaluator, Oracle, Segmenter
 from ddrep.config.guidance import (
@@ -105,17 +105,17 @@ Part = Literal["augmentation", "attributes", "masks"]
 
 
 class Experiment(Section):
-    """The whole of config.yaml."""
+    """The whole of config.yaml, which `ddrep config` writes from these defaults."""
 
-    experiment: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    experiment: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "fashion-demo"
     """Name; results go to results/NAME."""
     seed: Annotated[int, Ge(0)] = 0
-    parts: tuple[Part, ...] = ("augmentation",)
-    """Which parts of the paper to make: augmentation (Tables 3 and 4, Figures 1, 3 and 4), attributes (Table 1 and what
-    guides make of x0hat), masks (Table 2, Figure 2)."""
+    """Of everything but the runs of tables, which have their own seeds below."""
+    parts: tuple[Part, ...] = ("attributes", "masks", "augmentation")
+    """Of the paper: Table 1 and what guides make of x0hat; Table 2 and Figure 2; Tables 3, 4 and Figures 1, 3, 4."""
     digest: Literal["times", "contents"] = "times"
-    """How changed data sets are noticed: by names, sizes and times of their files, or by names and contents, for which
-    all of them are read at every call."""
+    """By which a changed data set is noticed: its files' names, sizes and times; or their names and contents, for which
+    all are read at every call."""
     data: Data = Data()
     denoiser: DenoiserChoice = DenoiserChoice()
     finetune: FineTune = FineTune()
@@ -132,7 +132,14 @@ class Experiment(Section):
     table1: Table1 = Table1()
     table2: Table2 = Table2()
     table3: Table3 = Table3()
-    table4: tuple[Runs, ...] = (Runs(),)
+    table4: tuple[Runs, ...] = (
+        Runs(),
+        Runs(mix=(False,), sources=("real-equal-steps",), scales=(1, 2, 3)),
+        Runs(mix=(False,), sources=("ours",), scales=(4, 5, 6, 7)),
+    )
+    """Real images with k x synthetic ones: blocks of runs, each the product of its lists; scale 0 belongs to real, the
+    others to all but real. The second block asks: is it the data, or the longer training? The third goes on to 7x, for
+    Figure 4."""
     tables: Tables = Tables()
     figures: Figures = Figures()
 
@@ -202,7 +209,10 @@ def stage_json(stage: str, config: BaseModel, seed: int, files: str = "") -> str
 def data_of(experiment: Experiment) -> Data:
     """The data section without the sub-tables that do not count: they may change and nothing is planned anew."""
     data = experiment.data
-    return Data.model_validate({"kind": data.kind, data.table: data.section.model_dump()})
+    # of other kinds, `embedded` as its default was when they were first made, or they would be planned again
+    return Data.model_validate(
+        {"embedded": {"per_class": 50}, "kind": data.kind, data.table: data.section.model_dump()}
+    )
 
 
 def shard_of(source: str, experiment: Experiment) -> Shard:
@@ -306,12 +316,6 @@ def _complaint(item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{key}: missing; add it"
     return f"{key}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}"
-
-
-def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
-    """`overlay` over `base`, deeply for tables and whole for everything else, as Snakemake's --configfile does."""
-    tables = {k for k, v in overlay.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
-    return {**base, **overlay, **{k: merge(base[k], overlay[k]) for k in tables}}
 
 
 def load(*files: Path) -> Experiment:

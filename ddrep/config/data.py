@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import (
+    Field,
     ModelWrapValidatorHandler,
     PrivateAttr,
     SerializerFunctionWrapHandler,
@@ -19,27 +20,28 @@ from ddrep.config.base import Choice, Positive, Section
 
 
 class EmbeddedData(Section):
-    """The subset of Fashion-MNIST that comes with ddrep."""
+    """The subset of Fashion-MNIST that comes with ddrep: 28x28x1, 10 classes."""
 
-    per_class: Annotated[int, Gt(0), Le(50)] = 50
-    """Labelled training images a class in each of the 3 disjoint subsets."""
+    per_class: Annotated[int, Gt(0), Le(50)] = 20
+    """Labelled training images a class in each of the 3 disjoint subsets, at most 50."""
     test_images: Annotated[int, Gt(0), Le(5000)] = 5000
+    """At most 5000."""
 
 
 class ImageFolder(Section):
-    """Your own images: ROOT/train/CLASS/*, ROOT/test/CLASS/* and perhaps ROOT/validation/CLASS/* (or valid, val)."""
+    """ROOT/train/CLASS/*, ROOT/test/CLASS/*, and ROOT/validation/CLASS/* (or valid, val) if you have it."""
 
-    root: Path
+    root: Annotated[Path, Field(examples=["path/to/images"])]
     size: Positive = 64
     """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
     channels: Literal[1, 3] = 3
 
 
 class TinyImageNet(Section):
-    """Tiny ImageNet as it is published; its official validation images, which have labels, are the test split."""
+    """Tiny ImageNet as published; its official validation images, which have labels, are the test split."""
 
-    path: Path
-    """The folder tiny-imagenet-200, or the zip it comes in, whatever its top folder is called."""
+    path: Annotated[Path, Field(examples=["path/to/tiny-imagenet-200.zip"])]
+    """The zip, whatever its top folder is called, or the folder."""
     size: Positive = 64
     """Width and height in pixels that all images must have."""
     classes: Annotated[int, Ge(2)] = 200
@@ -61,8 +63,8 @@ class TinyImageNet(Section):
 class WebDatasetFiles(Section):
     """Any WebDataset of images with `cls`: tars, or folders of tars, by split."""
 
-    train: Annotated[tuple[Path, ...], MinLen(1)]
-    test: Annotated[tuple[Path, ...], MinLen(1)]
+    train: Annotated[tuple[Path, ...], MinLen(1), Field(examples=[("path/to/train",)])]
+    test: Annotated[tuple[Path, ...], MinLen(1), Field(examples=[("path/to/test.tar",)])]
     validation: tuple[Path, ...] = ()
     """None given: a tenth of each class of train is held out."""
     classes: tuple[str, ...] = ()
@@ -75,9 +77,9 @@ class WebDatasetFiles(Section):
 class CelebA(Section):
     """CelebA's aligned images, with one attribute as the label."""
 
-    root: Path
+    root: Annotated[Path, Field(examples=["path/to/celeba"])]
     """Holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt, or these in Img/, Anno/ and Eval/."""
-    attribute: str
+    attribute: Annotated[str, Field(examples=["Male"])]
     """Name in list_attr_celeba.txt, such as Male or Blond_Hair: class 1 has it, class 0 has not."""
     partition: tuple[Positive, Positive, Positive] = (162_770, 19_867, 19_962)
     """Expected numbers of training, validation and test images."""
@@ -90,10 +92,10 @@ TABLES: dict[str, type[Section]] = {}
 
 
 class Data(Choice):
-    """The labelled images. `kind` names the sub-table that counts."""
+    """The labelled images (docs/data.md)."""
 
     kind: str = "embedded"
-    """embedded, image-folder, tiny-imagenet, webdataset or celeba."""
+    """The table that counts: embedded, image-folder, tiny-imagenet, webdataset or celeba."""
     embedded: EmbeddedData = EmbeddedData()
     image_folder: ImageFolder | None = None
     tiny_imagenet: TinyImageNet | None = None

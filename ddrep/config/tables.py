@@ -11,11 +11,12 @@ from ddrep.sources import SourceName, SyntheticName
 
 
 class Runs(Section):
-    """A block of Table 4: the product of its lists. Scale 0 belongs to source real, the others to all but real."""
+    """A block of Table 4: the product of its lists."""
 
     architectures: Annotated[tuple[str, ...], MinLen(1)] = ("resnet18",)
+    """timm's names."""
     mix: Annotated[tuple[bool, ...], MinLen(1)] = (False, True)
-    sources: Annotated[tuple[SourceName, ...], MinLen(1)] = ("real", "real-equal-steps", "ours")
+    sources: Annotated[tuple[SourceName, ...], MinLen(1)] = ("real", "ours")
     scales: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
@@ -25,6 +26,7 @@ class Table3(Section):
     """Classification accuracy score: one classifier on one source alone, at 1x."""
 
     architecture: str = "resnet18"
+    """timm's name."""
     sources: Annotated[tuple[SyntheticName, ...], MinLen(1)] = (
         "improved-ddpm", "classifier-free", "pixel-rejection", "ours"
     )  # fmt: skip
@@ -36,7 +38,7 @@ class Tables(Section):
     """What the tables are made with."""
 
     resamples: Positive = 2000
-    """Bootstrap resamples."""
+    """Of the bootstrap."""
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
     """Of the intervals of differences."""
 
@@ -44,7 +46,7 @@ class Tables(Section):
 class AccuracyTable(Tables):
     """What Tables 3 and 4 are told: their section, and what follows from others."""
 
-    paper: bool = False
+    paper: bool = True
     """Whether the paper's figures, which are of Tiny ImageNet, stand beside the measured ones."""
 
 
@@ -58,6 +60,6 @@ class Figures(Section):
     figure2_images: Positive = 12
     """Target masks side by side."""
     figure3_classes: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] | None = None
-    """Numbers of the classes; none: the first four there are."""
+    """Numbers of the classes, e.g. [0, 5]; null: the first four there are."""
     figure3_images: Positive = 12
     """Accepted images of each class."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ddrep.config import Experiment, Head, Sampling, shard_of
+from ddrep.config import Experiment, Head, shard_of
 from ddrep.data.batches import steps_for
 from ddrep.planning.draws import Draws, draws_of
 from ddrep.planning.plan import DENOISER, ENCODER, JUDGE, PIXEL_JUDGE, TRAINING, Job, Plan, Row, in_tar, weights
@@ -38,7 +38,7 @@ def _data(plan: Plan) -> list[Row]:
 def _finetune(plan: Plan) -> Row:
     cfg, sizes = plan.experiment.finetune, plan.sizes
     margins = math.ceil(cfg.steps / MARGIN_EVERY) * min(MARGIN_IMAGES, sizes.validation) * MARGIN_PASSES
-    grid = min(20, sizes.classes) * GRID_ATTEMPTS * Sampling(guidance_scale=0, eta=1).steps
+    grid = min(20, sizes.classes) * GRID_ATTEMPTS * 16
     job = {DENOISER + TRAINING: cfg.steps * cfg.batch, DENOISER: margins + grid}
     jobs = (job,) * len(adapted_subsets(plan.experiment))
     return Row("finetune", jobs, disk=len(jobs) * weights(plan.network), threads=plan.waited_for)

@@ -23,7 +23,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def take(split: str, subset: int = 0, **settings: int):
-    return labelled(config.Data(embedded=config.EmbeddedData(**settings)), split, subset, 0)
+    return labelled(config.Data(embedded=config.EmbeddedData(**({"per_class": 50} | settings))), split, subset, 0)
 
 
 # The embedded data set

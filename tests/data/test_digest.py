@@ -107,7 +107,7 @@ def test_where_each_kind_lies(tmp_path: Path) -> None:
     assert list(places(config.Data(kind="webdataset", **tables))) == [tmp_path / "tars/1.tar", tmp_path / "3.tar"]
     data = config.Data(kind="image-folder", **tables)
     assert list(places(data)) == [tmp_path / "test", tmp_path / "train"]
-    assert list(places(config.AttributeImages(data=data))) == list(places(data))
+    assert list(places(config.AttributeImages(data=data, attribute="a", having=("b",)))) == list(places(data))
     assert list(places(config.Data())) == list(places(config.MaskData())) == list(places(config.Pretrain())) == []
     assert list(places(config.Pretrain(images=tmp_path / "notes.txt"))) == [tmp_path / "notes.txt"]
     assert list(places(config.Pretrain(images=tmp_path / "gone.gz"))) == []

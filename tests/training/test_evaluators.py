@@ -54,7 +54,7 @@ def test_an_image_and_its_mask_move_together():
 
 def whole(split: str, per_class: int) -> LabelledImages:
     """Three kinds of garment that are easily told apart, at their full size."""
-    data = labelled(config.Data(), split, 0, 0)
+    data = labelled(config.Data(embedded=config.EmbeddedData(per_class=50)), split, 0, 0)
     kinds = {"Trouser": 1, "Sneaker": 7, "Bag": 8}
     rows = np.concatenate([np.flatnonzero(data.labels == number)[:per_class] for number in kinds.values()])
     labels = np.repeat(np.arange(3), per_class)

@@ -358,7 +358,7 @@ def test_config_yaml_names_every_key() -> None:
     raw = yaml.safe_load((REPO / "config.yaml").read_text())
     for path in leaves(load(REPO / "config.yaml")):
         if "data" in path[:2] and path[-1] not in ("kind", "per_class", "test_images", "train", "test"):
-            continue  # tables that are there as comments: test_config.py reads those
+            continue  # tables that are there as comments: tests/config reads those
         found: Any = raw
         for key in path:
             assert isinstance(found, list) or key in found, dotted(path)
