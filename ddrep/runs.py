@@ -54,9 +54,19 @@ def table3_runs(experiment: Experiment) -> list[Run]:
     return list(dict.fromkeys(real + alone))
 
 
+def table_runs(number: str, experiment: Experiment) -> list[Run]:
+    """Those of Table 3 or 4."""
+    return {"3": table3_runs, "4": table4_runs}[number](experiment)
+
+
 def needs_shards(run: Run) -> bool:
     """Whether the run trains on synthetic images."""
     return run.source in SYNTHETIC
+
+
+def judge(source: str) -> Literal["pixel-rejection", "rejection"]:
+    """Who accepts a source's candidates: the control's classifier is on pixels, that of the others on features."""
+    return "pixel-rejection" if source == "pixel-rejection" else "rejection"
 
 
 def shard_paths(subset: int, source: str, scale: int, shards_per_scale: int) -> list[Path]:
@@ -72,6 +82,11 @@ def shards_asked(experiment: Experiment) -> dict[tuple[int, str], int]:
         if needs_shards(run):
             asked[run.subset, run.source] = max(run.scale, asked.get((run.subset, run.source), 0))
     return asked
+
+
+def reads(method: str) -> Literal["features", "pixels"]:
+    """What a method's guide reads. That on features steers ours and refuses for rejection."""
+    return "pixels" if method == "ddim-i" else "features"
 
 
 @dataclass(frozen=True, order=True)
@@ -92,8 +107,8 @@ class GuidedRun:
 
     @property
     def reads(self) -> Literal["features", "pixels"]:
-        """What the run's guide reads: only ddim-i's reads pixels."""
-        return "pixels" if self.method == "ddim-i" else "features"
+        """What the run's guide reads."""
+        return reads(self.method)
 
     @property
     def guide(self) -> Path:

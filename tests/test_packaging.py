@@ -72,6 +72,13 @@ def test_conda_has_the_same_ranges() -> None:
     assert conda() == {"python": SpecifierSet(PROJECT["requires-python"]), "pip": SpecifierSet(), **ranges}
 
 
+def test_the_rules_name_the_conda_environment() -> None:
+    """In which ddrep is installed, as its file says; snakemake --sdm conda runs the jobs in it."""
+    named = {name for file in (REPO / "workflow/rules").glob("*.smk")
+             for name in re.findall(r'conda:\n +"(.*)"', file.read_text())}  # fmt: skip
+    assert named == {yaml.safe_load((REPO / "environment.yml").read_text())["name"]}
+
+
 def test_makefile_and_project_name_the_same_python() -> None:
     assert "sys.version_info < (3, 11)" in (REPO / "Makefile").read_text()
     assert PROJECT["requires-python"] == ">=3.11"

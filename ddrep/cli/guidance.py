@@ -118,6 +118,7 @@ class Measured(Verb):
 class RealFeatures(Measured):
     """Write the features of real images."""
 
+    stage: Stage[config.Section]
     images: CliPositionalArg[Path]
     """Shard of images with classes, or with masks."""
     of: Literal["attribute", "mask"]
@@ -168,6 +169,7 @@ class ScoreAttribute(Score):
 class ScoreMasks(Score):
     """Score mask-guided images: how well a segmenter's label maps of them agree with the targets."""
 
+    stage: Stage[config.Section]
     segmenter: Path
     """The oracle."""
 

@@ -25,7 +25,6 @@ from ddrep.config import (
     CelebA,
     CelebAMaskHQ,
     Data,
-    Experiment,
     FewShot,
     ImageFolder,
     MaskData,
@@ -33,15 +32,9 @@ from ddrep.config import (
     Stage,
     TinyImageNet,
     WebDatasetFiles,
-    stage_json,
 )
 from ddrep.data.disk import raw, text
 from ddrep.errors import UserError
-
-
-def tracked_json(stage: str, section: BaseModel, experiment: Experiment) -> str:
-    """The canonical JSON of a stage that reads a data set, with the digest of the files that `section` names."""
-    return stage_json(stage, section, experiment.seed, digest(places(section), experiment.digest))
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ddrep.config import SYNTHETIC, Experiment, shard_of
+from ddrep.config import SYNTHETIC, Experiment
+from ddrep.derived import shard_of
 from ddrep.runs import GuidedRun, shard_paths, shards_asked, table1_runs
 from ddrep.sampling.synthesis import Tally
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddrep.config import Figures, Stage
+from ddrep.config import Figure2, Stage
 from ddrep.data.masks import MaskedImages, write_masked_shard
 from ddrep.errors import UserError
 from ddrep.evaluation.scores import save_features
@@ -152,7 +152,7 @@ def test_figure_2_has_a_row_for_the_targets_and_each_shard(tmp_path: Path, monke
     monkeypatch.setattr(guidance_figures, "tile_grid", lambda *given: seen.append(given))
     monkeypatch.setattr(guidance_figures, "save", lambda figure, out: None)
     paths = [tmp_path / "ours/10.tar", tmp_path / "ddim-i/10.tar"]
-    stage = Stage[Figures](config=Figures(figure2_images=3))
+    stage = Stage[Figure2](config=Figure2(figure2_images=3))
     guidance_figures.figure2(stage, paths, tmp_path / "figure2.png")
     names, rows, columns, *_ = seen[0]
     assert names == ["target", "ours, 10 steps", "ddim-i, 10 steps"] and columns == 3
