@@ -8,7 +8,7 @@ rule costs:
     log:
         "<results>/logs/tables/costs.log",
     conda:
-        "ddrep"
+        "../../environment.yml"
     resources:
         **growing(4000, 20),
     params:

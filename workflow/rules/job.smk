@@ -6,7 +6,7 @@ rule job:
     benchmark:
         "<results>/benchmarks/<job>.tsv"
     conda:
-        "ddrep"
+        "../../environment.yml"
     resources:
         **on_gpu(8000, 120),
     params:

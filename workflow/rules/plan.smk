@@ -4,7 +4,7 @@ rule plan:
         f"results/{NAME}/logs/plan.log",
     localrule: True
     conda:
-        "ddrep"
+        "../../environment.yml"
     threads: WAITED_FOR
     resources:
         **on_gpu(8000, 20),
