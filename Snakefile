@@ -14,14 +14,13 @@ from snakemake.utils import min_version
 from ddrep import config as settings
 from ddrep.derived import denoiser_path
 from ddrep.errors import UserError
+from ddrep.methods import METHODS
 from ddrep.rules import constrained, files, growing, on_gpu, params
 from ddrep.runs import (
     cost_attempts,
     cost_jobs,
     figure2_runs,
     guide_folders,
-    judge,
-    reads,
     shard_paths,
     shards_asked,
     table1_runs,
@@ -29,6 +28,7 @@ from ddrep.runs import (
     table_runs,
     targets,
 )
+from ddrep.sources import SOURCES, in_figure
 
 min_version("9.13")
 

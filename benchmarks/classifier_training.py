@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 
 from ddrep.config import Classifier, Data
-from ddrep.data.datasets import labelled
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages
 from ddrep.training import classifier
 from ddrep.training.pretrain import to_unit

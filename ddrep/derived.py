@@ -32,6 +32,8 @@ from ddrep.config import (
 )
 from ddrep.data.digest import digest, places
 from ddrep.errors import UserError
+from ddrep.methods import METHODS
+from ddrep.sources import SOURCES
 
 F = TypeVar("F", Figure1, Figure2, Figure3)
 Wildcards = Mapping[str, str]
@@ -47,26 +49,24 @@ def denoiser_path(experiment: Experiment) -> str:
 def data_of(experiment: Experiment) -> Data:
     """The data section without the sub-tables that do not count: they may change and nothing is planned anew."""
     data = experiment.data
-    return Data.model_validate({"kind": data.kind, data.table: getattr(data, data.table)})
+    return Data.model_validate({"kind": data.kind, data.table: data.section.model_dump()})
 
 
 def shard_of(source: str, experiment: Experiment) -> Shard:
-    """The shard section of a source: improved-ddpm samples without guidance; the unfiltered ones accept everything.
+    """The shard section of a source: with settings of its own for sampling; at threshold 0 if it keeps every candidate.
 
     Writing these as settings, not as cases, keeps a changed threshold from replanning what has none.
     """
-    sampling, synthesis = experiment.sampling, experiment.synthesis
-    if source == "improved-ddpm":
-        sampling = sampling.model_copy(update={"guidance_scale": 0.0, "unconditional": "row"})
-    if source in ("improved-ddpm", "classifier-free"):
-        synthesis = synthesis.model_copy(update={"threshold": 0.0})
-    return Shard(sampling=sampling, synthesis=synthesis)
+    own = SOURCES[source]
+    sampling = experiment.sampling.model_copy(update=dict(own.sampling))
+    accepts = {} if own.filtered else {"threshold": 0.0}
+    return Shard(sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts))
 
 
 def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
-    """The training section of a run: no Mixup settings for the unmixed, the size of 1x for real-equal-steps alone."""
+    """The training section of a run: no Mixup settings for the unmixed, the size of 1x for equal steps alone."""
     classifier = experiment.classifier if mixed else experiment.classifier.model_copy(update={"mix": Mix()})
-    per_class = experiment.synthesis.per_class if source == "real-equal-steps" else 0
+    per_class = experiment.synthesis.per_class if SOURCES[source].equal_steps else 0
     return Training(classifier=classifier, mixed=mixed, per_class=per_class)
 
 
@@ -95,19 +95,19 @@ def guide_of(section: Attributes | Masks, reads: str) -> Guide:
 def guided_of(
     section: Attributes | Masks, method: str, steps: int, experiment: Experiment, first: int = 0
 ) -> GuidedShard:
-    """The section of a shard of guided images: only ddim-i and ours are guided, only rejection refuses.
+    """The section of a shard of guided images: with a scale if the method steers, and a threshold if it refuses.
 
     first: of masks, as Table2.first has it.
 
     Writing these as settings keeps a changed scale from replanning what is not guided.
     """
-    drawn = section.sampling
+    drawn, how = section.sampling, METHODS[method]
     sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
-    shard = GuidedShard(sampling=sampling, scale=drawn.scale if method in ("ddim-i", "ours") else 0.0)
+    shard = GuidedShard(sampling=sampling, scale=drawn.scale if how.steered else 0.0)
     if isinstance(section, Masks):
         return shard.model_copy(update={"images": experiment.table2.images, "first": first})
     table = experiment.table1
-    refused = {"threshold": table.threshold, "max_attempts": table.max_attempts} if method == "rejection" else {}
+    refused = {"threshold": table.threshold, "max_attempts": table.max_attempts} if how.refused else {}
     return shard.model_copy(update={"images": table.images, **refused})
 
 

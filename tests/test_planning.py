@@ -18,7 +18,7 @@ from PIL import Image
 
 from ddrep import heads
 from ddrep.config import Experiment, Stage, load
-from ddrep.data.datasets import labelled
+from ddrep.data.readers import labelled
 from ddrep.data.shards import read_shards, write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Le
 from pydantic_settings import CliPositionalArg
 
 from ddrep.cli.base import Batch, Count, Verb
 from ddrep.cli.outputs import OutputImage
+from ddrep.solvers import SolverName
 
 
 class Sample(Verb):
@@ -29,7 +30,7 @@ class Sample(Verb):
     """Of the starting noise."""
     steps: Annotated[int, Ge(2)] = 20
     """Solver steps."""
-    solver: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
+    solver: SolverName = "dpm-solver++"
     """DDIM, or DPM-Solver++(2M)."""
     eta: Annotated[float, Ge(0), Le(1)] = 1.0
     """Fresh noise in every step: 0 is deterministic."""

@@ -12,6 +12,7 @@ from ddrep import config
 from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb, log, log_to
 from ddrep.cli.outputs import OutputFile, OutputFolder, OutputImage, OutputWithAttempts
 from ddrep.config import Stage
+from ddrep.sources import SourceName
 
 
 class Data(Light):
@@ -28,9 +29,9 @@ class Data(Light):
     """Shard (.tar) to write."""
 
     def run(self) -> None:
-        from ddrep.data.datasets import labelled
         from ddrep.data.digest import unchanged
         from ddrep.data.disjoint import apart
+        from ddrep.data.readers import labelled
         from ddrep.data.shards import read_shards, write_shard
 
         with unchanged(self.stage):
@@ -245,7 +246,7 @@ class Classify(Verb):
     """Subset the real images are, for the row."""
     architecture: str = "resnet18"
     """timm's name."""
-    source: str = "real"
+    source: SourceName = "real"
     """Source of the synthetic images, for the row; real-equal-steps trains longer on real images alone."""
     scale: Count = 0
     """Scale of the synthetic images, for the row; real-equal-steps takes the steps of real + scale x 1x images."""

@@ -7,7 +7,7 @@ workflow is told of its own section and nothing else (ddrep.derived), as the JSO
 from __future__ import annotations
 
 from ddrep.config.base import Section
-from ddrep.config.data import SPLIT_FOLDERS, CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
+from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
 from ddrep.config.evaluation import Evaluation, Evaluator, Oracle, Segmenter
 from ddrep.config.experiment import Experiment
 from ddrep.config.guidance import (
@@ -45,25 +45,22 @@ from ddrep.config.stages import (
     Training,
 )
 from ddrep.config.tables import (
-    SYNTHETIC,
     AccuracyTable,
     Figure1,
     Figure2,
     Figure3,
     Figures,
-    Name,
     Runs,
-    Source,
     Table3,
     Tables,
 )
 
 __all__ = [
-    "CELEBA_19", "SPLIT_FOLDERS", "SYNTHETIC", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores",
+    "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores",
     "Attributes", "CelebA", "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData",
     "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3",
     "Figures", "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder",
-    "MaskData", "Masks", "Mix", "Name", "Network", "Oracle", "PixelHead", "Pretrain", "Robustness", "Runs", "Sampling",
-    "Section", "Segmenter", "Shard", "Source", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Tables", "Taps",
+    "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "Robustness", "Runs", "Sampling",
+    "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Tables", "Taps",
     "TinyImageNet", "Training", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json", "subset_seed",
 ]  # fmt: skip

@@ -39,9 +39,19 @@ class Choice(Section):
 
     @model_validator(mode="after")
     def _has_its_table(self) -> Self:
-        if getattr(self, self.table) is None:
-            raise ValueError(f"kind is {self.kind}: expected a table {self.table}; see config.yaml for its keys")
+        if getattr(self, self.table, self) is None:
+            raise ValueError(self.without_table)
         return self
+
+    @property
+    def without_table(self) -> str:
+        """The complaint where the sub-table that counts is not there."""
+        return f"kind is {self.kind}: expected a table {self.table}; see config.yaml for its keys"
+
+    @property
+    def section(self) -> Any:
+        """The sub-table that counts."""
+        return getattr(self, self.table)
 
     @property
     def table(self) -> str:

@@ -12,12 +12,12 @@ from ddrep.config.data import Data
 from ddrep.config.masks import MaskData
 from ddrep.config.stages import Sampling
 from ddrep.errors import UserError
+from ddrep.methods import MaskMethodName, MethodName
+from ddrep.solvers import SolverName
 
 Block = Annotated[str, StringConstraints(pattern=r"^(middle|up\d+|output_blocks\.\d+)$")]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 ClassNames = Annotated[tuple[str, ...], MinLen(1)]
-AttributeMethod = Literal["unguided", "rejection", "ddim-i", "ours"]
-MaskMethod = Literal["unguided", "ddim-i", "ours"]
 
 
 class Taps(Section):
@@ -46,7 +46,7 @@ class GuideTraining(Section):
 class Guided(Section):
     """How guided images are drawn."""
 
-    solver: Literal["ddim", "dpm-solver++"] = "ddim"
+    solver: SolverName = "ddim"
     eta: Share = 0.0
     """Fresh noise in every step, as in `sampling`."""
     scale: Annotated[float, Ge(0)] = 1.0
@@ -98,7 +98,7 @@ class Masks(Section):
 class Table1(Section):
     """How many images of each attribute, and of each absence, are drawn by each method, and in how many steps."""
 
-    methods: Annotated[tuple[AttributeMethod, ...], MinLen(1), Once] = ("unguided", "rejection", "ddim-i", "ours")
+    methods: Annotated[tuple[MethodName, ...], MinLen(1), Once] = ("unguided", "rejection", "ddim-i", "ours")
     steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1), Once] = (100,)
     images: Positive = 1000
     """With the attribute, and as many without, in each run; distances are of all runs' images together."""
@@ -113,7 +113,7 @@ class Table1(Section):
 class Table2(Section):
     """How many images each method draws for target masks, one a mask, and in how many steps."""
 
-    methods: Annotated[tuple[MaskMethod, ...], MinLen(1), Once] = ("unguided", "ddim-i", "ours")
+    methods: Annotated[tuple[MaskMethodName, ...], MinLen(1), Once] = ("unguided", "ddim-i", "ours")
     steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1), Once] = (10,)
     images: Positive = 500
     """In each run; the runs deal the target masks out among them, and begin again when all are used."""

@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
 from pydantic import model_validator
 
 from ddrep.config.base import Positive, Precision, Rate, Section, Share, Timestep
+from ddrep.solvers import SolverName
 
 
 class Network(Section):
@@ -109,7 +110,7 @@ class PixelHead(Head):
 class Sampling(Section):
     """How candidates are drawn from the fine-tuned denoiser."""
 
-    solver: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
+    solver: SolverName = "dpm-solver++"
     steps: Annotated[int, Ge(2)] = 16
     eta: Share = 0.0
     """Fresh noise in every step: 0 is deterministic; 1 is DDPM's ancestral sampling, or SDE-DPM-Solver++."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
 from ddrep.config.base import Positive, Section, Seeds, Subsets
-
-Name = Literal["improved-ddpm", "classifier-free", "pixel-rejection", "ours"]
-Source = Literal["real", "real-equal-steps", "improved-ddpm", "classifier-free", "pixel-rejection", "ours"]
-SYNTHETIC: tuple[Name, ...] = ("improved-ddpm", "classifier-free", "pixel-rejection", "ours")
+from ddrep.sources import SourceName, SyntheticName
 
 
 class Runs(Section):
@@ -18,7 +15,7 @@ class Runs(Section):
 
     architectures: Annotated[tuple[str, ...], MinLen(1)] = ("resnet18",)
     mix: Annotated[tuple[bool, ...], MinLen(1)] = (False, True)
-    sources: Annotated[tuple[Source, ...], MinLen(1)] = ("real", "real-equal-steps", "ours")
+    sources: Annotated[tuple[SourceName, ...], MinLen(1)] = ("real", "real-equal-steps", "ours")
     scales: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
@@ -28,7 +25,9 @@ class Table3(Section):
     """Classification accuracy score: one classifier on one source alone, at 1x."""
 
     architecture: str = "resnet18"
-    sources: Annotated[tuple[Name, ...], MinLen(1)] = SYNTHETIC
+    sources: Annotated[tuple[SyntheticName, ...], MinLen(1)] = (
+        "improved-ddpm", "classifier-free", "pixel-rejection", "ours"
+    )  # fmt: skip
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
 

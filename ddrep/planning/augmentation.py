@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ddrep.config import SYNTHETIC, Experiment, Head, Sampling
+from ddrep.config import Experiment, Head, Sampling
 from ddrep.data.batches import steps_for
 from ddrep.derived import shard_of
 from ddrep.planning.draws import Draws, draws_of
@@ -12,6 +12,7 @@ from ddrep.planning.plan import DENOISER, ENCODER, JUDGE, PIXEL_JUDGE, TRAINING,
 from ddrep.planning.sizes import Sizes
 from ddrep.runs import Run, adapted_subsets, all_runs, shards_asked
 from ddrep.sampling.sampler import evaluations
+from ddrep.sources import synthetic
 from ddrep.training.finetune import GRID_ATTEMPTS, MARGIN_EVERY, MARGIN_IMAGES
 
 MARGIN_PASSES = 6
@@ -75,7 +76,7 @@ def _synthesis(plan: Plan, assumed: float) -> list[Row]:
     quota = classes * (e.synthesis.per_class // e.synthesis.shards_per_scale)
     each, pixels = in_tar(plan.sizes.image), math.prod(plan.sizes.image)
     made = []
-    for source in SYNTHETIC:
+    for source in synthetic():
         mine = [draw for (_, name, _), draw in draws.items() if name == source]
         disk = len(mine) * quota * each + sum(draw.drawn * pixels for draw in mine)
         jobs = tuple(_shard(e, source, draw) for draw in mine)

@@ -16,10 +16,10 @@ from ddrep.evaluation.inception import LAYER
 from ddrep.evaluation.saved import WIDEST
 from ddrep.evaluation.scores import read_features
 from ddrep.files import written_whole
+from ddrep.methods import METHODS
 from ddrep.reporting import paper
 from ddrep.reporting.markdown import grid, shown, wrapped
 
-METHODS = ("unguided", "rejection", "ddim-i", "ours")
 KEYS = {1: ["attribute", "present", "method", "steps"], 2: ["method", "steps"]}
 MEASURE = {1: "share", 2: "miou"}
 

@@ -7,9 +7,9 @@ import pytest
 
 from ddrep.config import AttributeImages, Data
 from ddrep.data.attributes import attribute_images
-from ddrep.data.datasets import labelled
 from ddrep.data.embedded import path
 from ddrep.data.idx import read_idx
+from ddrep.data.readers import labelled
 from ddrep.errors import UserError
 
 FOOTWEAR = AttributeImages(attribute="footwear", having=("Sandal", "Sneaker", "Ankle boot"))

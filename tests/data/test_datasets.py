@@ -11,9 +11,9 @@ from torchvision.transforms import v2
 
 from ddrep import cli, config
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled
 from ddrep.data.embedded import build
 from ddrep.data.idx import read_idx
+from ddrep.data.readers import labelled
 from ddrep.data.shards import read_shards
 from ddrep.errors import UserError
 

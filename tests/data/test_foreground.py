@@ -8,9 +8,10 @@ from scipy import ndimage
 
 from ddrep import config
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled, masked
+from ddrep.data.datasets import masked
 from ddrep.data.foreground import DARK, foreground
 from ddrep.data.masks import MaskedImages
+from ddrep.data.readers import labelled
 from ddrep.errors import UserError
 
 ALL = config.EmbeddedMasks(test=5000)

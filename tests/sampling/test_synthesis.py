@@ -17,9 +17,10 @@ from ddrep.errors import UserError
 from ddrep.files import sha256
 from ddrep.heads import Judge, build
 from ddrep.sampling import synthesis
+from ddrep.sampling.engine import Tally, fill
 from ddrep.sampling.sampler import image_seed, sample
-from ddrep.sampling.solvers import time_grid
-from ddrep.sampling.synthesis import KEYS, Tally, class_conditional, fill, match_threshold, matched, run
+from ddrep.sampling.synthesis import KEYS, class_conditional, match_threshold, matched, run
+from ddrep.solvers import time_grid
 from tests import tiny
 
 CLASSES, ATTEMPTS, SEED, INDEX, QUOTA = 3, 60, 7, 2, 6

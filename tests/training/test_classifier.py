@@ -16,7 +16,7 @@ from torch import nn
 
 from ddrep.cli import main
 from ddrep.config import Classifier, Data, Mix
-from ddrep.data.datasets import labelled
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.errors import UserError
 from ddrep.training import classifier

@@ -10,11 +10,11 @@ from sklearn import metrics
 
 from ddrep import cli, config
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled
 from ddrep.data.embedded import evaluators as script
 from ddrep.data.foreground import garment_masks
 from ddrep.data.idx import write_idx
 from ddrep.data.masks import IGNORE, MaskedImages, write_masked_shard
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.errors import UserError
 from ddrep.evaluation.evaluator import Evaluator

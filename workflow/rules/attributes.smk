@@ -42,7 +42,7 @@ use rule job as attribute_guide with:
 use rule job as attribute_shard with:
     input:
         denoiser=DENOISER,
-        guide=lambda w: f"<run>/{reads(w.method)}.safetensors",
+        guide=lambda w: f"<run>/{METHODS[w.method].reads}.safetensors",
     output:
         out="<drawn>.tar",
         beside="<drawn>.parquet",

@@ -1,6 +1,6 @@
 use rule job as figure1 with:
     input:
-        [f"<results>/subset0/synthetic/{source}/00000.tar" for source in ("improved-ddpm", "classifier-free", "ours")],
+        [f"<results>/subset0/synthetic/{source}/00000.tar" for source in in_figure(1)],
     output:
         out="<results>/figures/<figure>.png",
         beside="<results>/figures/<figure>.pdf",

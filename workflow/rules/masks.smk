@@ -45,7 +45,7 @@ use rule attribute_guide as mask_guide with:
 use rule attribute_shard as mask_shard with:
     input:
         denoiser=DENOISER,
-        guide=lambda w: f"<run>/{reads(w.method)}.safetensors",
+        guide=lambda w: f"<run>/{METHODS[w.method].reads}.safetensors",
         masks="<results>/masks/test.tar",
     output:
         out="<drawn>.tar",

@@ -1,10 +1,9 @@
-# The control is judged by a classifier on pixels, at a threshold of its own; the other sources by one on denoiser features.
 use rule job as synthesis with:
     input:
         finetuned="<subset>/finetuned.safetensors",
         pretrained=DENOISER,
-        judge=lambda w: f"<subset>/{judge(w.source)}/classifier.safetensors",
-        threshold_file=branch(lambda w: w.source == "pixel-rejection", then="<subset>/pixel-rejection/threshold.json"),
+        judge=lambda w: f"<subset>/{SOURCES[w.source].judge.classifier}",
+        threshold_file=lambda w: [f"<subset>/{file}"] if (file := SOURCES[w.source].judge.threshold) else [],
     output:
         out="<subset>/synthetic/{source}/{index}.tar",
         beside="<subset>/synthetic/{source}/{index}.parquet",

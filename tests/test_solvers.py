@@ -9,7 +9,7 @@ from ddrep.config import Sampling
 from ddrep.denoiser.schedule import Schedule
 from ddrep.errors import UserError
 from ddrep.sampling.sampler import ImageNoise, solve
-from ddrep.sampling.solvers import ddim_step, dpm_step, most_steps, time_grid
+from ddrep.solvers import ddim_step, dpm_step, most_steps, time_grid
 
 CPU = torch.device("cpu")
 SCALE, MEAN = 0.25, 0.3
