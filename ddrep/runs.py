@@ -55,6 +55,11 @@ def table3_runs(experiment: Experiment) -> list[Run]:
     return list(dict.fromkeys(real + alone))
 
 
+def table_runs(number: str, experiment: Experiment) -> list[Run]:
+    """Those of Table 3 or 4."""
+    return {"3": table3_runs, "4": table4_runs}[number](experiment)
+
+
 def needs_shards(run: Run) -> bool:
     """Whether the run trains on synthetic images."""
     return SOURCES[run.source].synthetic

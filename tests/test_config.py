@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from snakemake.utils import update_config
 
 from ddrep import config
-from ddrep.config import Experiment, Mix, data_of, load, merge, parse, shard_of, stage_json, training_of
+from ddrep.config import Experiment, load, merge, parse, stage_json
+from ddrep.derived import data_of
 from ddrep.errors import UserError
 from ddrep.runs import Run, shard_paths, shards_asked, table3_runs, table4_runs
 
@@ -155,31 +156,6 @@ def test_stage_json_is_canonical_and_is_read_back() -> None:
     assert json.dumps(json.loads(written), sort_keys=True, separators=(",", ":")) == written
     stage = config.Stage[config.FineTune].model_validate_json(written)
     assert (stage.config, stage.seed) == (experiment().finetune, 3)
-
-
-def test_unfiltered_sources_do_not_hear_of_the_threshold() -> None:
-    low, high = (experiment(synthesis={"threshold": value}, sampling={"guidance_scale": 0.3}) for value in (0.2, 0.9))
-    for source in ("improved-ddpm", "classifier-free"):
-        assert shard_of(source, low) == shard_of(source, high)
-    for source in ("pixel-rejection", "ours"):
-        assert shard_of(source, low) != shard_of(source, high)
-    assert shard_of("improved-ddpm", low).sampling.guidance_scale == 0
-    assert shard_of("classifier-free", low).sampling.guidance_scale == 0.3
-
-
-def test_runs_hear_of_what_concerns_them() -> None:
-    plain, other = experiment(), experiment(classifier={"mix": {"prob": 0.9}}, synthesis={"per_class": 7})
-    assert training_of("ours", False, plain) == training_of("ours", False, other)
-    assert training_of("ours", True, other).classifier.mix == Mix(prob=0.9)
-    assert training_of("ours", True, other).per_class == 0
-    assert training_of("real-equal-steps", False, other).per_class == 7
-
-
-def test_a_sub_table_that_does_not_count_is_left_out() -> None:
-    folder = {"root": "images"}
-    assert data_of(experiment(data={"image_folder": folder})) == data_of(experiment())
-    chosen = {"kind": "image-folder", "image_folder": folder}
-    assert data_of(experiment(data={**chosen, "embedded": {"per_class": 3}})) == data_of(experiment(data=chosen))
 
 
 TABLES: dict[str, dict[str, Any]] = {

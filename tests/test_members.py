@@ -14,11 +14,12 @@ import torch
 
 from ddrep import config
 from ddrep.checks import check
-from ddrep.config import Experiment, Stage, shard_of, stage_json
+from ddrep.config import Experiment, Stage, stage_json
 from ddrep.config.data import TABLES
-from ddrep.data.digest import digest, places, tracked_json
+from ddrep.data.digest import digest, places
 from ddrep.data.readers import READERS, labelled
 from ddrep.denoiser.schedule import Schedule
+from ddrep.derived import data_of, shard_of, told
 from ddrep.errors import UserError
 from ddrep.registry import Registry
 from ddrep.reporting.figures import figure4
@@ -69,7 +70,7 @@ def test_a_source(member: None, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert list(cells.index) == ["real", "ours", name], "in the order of declaration"
     assert cells.loc[name, "vs_real"] == pytest.approx(10) and cells.loc[name, "vs_ours"] == pytest.approx(-5)
     assert f"| {name}" in capsys.readouterr().out
-    figure4(Stage[config.Figures](config=config.Figures()), outputs[0], tmp_path / "figure4.png")
+    figure4(outputs[0], tmp_path / "figure4.png")
     assert b"unguided" in (tmp_path / "figure4.pdf").read_bytes() or (tmp_path / "figure4.png").stat().st_size > 10_000
 
 
@@ -94,9 +95,9 @@ def test_a_reader(member: None, tmp_path: Path) -> None:
         np.savez(tmp_path / f"{split}.npz", images=part.images[..., 0], labels=part.labels)
     raw = {"experiment": "x", "data": {"kind": "arrays", "arrays": {"root": str(tmp_path)}}, "parts": ["augmentation"]}
     experiment = config.parse(raw)
-    planned = tracked_json("data", config.data_of(experiment), experiment)
+    planned = told("data", experiment, {})
     stage = Stage[config.Data].model_validate_json(planned)
-    assert stage.config == config.data_of(experiment) and digest(places(stage.config), "times") == stage.files
+    assert stage.config == data_of(experiment) and digest(places(stage.config), "times") == stage.files
     test = labelled(stage.config, "test", 0, stage.seed)
     assert np.array_equal(test.images, held_out.images) and np.array_equal(test.labels, held_out.labels)
     parts = [labelled(stage.config, split, 0, stage.seed) for split in ("train", "validation")]

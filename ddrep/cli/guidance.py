@@ -10,7 +10,8 @@ from pydantic_settings import CliPositionalArg
 from ddrep import config
 from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb
 from ddrep.cli.outputs import OutputArrays, OutputFile, OutputFolder, OutputWithAttempts
-from ddrep.config import Stage, guide_of, guided_of
+from ddrep.config import Stage
+from ddrep.derived import guide_of, guided_of
 
 
 class Attribute(Light):
@@ -110,7 +111,7 @@ class GuideAttribute(Guided):
 
 
 class GuideMasks(Guided):
-    """Draw an image for each of `--stage.config.images` target masks, from `--stage.config.first` on (by hand, ours)."""
+    """Draw an image for each of `--stage.config.images` target masks, from `--stage.config.first` on (ours)."""
 
     stage: Stage[config.GuidedShard] = _ours(config.Masks(), config.Table2().steps[0])
     masks: Path
@@ -135,6 +136,7 @@ class Measured(Verb):
 class RealFeatures(Measured):
     """Write the features of real images."""
 
+    stage: Stage[config.Section]
     images: CliPositionalArg[Path]
     """Shard of images with classes, or with masks."""
     of: Literal["attribute", "mask"]
@@ -185,6 +187,7 @@ class ScoreAttribute(Score):
 class ScoreMasks(Score):
     """Score mask-guided images: how well a segmenter's label maps of them agree with the targets."""
 
+    stage: Stage[config.Section]
     segmenter: Path
     """The oracle."""
 

@@ -11,7 +11,8 @@ from pydantic_settings import CliPositionalArg
 from ddrep import config
 from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb, log, log_to
 from ddrep.cli.outputs import OutputFile, OutputFolder, OutputImage, OutputWithAttempts
-from ddrep.config import Stage, training_of
+from ddrep.config import Stage
+from ddrep.derived import training_of
 from ddrep.sources import SourceName
 
 

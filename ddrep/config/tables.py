@@ -50,16 +50,30 @@ class AccuracyTable(Tables):
     """Whether the paper's figures, which are of Tiny ImageNet, stand beside the measured ones."""
 
 
-class Figures(Section):
-    """What the figures show. Figures 1 and 3 are of subset 0."""
+class Figure1(Section):
+    """One class by several sources, of subset 0."""
 
     figure1_class: Annotated[int, Ge(0)] = 0
     """Number of the class."""
     figure1_images: Positive = 12
     """Attempts side by side."""
+
+
+class Figure2(Section):
+    """Images drawn for target masks."""
+
     figure2_images: Positive = 12
     """Target masks side by side."""
+
+
+class Figure3(Section):
+    """Accepted images of several classes, of subset 0."""
+
     figure3_classes: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] | None = None
     """Numbers of the classes, e.g. [0, 5]; null: the first four there are."""
     figure3_images: Positive = 12
     """Accepted images of each class."""
+
+
+class Figures(Figure3, Figure2, Figure1):
+    """What the figures show, each of which is told of its own keys alone."""

@@ -23,21 +23,14 @@ from ddrep.config import (
     AttributeImages,
     CelebAMaskHQ,
     Data,
-    Experiment,
     FewShot,
     MaskData,
     Pretrain,
     Stage,
-    stage_json,
 )
 from ddrep.data.disk import raw
 from ddrep.data.readers import places as places_of
 from ddrep.errors import UserError
-
-
-def tracked_json(stage: str, section: BaseModel, experiment: Experiment) -> str:
-    """The canonical JSON of a stage that reads a data set, with the digest of the files that `section` names."""
-    return stage_json(stage, section, experiment.seed, digest(places(section), experiment.digest))
 
 
 @contextlib.contextmanager

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
-from ddrep.config import Experiment, Head, shard_of
+from ddrep.config import Experiment, Head
 from ddrep.data.batches import steps_for
+from ddrep.derived import shard_of
 from ddrep.planning.draws import Draws, draws_of
 from ddrep.planning.plan import DENOISER, ENCODER, JUDGE, PIXEL_JUDGE, TRAINING, Job, Plan, Row, in_tar, weights
 from ddrep.planning.sizes import Sizes

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ddrep.config import Experiment, shard_of
+from ddrep.config import Experiment
+from ddrep.derived import shard_of
 from ddrep.runs import GuidedRun, shard_paths, shards_asked, table1_runs
 from ddrep.sampling.engine import Tally
 from ddrep.sources import SOURCES, synthetic

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ddrep.config import Experiment, shard_of
+from ddrep.config import Experiment
+from ddrep.derived import shard_of
 from ddrep.planning.draws import ASSUMED, RANGE, read_verdicts
 from ddrep.planning.plan import DENOISER, ENCODER, Plan, Row
 from ddrep.planning.sizes import denoiser_of, sizes_of

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ddrep.config import Figures, Stage
+from ddrep.config import Figure2, Stage
 from ddrep.data.masks import IGNORE, read_masked_shards
 from ddrep.errors import UserError
 from ddrep.reporting.figures import save, tile_grid
@@ -22,7 +22,7 @@ READS = {"features": ("ours", "denoiser features (ours)"), "pixels": ("classifie
 
 
 @lettering()
-def figure2(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
+def figure2(stage: Stage[Figure2], shards: Sequence[Path], out: Path) -> None:
     """A row of target masks, then a row for each shard (.../METHOD/STEPS.tar); a column for each of the first masks."""
     drawn = [read_masked_shards([path]) for path in shards]
     first = drawn[0]

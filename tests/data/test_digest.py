@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from ddrep import config
-from ddrep.data.digest import digest, places, tracked_json, unchanged
+from ddrep.data.digest import digest, places, unchanged
 from ddrep.data.readers import READERS, Reader
+from ddrep.derived import told
 from ddrep.errors import UserError
 
 NAMES = ["train/a/1.png", "train/a/2.png", "train/b/3.png", "test/a/4.png"]
@@ -127,7 +128,7 @@ def test_a_set_that_changes_while_it_is_read(tmp_path: Path) -> None:
     root = write(tmp_path / "images")
     data = config.Data(kind="image-folder", image_folder=config.ImageFolder(root=root))
     experiment = config.Experiment(experiment="x", data=data)
-    planned = tracked_json("data", data, experiment)
+    planned = told("data", experiment, {})
     stage = config.Stage[config.Data].model_validate_json(planned)
     with unchanged(stage):
         pass
@@ -141,12 +142,12 @@ def test_a_set_that_changes_while_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run snakemake again"), unchanged(stage):
         raise AssertionError("not begun")
     digest.cache_clear()
-    assert tracked_json("data", data, experiment) != planned
+    assert told("data", experiment, {}) != planned
     with unchanged(config.Stage[config.Data](config=data)):  # by hand nothing is compared
         (root / "train/a/6.png").touch()
 
 
 def test_embedded_data_have_no_digest() -> None:
     experiment = config.Experiment(experiment="x")
-    assert tracked_json("data", experiment.data, experiment) == config.stage_json("data", experiment.data, 0)
+    assert told("data", experiment, {}) == config.stage_json("data", experiment.data, 0)
     assert "files" not in config.Stage[config.Data](config=experiment.data).model_dump_json()

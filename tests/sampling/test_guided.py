@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddrep.config import Experiment, GuidedShard, Sampling, Stage, Table2, guided_of
+from ddrep.config import Experiment, GuidedShard, Sampling, Stage, Table2
 from ddrep.data.masks import MaskedImages, read_masked_shards, write_masked_shard
 from ddrep.data.shards import read_shards
+from ddrep.derived import guided_of
 from ddrep.errors import UserError
 from ddrep.sampling.guided import attribute_shard, dealt, mask_shard, noise_number
 

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 import torch
 
-from ddrep.config import Experiment, Features, Sampling, Shard, Stage, Synthesis, shard_of
+from ddrep.config import Experiment, Features, Sampling, Shard, Stage, Synthesis
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.derived import shard_of
 from ddrep.errors import UserError
 from ddrep.files import sha256
 from ddrep.networks.architectures import build
