@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from ddrep import guides, heads
+from ddrep.cost import DENOISER, ENCODER
 from ddrep.denoiser.unet import UNet
 from ddrep.evaluation import evaluator, segmenter
-from ddrep.planning.plan import DENOISER, ENCODER, Row
+from ddrep.planning.forecast import Step
 from ddrep.training import classifier
 from ddrep.training import guides as training_of_guides
 from ddrep.training import heads as training_of_heads
@@ -63,8 +64,9 @@ class Meter:
         return {DENOISER: whole, ENCODER: self.counts["encode"] - whole, "classifiers": self.counts["classifiers"]}
 
 
-def passes(row: Row) -> Counts:
-    return {DENOISER: row.passes(DENOISER), ENCODER: row.passes(ENCODER), "classifiers": row.passes()}
+def passes(step: Step) -> Counts:
+    """The same of a forecast."""
+    return {DENOISER: step.through(DENOISER), ENCODER: step.through(ENCODER), "classifiers": step.through()}
 
 
 def spread(judge: Any, images: np.ndarray) -> None:

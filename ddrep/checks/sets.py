@@ -5,17 +5,22 @@ A function for each kind of data set, the only places that ask its reader.
 
 from __future__ import annotations
 
+import json
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from ddrep.config import CelebA, Data, MaskData, TinyImageNet
+from ddrep.config import SPLIT_FOLDERS, CelebA, Data, Experiment, MaskData, TinyImageNet
+from ddrep.cost import Job
 from ddrep.data import celeba, celebamask_hq, embedded, few_shot, tiny_imagenet
-from ddrep.data.datasets import listing_of
+from ddrep.data.datasets import labelled, listing_of
 from ddrep.data.digest import places
+from ddrep.data.idx import read_idx
 from ddrep.data.reading import complain
+from ddrep.data.tars import META, members
 from ddrep.errors import UserError
 
 CHEAP = 2**25
@@ -83,6 +88,61 @@ def _tiny_imagenet(cfg: TinyImageNet) -> Labelled:
     if len(names) != cfg.classes:
         raise UserError(f"{cfg.path}: {len(names)} classes; data.tiny_imagenet.classes says {cfg.classes}, mend one")
     return Labelled(names, (cfg.train_per_class - cfg.validation_per_class,) * cfg.classes)
+
+
+def counts(data: Data, seed: int) -> dict[str, tuple[int, ...]]:
+    """Split -> images of each class, of one labelled subset, whether they are there yet or not.
+
+    Raises UserError where images alone tell, and there are none.
+    """
+    if data.kind == "tiny-imagenet" and (tiny := data.tiny_imagenet):
+        held_out = tiny.validation_per_class
+        of_class = {"train": tiny.train_per_class - held_out, "validation": held_out, "test": tiny.test_per_class}
+        return {split: (n,) * tiny.classes for split, n in of_class.items()}
+    if data.kind == "celeba" and data.celeba:
+        return {split: evenly(n, 2) for split, n in zip(SPLIT_FOLDERS, data.celeba.partition, strict=True)}
+    if data.kind == "webdataset":
+        raise UserError("tars do not tell before they are read; give another kind of data")
+    if data.kind == "embedded":
+        labels = {split: labelled(data, split, 0, seed).labels.tolist() for split in SPLIT_FOLDERS}
+        classes = len(embedded.CLASSES)
+    else:
+        listing = listing_of(data, seed)
+        labels = {split: [entry.label for entry in entries] for split, entries in listing.splits.items()}
+        classes = len(listing.classes)
+    return {split: tuple(map(labels[split].count, range(classes))) for split in labels}
+
+
+def made_counts(shard: Path) -> tuple[int, ...]:
+    """Images of each class in a shard that is there, the classes taken for equally large."""
+    head = json.loads(next(content for name, content in members(shard) if name == META))
+    return evenly(head["images"], len(head["classes"]))
+
+
+def shard_counts(job: Job, experiment: Experiment, splits: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Images of each class in the shard that a job makes of a data set with these splits; none if it makes none."""
+    split = job.wildcards.get("split") or job.wildcards.get("part") or "train"
+    if job.verb == "masks":
+        return (mask_counts(experiment.masks.data)[split],)
+    if job.verb == "attribute" and "part" not in job.wildcards:
+        return (experiment.attributes.examples,) * 2
+    images = splits.get(split, ())
+    return evenly(sum(images), 2) if job.verb == "attribute" else images if job.verb == "data" else ()
+
+
+def evenly(images: int, classes: int) -> tuple[int, ...]:
+    """Images of each class, all but equally many."""
+    return tuple(images // classes + (label < images % classes) for label in range(classes))
+
+
+def mask_counts(data: MaskData) -> dict[str, int]:
+    """Images with masks: to train guides, for the targets ("test"), and for an oracle."""
+    if data.kind == "embedded":
+        oracle = sum(read_idx(embedded.path(split, "labels")).size for split in ("train", "validation"))
+        return {"train": data.embedded.train, "test": data.embedded.test, "oracle": oracle}
+    faces, ours = data.celebamask_hq, data.few_shot if data.kind == "few-shot" else data.celebamask_hq
+    oracle = faces.images - faces.train - faces.test if faces else 0
+    return {"train": ours.train, "test": ours.test, "oracle": oracle} if ours else {}
 
 
 def attributes_of(cfg: CelebA) -> tuple[str, ...]:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from ddrep.config import Shard, Stage
+from ddrep.cost import DENOISER, Cost, Job, Passes, Wanted, times
 from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
@@ -161,6 +163,20 @@ def run(
     engine.write_accepted(tallies, quota, stage.seed, index, classes, out)
 
 
+def wanted(job: Job, classes: int) -> Wanted:
+    """Of a shard, or of a threshold, which is chosen on the first attempts at shard 0."""
+    cfg, number = job.config(Shard), int(job.wildcards.get("index", 0))
+    quota = cfg.synthesis.per_class // cfg.synthesis.shards_per_scale
+    pool = job.inputs["finetuned"], cfg.sampling.model_dump_json(), job.stage["seed"], number
+    return Wanted((quota,) * classes, quota * cfg.synthesis.max_attempts, pool)
+
+
+def cost(job: Job) -> Cost:
+    """Of a shard, or of a threshold, for which two judges look at the same candidates."""
+    drawn = Passes({DENOISER: job.drawn * evaluations(job.config(Shard).sampling)})
+    return Cost(drawn + times(job.judged, job.look("judge", "pixel_judge")))
+
+
 def fill(
     tallies: Sequence[Tally],
     quota: int,
@@ -186,6 +202,21 @@ def fill(
             f"{keys[0]}: classes {rates}{more} accepted fewer than the {quota} images asked for; "
             f"raise the budget, {keys[1]}"
         )
+
+
+def attempts(verdicts: Iterable[bool], quota: int, budget: int) -> int:
+    """Attempts at a class that the engine makes, rounds and all, given the verdict on each up to the last it needs."""
+    tally, verdict = Tally(0, threshold=1), iter(verdicts)
+    while wanted := tally.wanted(quota, budget):
+        tally.p += [float(next(verdict, True)) for _ in wanted]
+    return len(tally.p)
+
+
+@lru_cache
+def likely_attempts(acceptance: float, quota: int, budget: int) -> np.ndarray:
+    """Attempts at a class whose candidates are accepted at random, (256,)."""
+    rng = np.random.default_rng(0)
+    return np.array([attempts(rng.random(budget) < acceptance, quota, budget) for _ in range(256)])
 
 
 def progress(tallies: Sequence[Tally], quota: int) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ddrep import config
 from ddrep.config import Stage
+from ddrep.cost import TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards
 from ddrep.data.shards import LabelledImages, read_shards
@@ -93,6 +94,13 @@ def _beginnings(verb: str, stage: Stage[Any], shards: list[Path]) -> tuple[Path,
     section = stage.config.model_dump(mode="json")
     provenance = {"command": f"ddrep {verb}", "seed": stage.seed, "section": section, "shards_sha256": digests}
     return state_path(verb, stage.model_dump_json(), *digests), provenance
+
+
+def cost(job: Job) -> Cost:
+    """Of training an evaluator or a segmenter."""
+    cfg = job.config(config.Evaluator if job.verb == "evaluator" else config.Segmenter)
+    seen = steps_for(cfg.epochs, job.images("train"), cfg.batch) * cfg.batch
+    return Cost(Passes({job.verb + TRAINING: seen}))
 
 
 def _check_alike(data: Images, held_out: Images | None, validation: Path | None) -> None:

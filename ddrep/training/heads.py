@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddrep.config import Features, Head, PixelHead, Stage
+from ddrep.cost import ENCODER, TRAINING, Cost, Job, Passes, times
 from ddrep.data.batches import batch_indices, finite, steps_for, to_unit
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
@@ -58,6 +59,15 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
             array.flush()
 
 
+def _cost_of_features(job: Job) -> Cost:
+    """Each image is read at each timestep, mirrored as well where that is asked for."""
+    cfg = job.config(Features)
+    look = Passes({ENCODER: len(cfg.timesteps)})
+    passes = times(job.images("images") * (1 + cfg.flip), look)
+    values = job.network.widths[-1] * (cfg.pool or job.network.sizes[-1]) ** 2 if job.network else 0
+    return Cost(passes, look, 4 * values * passes[ENCODER])
+
+
 def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:
     """Train the rejection CNN on a features file; write it, and its held-out accuracy, confusion and calibration."""
     data = read_shards([train_shard])
@@ -86,6 +96,17 @@ def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Pa
     _run(stage, meta, [x, x[..., ::-1]] if stage.config.flip else [x], data, out, report)
 
 
+def cost(job: Job) -> Cost:
+    """Of features, or of a head: the images held out of each class are looked at once an epoch and once in the end."""
+    if job.verb == "features":
+        return _cost_of_features(job)
+    cfg, name = job.config(PixelHead), job.verb
+    held_out = sum(held_out_of(n, cfg.holdout) for n in job.of_class("train"))
+    seen = steps_for(1, job.images("train") - held_out, cfg.batch) * cfg.epochs * cfg.batch
+    passes = Passes({name + TRAINING: seen, name: (cfg.epochs + 1) * held_out})
+    return Cost(passes, Passes({name: 1}) + job.look("features"))
+
+
 def _run(
     stage: Stage[Any], meta: dict[str, Any], views: Sequence[View], data: LabelledImages, out: Path, report: Path
 ) -> None:
@@ -105,10 +126,15 @@ def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     held = []
     for label in labels.unique():
         of_class = np.flatnonzero(labels.numpy() == int(label))
-        held.append(rng.permutation(of_class)[: max(1, round(share * len(of_class)))])
+        held.append(rng.permutation(of_class)[: held_out_of(len(of_class), share)])
     mask = torch.zeros(len(labels), dtype=torch.bool)
     mask[np.concatenate(held)] = True
     return (~mask).nonzero()[:, 0], mask.nonzero()[:, 0]
+
+
+def held_out_of(images: int, share: float) -> int:
+    """How many images of a class are held out."""
+    return max(1, round(share * images))
 
 
 def train_head(
