@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ddrep import config
 from ddrep.config import Stage
+from ddrep.cost import TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards
 from ddrep.data.shards import LabelledImages, read_shards
@@ -90,6 +91,13 @@ def _run(
     made.meta.provenance = provenance | ({"validation": measure(made, held_out)} if held_out else {})
     made.save(out)
     state.unlink(missing_ok=True)
+
+
+def cost(job: Job) -> Cost:
+    """Of training an evaluator or a segmenter."""
+    cfg = job.config(config.Evaluator if job.verb == "evaluator" else config.Segmenter)
+    seen = steps_for(cfg.epochs, job.images(""), cfg.batch) * cfg.batch
+    return Cost(Passes({job.verb + TRAINING: seen}))
 
 
 def _fit(

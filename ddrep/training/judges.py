@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddrep.config import Features, Head, PixelHead, Stage
+from ddrep.cost import ENCODER, TRAINING, Cost, Job, Passes, times
 from ddrep.data import reading
 from ddrep.data.batches import batch_indices, finite, steps_for, to_unit
 from ddrep.data.shards import LabelledImages, read_shards
@@ -62,6 +63,15 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
             array.flush()
 
 
+def _cost_of_features(job: Job) -> Cost:
+    """Each image is read at each timestep, mirrored as well where that is asked for."""
+    cfg = job.config(Features)
+    look = Passes({ENCODER: len(cfg.timesteps)})
+    passes = times(job.images("images") * (1 + cfg.flip), look)
+    values = job.network.widths[-1] * (cfg.pool or job.network.sizes[-1]) ** 2 if job.network else 0
+    return Cost(passes, look, 4 * values * passes[ENCODER])
+
+
 def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:
     """Train the rejection CNN on a features file; write it, and its held-out accuracy, confusion and calibration."""
     data = read_shards([train_shard])
@@ -96,6 +106,17 @@ def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Pa
 def _sizes(cfg: Head, view: View, data: LabelledImages) -> dict[str, Any]:
     sizes = {"channels": view.shape[1], "num_classes": len(data.classes)}
     return sizes | {"hidden": cfg.hidden, "dropout": cfg.dropout}
+
+
+def cost(job: Job) -> Cost:
+    """Of features, or of a head: the images held out of each class are looked at once an epoch and once in the end."""
+    if job.verb == "features":
+        return _cost_of_features(job)
+    cfg, name = job.config(PixelHead), job.verb
+    held_out = sum(reading.share(n, cfg.holdout) for n in job.of_class("train"))
+    seen = steps_for(1, job.images("train") - held_out, cfg.batch) * cfg.epochs * cfg.batch
+    passes = Passes({name + TRAINING: seen, name: (cfg.epochs + 1) * held_out})
+    return Cost(passes, Passes({name: 1}) + job.look("features"))
 
 
 def _run(stage: Stage[Any], meta: Meta, views: Sequence[View], data: LabelledImages, out: Path, report: Path) -> None:
