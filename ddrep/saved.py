@@ -112,9 +112,11 @@ def load(path: Path, kind: type[S], build: Callable[[S], N], device: str | torch
             net = build(content)
     except UserError as e:
         raise UserError(f"{path}: {e}; {kind.HOW}") from None
-    if fault := next(_faults(net.state_dict(), weights), None):
+    expected = net.state_dict()
+    if fault := next(_faults(expected, weights), None):
         raise UserError(f"{path}: {fault}; {kind.HOW}")
-    net.to_empty(device=device).load_state_dict(weights)
+    own = {name: t.to(device, expected[name].dtype, copy=True) for name, t in weights.items()}  # no longer the file's
+    net.load_state_dict(own, assign=True)
     return content, net.eval().requires_grad_(False)
 
 
