@@ -19,11 +19,10 @@ from ddrep.denoiser.loss import denoising_loss
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.device import autocast
-from ddrep.networks.architectures import ARCHITECTURES, build
+from ddrep.networks.architectures import ARCHITECTURES, build, inputs
 from ddrep.networks.classifiers import build_classifier, fit_to_size
 from ddrep.networks.guides import Guide
 from ddrep.networks.metadata import GuideMeta
-from ddrep.networks.network import inputs
 from ddrep.planning.guidance import BOTH, Part, Reads, guide, mask_classes, read, steered
 from ddrep.planning.plan import (
     DENOISER,
