@@ -16,12 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from ddrep.config import Experiment, Stage, load, shard_of, training_of
-from ddrep.data.datasets import labelled
+from ddrep.config import Experiment, Stage, load
+from ddrep.data.readers import labelled
 from ddrep.data.shards import read_shards, write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
+from ddrep.derived import shard_of, training_of
 from ddrep.networks.judges import Judge
 from ddrep.planning.draws import Seen, attempts, draws_of, read_verdicts
 from ddrep.planning.plan import Plan, Row

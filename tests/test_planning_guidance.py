@@ -11,15 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ddrep.config import (
-    Experiment,
-    Sampling,
-    Stage,
-    attribute_images_of,
-    guide_of,
-    guided_of,
-    scores_of,
-)
+from ddrep.config import Experiment, Sampling, Stage
 from ddrep.data import embedded
 from ddrep.data.attributes import attribute_images
 from ddrep.data.datasets import masked
@@ -28,6 +20,7 @@ from ddrep.data.shards import write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
+from ddrep.derived import attribute_images_of, guide_of, guided_of, scores_of
 from ddrep.evaluation import robustness, scores
 from ddrep.networks.guides import Guide
 from ddrep.planning.draws import read_verdicts

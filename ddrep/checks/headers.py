@@ -15,9 +15,7 @@ from ddrep.denoiser.network import DenoiserFile, UNetConfig
 from ddrep.errors import UserError
 from ddrep.networks.metadata import EvaluatorMeta, MeasureMeta, SegmenterMeta
 from ddrep.saved import header
-
-HALF_LOG_SNR = -5.1
-"""Below it DPM-Solver++ does not begin (ddrep.sampling.solvers.time_grid)."""
+from ddrep.solvers import SOLVERS
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,12 @@ class Noise:
 
     def most_steps(self, solver: str) -> int:
         """Steps that a solver can take: its grid has no more levels."""
-        if solver == "ddim":
-            return self.num_steps
         if self.kind == "linear":
             betas = np.linspace(0.1 / self.num_steps, 20 / self.num_steps, self.num_steps)
         else:
             f = np.cos((np.arange(self.num_steps + 1) / self.num_steps + 0.008) / 1.008 * math.pi / 2) ** 2
             betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
-        abar = np.cumprod(1 - betas)
-        return int((abar / (1 - abar) >= math.exp(2 * HALF_LOG_SNR)).sum()) - 1
+        return SOLVERS[solver].most_steps(np.cumprod(1 - betas).tolist())
 
 
 @dataclass(frozen=True)

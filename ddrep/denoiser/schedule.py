@@ -61,8 +61,3 @@ def add_noise(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
 def x0_from_eps(x: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
     """Estimate of the clean image (paper, eq. 11)."""
     return (x - (1 - abar).sqrt() * eps) / abar.sqrt()
-
-
-def eps_from_x0(x: Tensor, x0: Tensor, abar: Tensor) -> Tensor:
-    """The noise that takes x0 to x; the inverse of `x0_from_eps`."""
-    return (x - abar.sqrt() * x0) / (1 - abar).sqrt()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
-from ddrep.config import SYNTHETIC, Experiment, Head, Sampling, shard_of
+from ddrep.config import Experiment, Head
 from ddrep.data.batches import steps_for
+from ddrep.derived import shard_of
 from ddrep.planning.draws import Draws, draws_of
 from ddrep.planning.plan import DENOISER, ENCODER, JUDGE, PIXEL_JUDGE, TRAINING, Job, Plan, Row, in_tar, weights
 from ddrep.planning.sizes import Sizes
 from ddrep.runs import Run, adapted_subsets, all_runs, shards_asked
 from ddrep.sampling.sampler import evaluations
+from ddrep.sources import synthetic
 from ddrep.training.finetune import GRID_ATTEMPTS, MARGIN_EVERY, MARGIN_IMAGES
 
 MARGIN_PASSES = 6
@@ -37,7 +39,7 @@ def _data(plan: Plan) -> list[Row]:
 def _finetune(plan: Plan) -> Row:
     cfg, sizes = plan.experiment.finetune, plan.sizes
     margins = math.ceil(cfg.steps / MARGIN_EVERY) * min(MARGIN_IMAGES, sizes.validation) * MARGIN_PASSES
-    grid = min(20, sizes.classes) * GRID_ATTEMPTS * Sampling(guidance_scale=0, eta=1).steps
+    grid = min(20, sizes.classes) * GRID_ATTEMPTS * 16
     job = {DENOISER + TRAINING: cfg.steps * cfg.batch, DENOISER: margins + grid}
     jobs = (job,) * len(adapted_subsets(plan.experiment))
     return Row("finetune", jobs, disk=len(jobs) * weights(plan.network), threads=plan.waited_for)
@@ -74,7 +76,7 @@ def _synthesis(plan: Plan, assumed: float) -> list[Row]:
     quota = classes * (e.synthesis.per_class // e.synthesis.shards_per_scale)
     each, pixels = in_tar(plan.sizes.image), math.prod(plan.sizes.image)
     made = []
-    for source in SYNTHETIC:
+    for source in synthetic():
         mine = [draw for (_, name, _), draw in draws.items() if name == source]
         disk = len(mine) * quota * each + sum(draw.drawn * pixels for draw in mine)
         jobs = tuple(_shard(e, source, draw) for draw in mine)

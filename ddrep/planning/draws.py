@@ -14,16 +14,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ddrep.config import SYNTHETIC, Experiment, shard_of
+from ddrep.config import Experiment
+from ddrep.derived import shard_of
 from ddrep.runs import GuidedRun, shard_paths, shards_asked, table1_runs
-from ddrep.sampling.synthesis import Tally
+from ddrep.sampling.engine import Tally
+from ddrep.sources import SOURCES, synthetic
 
 ASSUMED = 0.5
 """Share of the candidates that a rejection classifier accepts, where none has been judged."""
 RANGE = (0.8, 0.3)
 """Shares that a sensible threshold gives: the cheapest and the dearest."""
 TRIALS = 256
-DRAWING = sorted(SYNTHETIC, key="pixel-rejection".__eq__)
+DRAWING = sorted(synthetic(), key=lambda source: SOURCES[source].judge.matched)
 """The sources in the order in which they come to draw: the control waits for its threshold."""
 
 Place = tuple[int, str, int]
@@ -113,7 +115,7 @@ def _judged(experiment: Experiment, place: Place, classes: int, seen: Seen, assu
         return np.full(classes, quota)
     found = seen.acceptance(source)
     likely = trials(assumed if found is None else found, quota, budget)
-    return np.random.default_rng((subset, SYNTHETIC.index(source), index)).choice(likely, size=classes)
+    return np.random.default_rng((subset, synthetic().index(source), index)).choice(likely, size=classes)
 
 
 def counted(verdicts: Mapping[int, list[bool]], classes: int, quota: int, budget: int) -> np.ndarray | None:

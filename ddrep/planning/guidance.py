@@ -8,11 +8,12 @@ from typing import Literal
 
 import numpy as np
 
-from ddrep.config import Attributes, Experiment, MaskData, Masks, Oracle, guided_of
+from ddrep.config import Attributes, Experiment, MaskData, Masks, Oracle
 from ddrep.config.masks import CELEBA_19
 from ddrep.data import embedded
 from ddrep.data.batches import steps_for
 from ddrep.data.idx import read_idx
+from ddrep.derived import guided_of
 from ddrep.planning.draws import Draws, Seen, counted, trials
 from ddrep.planning.plan import (
     DENOISER,

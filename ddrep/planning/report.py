@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ddrep.config import SYNTHETIC, Experiment, shard_of
+from ddrep.config import Experiment
+from ddrep.derived import shard_of
 from ddrep.planning.draws import ASSUMED, RANGE, read_verdicts
 from ddrep.planning.plan import DENOISER, ENCODER, Plan, Row
 from ddrep.planning.sizes import denoiser_of, sizes_of
@@ -17,6 +18,7 @@ from ddrep.planning.speed import Speeds, measure
 from ddrep.planning.stages import rows
 from ddrep.reporting.markdown import grid
 from ddrep.runs import shards_asked
+from ddrep.sources import synthetic
 
 WIDTH = 100
 MEASUREMENT = 5.0
@@ -94,7 +96,7 @@ def _acceptance(plan: Plan) -> str:
         shares |= {f"rejection for {name}": seen.guided_acceptance(name, 0, 1) for name in e.attributes.having}
     if "augmentation" in e.parts:
         asked = {source for _, source in shards_asked(e)}
-        shares |= {s: seen.acceptance(s) for s in SYNTHETIC if s in asked and shard_of(s, e).synthesis.threshold}
+        shares |= {s: seen.acceptance(s) for s in synthetic() if s in asked and shard_of(s, e).synthesis.threshold}
     known = ", ".join(f"{share:.1%} of {source}" for source, share in shares.items() if share is not None)
     guessed = ", ".join(source for source, share in shares.items() if share is None)
     parts = [f"Accepted of the candidates, as seen in {results}: {known}."] if known else []

@@ -13,7 +13,7 @@ import numpy as np
 
 from ddrep.checks.sets import image_shape
 from ddrep.config import Data, Experiment, MaskData
-from ddrep.data.datasets import labelled, listing_of
+from ddrep.data.readers import labelled, listing_of
 from ddrep.data.tars import META, members
 from ddrep.denoiser.importers import published
 from ddrep.denoiser.network import DenoiserFile, UNetConfig, network_of

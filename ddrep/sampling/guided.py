@@ -14,11 +14,11 @@ from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256
 from ddrep.networks.guides import Guide
+from ddrep.sampling.engine import Engine, Tally, fill
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import draw, image_seed
-from ddrep.sampling.solvers import time_grid
-from ddrep.sampling.synthesis import Engine, Tally, fill
+from ddrep.solvers import time_grid
 
 CHECKPOINTED = 128
 """Width in pixels from which gradients recompute each block: a guided step then keeps one block's activations, and

@@ -15,7 +15,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.errors import UserError
 from ddrep.sampling.guidance import EpsFunction, classifier_free
-from ddrep.sampling.solvers import ddim_step, dpm_step, time_grid
+from ddrep.solvers import SOLVERS, time_grid
 
 
 def image_seed(experiment: int, label: int, shard: int, attempt: int) -> int:
@@ -41,22 +41,18 @@ def solve(eps: EpsFunction, schedule: Schedule, noise: ImageNoise, cfg: Sampling
 
     An image of which eps was ever infinite or NaN is NaN: the clipping would make a black or white one of it.
     """
-    grid = time_grid(schedule, cfg.solver, cfg.steps)
+    grid, step = time_grid(schedule, cfg.solver, cfg.steps), SOLVERS[cfg.solver].step
     x = noise.draw()
     x0_before, before = x, grid[0]
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for here, after in zip(grid, [*grid[1:], -1], strict=True):
         index = torch.full((len(x),), here, device=x.device)
-        abar, abar_next = schedule.abar_at(index, x), schedule.abar_at(torch.full_like(index, after), x)
+        abar, abar_next, abar_before = (schedule.abar_at(torch.full_like(index, i), x) for i in (here, after, before))
         said = eps(x, index)
         finite &= said.isfinite().flatten(1).all(dim=1)
         x0 = x0_from_eps(x, said, abar).clamp(-1, 1)
         z = noise.draw() if cfg.eta and after >= 0 else None
-        if cfg.solver == "ddim":
-            x = ddim_step(x, x0, abar, abar_next, cfg.eta, z)
-        else:
-            abar_before = schedule.abar_at(torch.full_like(index, before), x)
-            x = dpm_step(x, x0, x0_before, abar, abar_next, abar_before, cfg.eta, z)
+        x = step(x, x0, x0_before, abar, abar_next, abar_before, cfg.eta, z)
         x0_before, before = x0, here
     return x.masked_fill(~finite[:, None, None, None], torch.nan)
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
-from ddrep.config import SYNTHETIC, Classifier, Mix, Stage, Training
+from ddrep.config import Classifier, Mix, Stage, Training
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards
@@ -24,6 +24,7 @@ from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
 from ddrep.networks.classifiers import build_classifier, fit_to_size
 from ddrep.runs import Run
+from ddrep.sources import SOURCES
 from ddrep.training.loop import LoopConfig, step_seed, train
 
 log = logging.getLogger("ddrep")
@@ -47,7 +48,7 @@ def run(
     if real:
         check_disjoint(images, test, (real, test_shard), n_real)
     cfg = stage.config
-    added = job.scale * cfg.per_class * len(images.classes) if job.source == "real-equal-steps" else 0
+    added = job.scale * cfg.per_class * len(images.classes) if SOURCES[job.source].equal_steps else 0
     steps = steps_for(cfg.classifier.epochs, len(images) + added, cfg.classifier.batch, cfg.classifier.min_steps)
     log.info("%d real and %d synthetic images, %d steps", n_real, len(images) - n_real, steps)
     inputs = [sha256(path) for path in ([real] if real else []) + synthetic]
@@ -184,11 +185,13 @@ def _check_options(stage: Stage[Training], job: Run, real: Path | None, syntheti
     """Raise UserError for options that contradict each other: a wrong row would be believed."""
     if not (real or synthetic):
         raise UserError("classify: no training images; give --real SHARD, synthetic shards, or both")
-    if job.source not in SYNTHETIC and synthetic:
+    source = SOURCES[job.source]
+    if synthetic and not source.synthetic:
         raise UserError(f"--source {job.source}: is for real images alone; name the source of {synthetic[0]}")
-    if job.source in SYNTHETIC and not synthetic:
+    if source.synthetic and not synthetic:
         raise UserError(f"--source {job.source}: expected its shards after the options")
-    if (job.source == "real") != (job.scale == 0):
-        raise UserError(f"--source {job.source} --scale {job.scale}: expected scale 0 for real, 1 or more for others")
-    if job.source == "real-equal-steps" and not stage.config.per_class:
-        raise UserError("--source real-equal-steps: per_class (images a class in 1x) is missing in the stage")
+    if source.scaled != (job.scale > 0):
+        expected = "1 or more" if source.scaled else "0"
+        raise UserError(f"--source {job.source} --scale {job.scale}: expected scale {expected} for {job.source}")
+    if source.equal_steps and not stage.config.per_class:
+        raise UserError(f"--source {job.source}: per_class (images a class in 1x) is missing in the stage")

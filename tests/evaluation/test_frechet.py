@@ -9,7 +9,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from ddrep.config import Data
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled
+from ddrep.data.readers import labelled
 from ddrep.errors import UserError
 from ddrep.evaluation.frechet import MINIMUM, SPLITS, enough, floor, frechet_distance
 from ddrep.networks.measures import Evaluator

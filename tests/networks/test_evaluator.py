@@ -7,7 +7,7 @@ from sklearn import metrics
 
 from ddrep.config import Data
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled
+from ddrep.data.readers import labelled
 from ddrep.errors import UserError
 from ddrep.evaluation.frechet import MINIMUM
 from ddrep.networks.architectures import build, evaluator_cnn

@@ -9,18 +9,20 @@ import pandas as pd
 import pytest
 import torch
 
-from ddrep.config import Experiment, Features, Sampling, Shard, Stage, Synthesis, shard_of
+from ddrep.config import Experiment, Features, Sampling, Shard, Stage, Synthesis
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.derived import shard_of
 from ddrep.errors import UserError
 from ddrep.files import sha256
 from ddrep.networks.architectures import build
 from ddrep.networks.judges import Judge
 from ddrep.networks.metadata import JudgeMeta
 from ddrep.sampling import synthesis
+from ddrep.sampling.engine import Tally, fill
 from ddrep.sampling.sampler import image_seed, sample
-from ddrep.sampling.solvers import time_grid
-from ddrep.sampling.synthesis import KEYS, Tally, class_conditional, fill, match_threshold, matched, run
+from ddrep.sampling.synthesis import KEYS, class_conditional, match_threshold, matched, run
+from ddrep.solvers import time_grid
 from tests import tiny
 
 CLASSES, ATTEMPTS, SEED, INDEX, QUOTA = 3, 60, 7, 2, 6

@@ -15,8 +15,8 @@ from sklearn.metrics import accuracy_score
 from torch import nn
 
 from ddrep.cli import main
-from ddrep.config import Classifier, Data, Mix
-from ddrep.data.datasets import labelled
+from ddrep.config import Classifier, Data, EmbeddedData, Mix
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.errors import UserError
 from ddrep.networks.classifiers import SmallMapConv, build_classifier, fit_to_size, sees_all
@@ -38,7 +38,7 @@ def _one_thread() -> Iterator[None]:
 
 @functools.cache
 def embedded(split: str) -> LabelledImages:
-    return labelled(Data(), split, 0, 0)
+    return labelled(Data(embedded=EmbeddedData(per_class=50)), split, 0, 0)
 
 
 def some(split: str, classes: tuple[int, ...], per_class: int, stride: int = 1) -> LabelledImages:

@@ -10,17 +10,17 @@ from sklearn import metrics
 
 from ddrep import cli, config
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled
-from ddrep.data.embedded import evaluators as script
 from ddrep.data.foreground import garment_masks
 from ddrep.data.idx import write_idx
 from ddrep.data.masks import IGNORE, MaskedImages, write_masked_shard
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.errors import UserError
 from ddrep.evaluation.segmentation import confusion, miou
 from ddrep.networks.measures import Evaluator, Segmenter
 from ddrep.training.evaluators import accuracy, agreement, moves, train_evaluator, train_segmenter
 from tests import tiny
+from tools import embedded_evaluators as script
 
 CPU = torch.device("cpu")
 SHORT = {"width": 8, "epochs": 1, "batch": 20, "warmup": 5, "precision": "fp32"}
@@ -54,7 +54,7 @@ def test_an_image_and_its_mask_move_together():
 
 def whole(split: str, per_class: int) -> LabelledImages:
     """Three kinds of garment that are easily told apart, at their full size."""
-    data = labelled(config.Data(), split, 0, 0)
+    data = labelled(config.Data(embedded=config.EmbeddedData(per_class=50)), split, 0, 0)
     kinds = {"Trouser": 1, "Sneaker": 7, "Bag": 8}
     rows = np.concatenate([np.flatnonzero(data.labels == number)[:per_class] for number in kinds.values()])
     labels = np.repeat(np.arange(3), per_class)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddrep.config import AttributeImages, GuideTraining, MaskData, Stage, Taps
+from ddrep.config import AttributeImages, Data, EmbeddedData, GuideTraining, MaskData, Stage, Taps
 from ddrep.config import Guide as Settings
 from ddrep.data.attributes import attribute_images
 from ddrep.data.datasets import masked
@@ -23,7 +23,8 @@ from tests import tiny
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "ddrep/data/embedded/denoiser.safetensors"
 CPU = torch.device("cpu")
-ATTRIBUTE = AttributeImages(attribute="footwear", having=("Sandal", "Sneaker", "Ankle boot"), examples=30)
+DATA = Data(embedded=EmbeddedData(per_class=50))
+ATTRIBUTE = AttributeImages(data=DATA, attribute="footwear", having=("Sandal", "Sneaker", "Ankle boot"), examples=30)
 
 
 def train(tmp_path: Path, of: str, taps: Taps | None, **training: float) -> Path:

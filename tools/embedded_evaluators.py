@@ -1,5 +1,5 @@
 """Train the embedded evaluator and segmenter on Fashion-MNIST's own files, all of them labelled:
-`python -m ddrep.data.embedded.evaluators FOLDER [OUT]`.
+`python tools/embedded_evaluators.py FOLDER [OUT]`.
 
 FOLDER holds the official IDX files, as Debian's package dataset-fashion-mnist installs them. The two networks are for
 measuring generated images: no experiment learns or is guided by them.
@@ -79,14 +79,14 @@ def build_segmenter(train: MaskedImages, test: MaskedImages, digests: dict[str, 
 
 def _provenance(section: config.Oracle, n: int, digests: dict[str, str], measured: dict[str, Any]) -> dict[str, Any]:
     log.info("on the official test split: %s", measured)
-    command = {"command": "python -m ddrep.data.embedded.evaluators", "seed": SEED, "section": section.model_dump()}
+    command = {"command": "python tools/embedded_evaluators.py", "seed": SEED, "section": section.model_dump()}
     return command | {"images": n, "sha256": digests, "validation": measured}
 
 
 def main(args: list[str]) -> int:
     """`FOLDER [OUT]`; OUT is this package by default."""
     if len(args) not in (1, 2):
-        print("usage: python -m ddrep.data.embedded.evaluators FOLDER [OUT]", file=sys.stderr)
+        print("usage: python tools/embedded_evaluators.py FOLDER [OUT]", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     set_threads(1)  # the number of threads decides in which order is summed, and so the last bits of the weights
