@@ -108,11 +108,10 @@ def load(path: Path, kind: type[S], build: Callable[[S], N], device: str | torch
             net = build(content)
     except UserError as e:
         raise UserError(f"{path}: {e}; {kind.HOW}") from None
-    expected = net.state_dict()
-    if fault := next(_faults(expected, weights), None):
+    if fault := next(_faults(net.state_dict(), weights), None):
         raise UserError(f"{path}: {fault}; {kind.HOW}")
-    own = {name: t.to(device, expected[name].dtype, copy=True) for name, t in weights.items()}  # no longer the file's
-    net.load_state_dict(own, assign=True)
+    types = {name: t.dtype for name, t in net.state_dict().items()}
+    net.load_state_dict({name: t.to(device, types[name], copy=True) for name, t in weights.items()}, assign=True)
     return content, net.eval().requires_grad_(False)
 
 
@@ -123,6 +122,6 @@ def _faults(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> It
             yield f"no tensor {name}, which such a network has"
         elif weights[name].shape != tensor.shape:
             yield f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)} by the header"
-        elif not weights[name].isfinite().all():
+        elif not weights[name].to(tensor.dtype).isfinite().all():
             yield f"{name} has values that are not finite"
-    yield from (f"a tensor {name[:LONGEST]}, which no such network has" for name in weights if name not in expected)
+    yield from (f"a tensor {name[:LONGEST]!r}, which no such network has" for name in weights if name not in expected)

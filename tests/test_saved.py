@@ -213,7 +213,8 @@ WEIGHTS: dict[str, tuple[Callable[[dict[str, torch.Tensor], str], Any], str]] = 
     "missing": (lambda w, name: w.pop(name), "no tensor {}, which such a network has"),
     "not finite": (lambda w, name: w[name].view(-1)[:1].fill_(torch.nan), "{} has values that are not finite"),
     "of another shape": (lambda w, name: w.update({name: w[name][None].clone()}), "{} is .*, expected "),
-    "more": (lambda w, name: w.update({"extra": w[name].clone()}), "a tensor extra, which no such network has"),
+    "beyond floats": (lambda w, name: w.update({name: w[name].double() * 1e300}), "{} has values that are not finite"),
+    "more": (lambda w, name: w.update({"extra": w[name].clone()}), "a tensor 'extra', which no such network has"),
 }
 
 

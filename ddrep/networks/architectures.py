@@ -54,13 +54,13 @@ def attribute_cnn(channels: int, num_classes: int, hidden: int) -> nn.Sequential
 
 
 def image_cnn(channels: int, num_classes: int, hidden: int) -> nn.Sequential:
-    """DDIM-I's attribute classifier: 3 strided convolutions on images (N, channels, H, W) -> logits (N, num_classes)."""
+    """DDIM-I's attribute classifier: 3 strided convolutions on images (N, channels, H, W) -> (N, num_classes)."""
     widths = [channels, hidden // 2, hidden, hidden]
     return _classifier([conv_norm(a, b, stride=2, act=nn.SiLU) for a, b in pairwise(widths)], hidden, num_classes)
 
 
 def pixel_mlp(channels: int, num_classes: int, hidden: int) -> nn.Sequential:
-    """A perceptron of 3 layers at every pixel: (N, channels, H, W) -> logits (N, num_classes, H, W) (Baranchuk et al.)."""
+    """A perceptron of 3 layers at every pixel: (N, channels, H, W) -> (N, num_classes, H, W) (Baranchuk et al.)."""
     widths = [channels, hidden, max(1, hidden // 4)]
     layers = [conv_norm(a, b, 1, act=nn.SiLU) for a, b in pairwise(widths)]
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], num_classes, 1))
