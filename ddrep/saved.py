@@ -29,15 +29,13 @@ LONGEST = 400
 """Characters that a message quotes of a header, which may be anything."""
 
 
-class Described(BaseModel):
-    """Base of a part of what a file says: unknown keys are errors."""
+class Saved(BaseModel):
+    """Base of what a file says: of its safetensors metadata each field is a string, text as it is and all else as JSON,
+    or all fields are in one. Unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-
-
-class Saved(Described):
-    """Base of what a file says: each field is a string of its safetensors metadata, text as it is, all else as JSON."""
-
+    KEY: ClassVar[str] = ""
+    """The string with all fields; empty where each has its own."""
     FORMAT: ClassVar[str] = ""
     """Which kind of file it is; empty for one that does not say."""
     WHAT: ClassVar[str]
@@ -46,20 +44,17 @@ class Saved(Described):
     """How one is made."""
 
     @classmethod
-    def expected(cls) -> str:
-        return f"{cls.WHAT}; {cls.HOW}"
-
-    @classmethod
     def parsed(cls, path: Path, text: Mapping[str, str]) -> Self:
         """Of the metadata of a file. Raises UserError naming the file, the key and what was expected."""
         key, given = "", {}
+        fields = {cls.KEY: None} if cls.KEY else {name: field.annotation for name, field in cls.model_fields.items()}
         try:
-            for key, field in cls.model_fields.items():
+            for key, kind in fields.items():
                 if key in text:
-                    given[key] = text[key] if field.annotation is str else from_json(text[key])
-            return cls.model_validate(given)
+                    given[key] = text[key] if kind is str else from_json(text[key])
+            return cls.model_validate(given.get(cls.KEY) if cls.KEY else given)
         except ValidationError as e:
-            why = explain(e)
+            why = f"{cls.KEY}: {explain(e)}" if cls.KEY else explain(e)
         except ValueError as e:  # no JSON, or one nested too deeply
             why = f"{key}: {e}"
         said = " ".join(why.split())[:LONGEST]
@@ -67,8 +62,9 @@ class Saved(Described):
 
     def text(self) -> dict[str, str]:
         """The metadata; equal models give equal strings, those that files have always had."""
-        fields = {name: _spelled(getattr(self, name)) for name in type(self).model_fields}
-        return {"format": self.FORMAT, **fields} if self.FORMAT else fields
+        parts = {self.KEY: self} if self.KEY else {name: getattr(self, name) for name in type(self).model_fields}
+        head = {"format": self.FORMAT} if self.FORMAT else {}
+        return head | {name: _spelled(part) for name, part in parts.items()}
 
 
 def _spelled(value: Any) -> str:
@@ -95,7 +91,7 @@ def save(path: Path, content: Saved, weights: Mapping[str, Tensor]) -> None:
 
 def header(path: Path, kind: type[S]) -> S:
     """What a file says of itself; no weights are read, and no torch is imported. Raises UserError for other files."""
-    return kind.parsed(path, read_metadata(path, kind.FORMAT, kind.expected()))
+    return kind.parsed(path, read_metadata(path, kind.FORMAT, f"{kind.WHAT}; {kind.HOW}"))
 
 
 def load(path: Path, kind: type[S], build: Callable[[S], N], device: str | torch.device = "cpu") -> tuple[S, N]:
@@ -105,7 +101,7 @@ def load(path: Path, kind: type[S], build: Callable[[S], N], device: str | torch
     """
     import torch
 
-    weights, text = load_tensors(path, kind.FORMAT, kind.expected())
+    weights, text = load_tensors(path, kind.FORMAT, f"{kind.WHAT}; {kind.HOW}")
     content = kind.parsed(path, text)
     try:
         with torch.device("meta"):  # nothing is computed for sizes that the weights do not have
@@ -114,7 +110,8 @@ def load(path: Path, kind: type[S], build: Callable[[S], N], device: str | torch
         raise UserError(f"{path}: {e}; {kind.HOW}") from None
     if fault := next(_faults(net.state_dict(), weights), None):
         raise UserError(f"{path}: {fault}; {kind.HOW}")
-    net.to_empty(device=device).load_state_dict(weights)
+    types = {name: t.dtype for name, t in net.state_dict().items()}
+    net.load_state_dict({name: t.to(device, types[name], copy=True) for name, t in weights.items()}, assign=True)
     return content, net.eval().requires_grad_(False)
 
 
@@ -125,6 +122,6 @@ def _faults(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> It
             yield f"no tensor {name}, which such a network has"
         elif weights[name].shape != tensor.shape:
             yield f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)} by the header"
-        elif not weights[name].isfinite().all():
+        elif not weights[name].to(tensor.dtype).isfinite().all():
             yield f"{name} has values that are not finite"
-    yield from (f"a tensor {name[:LONGEST]}, which no such network has" for name in weights if name not in expected)
+    yield from (f"a tensor {name[:LONGEST]!r}, which no such network has" for name in weights if name not in expected)

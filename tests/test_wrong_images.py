@@ -21,7 +21,7 @@ from ddrep.networks.architectures import build
 from ddrep.networks.guides import Guide
 from ddrep.networks.judges import Judge
 from ddrep.networks.measures import Evaluator, Segmenter
-from ddrep.networks.metadata import EvaluatorMeta, FeatureJudge, GuideMeta, PixelJudge, SegmenterMeta
+from ddrep.networks.metadata import EvaluatorMeta, GuideMeta, JudgeMeta, SegmenterMeta
 from ddrep.sampling.sampler import sample
 from ddrep.training.judges import run_pixels
 from tests import tiny
@@ -49,9 +49,9 @@ TENSORS = {
 def judge(kind: str) -> Judge:
     sizes: dict[str, Any] = {"num_classes": 3, "hidden": 8, "dropout": 0.0}
     if kind == "pixels":
-        on_pixels = PixelJudge(channels=1, image_shape=(1, 8, 8), **sizes)
+        on_pixels = JudgeMeta(kind="pixels", channels=1, image_shape=(1, 8, 8), **sizes)
         return Judge(build(on_pixels).eval().requires_grad_(False), on_pixels)
-    meta = FeatureJudge(channels=64, features=Features(), denoiser_sha256="", **sizes)
+    meta = JudgeMeta(kind="features", channels=64, features=Features(), denoiser_sha256="", **sizes)
     return Judge(build(meta).eval().requires_grad_(False), meta, tiny.denoiser())
 
 

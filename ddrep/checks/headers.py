@@ -13,7 +13,7 @@ import numpy as np
 
 from ddrep.denoiser.network import DenoiserFile, UNetConfig
 from ddrep.errors import UserError
-from ddrep.networks.metadata import EvaluatorFile, MeasureMeta, SegmenterFile
+from ddrep.networks.metadata import EvaluatorMeta, MeasureMeta, SegmenterMeta
 from ddrep.saved import header
 from ddrep.solvers import SOLVERS
 
@@ -56,7 +56,7 @@ def denoiser_header(path: Path) -> Header:
 
 def measure_header(path: Path, kind: str) -> MeasureMeta:
     """Of an "evaluator" or a "segmenter". Raises UserError for anything else."""
-    return header(path, EvaluatorFile).evaluator if kind == "evaluator" else header(path, SegmenterFile).segmenter
+    return header(path, EvaluatorMeta if kind == "evaluator" else SegmenterMeta)
 
 
 def pickled(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -25,54 +26,54 @@ def conv_norm(
     return nn.Sequential(conv, nn.BatchNorm2d(out_ch), act())
 
 
-def _classifier(layers: list[nn.Sequential], width: int, classes: int, *between: nn.Module) -> nn.Sequential:
+def _classifier(layers: list[nn.Sequential], width: int, num_classes: int, *between: nn.Module) -> nn.Sequential:
     """Layers that leave `width` channels, the average over the image, a linear layer."""
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *between, nn.Linear(width, classes))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), *between, nn.Linear(width, num_classes))
 
 
-def feature_cnn(channels: int, classes: int, hidden: int, dropout: float = 0.0) -> nn.Sequential:
-    """4-layer CNN: features (N, channels, h, w) -> logits (N, classes).
+def feature_cnn(channels: int, num_classes: int, hidden: int, dropout: float = 0.0) -> nn.Sequential:
+    """4-layer CNN: features (N, channels, h, w) -> logits (N, num_classes).
 
     At hidden 192, 1024 channels and 200 classes it has the paper's 1.2M parameters.
     """
     layers = [conv_norm(channels, hidden, 1), *(conv_norm(hidden, hidden) for _ in range(3))]
-    return _classifier(layers, hidden, classes, nn.Dropout(dropout))
+    return _classifier(layers, hidden, num_classes, nn.Dropout(dropout))
 
 
-def pixel_cnn(channels: int, classes: int, hidden: int, dropout: float = 0.0) -> nn.Sequential:
+def pixel_cnn(channels: int, num_classes: int, hidden: int, dropout: float = 0.0) -> nn.Sequential:
     """The control: a CNN of 4 layers on pixels (N, channels, H, W) in [-1, 1], halving the resolution thrice."""
     widths = [channels, hidden // 4, hidden // 2, hidden, hidden]
     layers = [conv_norm(a, b, stride=2 if i else 1) for i, (a, b) in enumerate(pairwise(widths))]
-    return _classifier(layers, hidden, classes, nn.Dropout(dropout))
+    return _classifier(layers, hidden, num_classes, nn.Dropout(dropout))
 
 
-def attribute_cnn(channels: int, classes: int, hidden: int) -> nn.Sequential:
-    """3 convolutions on features (N, channels, h, w) -> logits (N, classes) (paper, 5.1)."""
+def attribute_cnn(channels: int, num_classes: int, hidden: int) -> nn.Sequential:
+    """3 convolutions on features (N, channels, h, w) -> logits (N, num_classes) (paper, 5.1)."""
     widths = [channels, hidden, hidden, hidden]
-    return _classifier([conv_norm(a, b, act=nn.SiLU) for a, b in pairwise(widths)], hidden, classes)
+    return _classifier([conv_norm(a, b, act=nn.SiLU) for a, b in pairwise(widths)], hidden, num_classes)
 
 
-def image_cnn(channels: int, classes: int, hidden: int) -> nn.Sequential:
-    """DDIM-I's attribute classifier: 3 strided convolutions on images (N, channels, H, W) -> logits (N, classes)."""
+def image_cnn(channels: int, num_classes: int, hidden: int) -> nn.Sequential:
+    """DDIM-I's attribute classifier: 3 strided convolutions on images (N, channels, H, W) -> (N, num_classes)."""
     widths = [channels, hidden // 2, hidden, hidden]
-    return _classifier([conv_norm(a, b, stride=2, act=nn.SiLU) for a, b in pairwise(widths)], hidden, classes)
+    return _classifier([conv_norm(a, b, stride=2, act=nn.SiLU) for a, b in pairwise(widths)], hidden, num_classes)
 
 
-def pixel_mlp(channels: int, classes: int, hidden: int) -> nn.Sequential:
-    """A perceptron of 3 layers at every pixel: (N, channels, H, W) -> logits (N, classes, H, W) (Baranchuk et al.)."""
+def pixel_mlp(channels: int, num_classes: int, hidden: int) -> nn.Sequential:
+    """A perceptron of 3 layers at every pixel: (N, channels, H, W) -> (N, num_classes, H, W) (Baranchuk et al.)."""
     widths = [channels, hidden, max(1, hidden // 4)]
     layers = [conv_norm(a, b, 1, act=nn.SiLU) for a, b in pairwise(widths)]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], classes, 1))
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], num_classes, 1))
 
 
-def image_segmenter(channels: int, classes: int, hidden: int) -> nn.Sequential:
-    """DDIM-I's segmenter: dilated convolutions that see 31 pixels -> logits (N, classes, H, W)."""
+def image_segmenter(channels: int, num_classes: int, hidden: int) -> nn.Sequential:
+    """DDIM-I's segmenter: dilated convolutions that see 31 pixels -> logits (N, num_classes, H, W)."""
     widths = [channels, *[hidden] * 4]
     layers = [conv_norm(a, b, dilation=2**i, act=nn.SiLU) for i, (a, b) in enumerate(pairwise(widths))]
-    return nn.Sequential(*layers, nn.Conv2d(hidden, classes, 1))
+    return nn.Sequential(*layers, nn.Conv2d(hidden, num_classes, 1))
 
 
-def evaluator_cnn(image_shape: tuple[int, int, int], classes: int, width: int) -> nn.Sequential:
+def evaluator_cnn(image_shape: tuple[int, int, int], num_classes: int, width: int) -> nn.Sequential:
     """Two convolutions at each resolution down to 8 pixels a side; images (N, C, H, W) of shape (H, W, C) -> logits.
 
     157,330 parameters and 96 features at width 24 on 28x28 grey images of 10 classes.
@@ -81,16 +82,16 @@ def evaluator_cnn(image_shape: tuple[int, int, int], classes: int, width: int) -
     layers = [conv_norm(image_shape[2], channels[0])]
     for narrow, wide in pairwise(channels):
         layers += [conv_norm(narrow, wide, stride=2), conv_norm(wide, wide)]
-    return _classifier(layers, channels[-1], classes)
+    return _classifier(layers, channels[-1], num_classes)
 
 
 class SegmentationNet(nn.Module):
-    """A U-Net: images (N, C, H, W) -> logits (N, classes, H, W), for any H and W.
+    """A U-Net: images (N, C, H, W) -> logits (N, num_classes, H, W), for any H and W.
 
     Halved until a side has 4 pixels at most, so that every pixel can see what the whole image shows.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], classes: int, width: int) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, width: int) -> None:
         """Images of shape (H, W, C), and `width` channels at full resolution."""
         super().__init__()
         channels = _widths(width, image_shape, smallest=4)
@@ -99,7 +100,7 @@ class SegmentationNet(nn.Module):
             for i, (narrow, wide) in enumerate(pairwise([image_shape[2], *channels]))
         )
         self.up = nn.ModuleList(conv_norm(narrow + wide, narrow) for narrow, wide in pairwise(channels))
-        self.last = nn.Sequential(conv_norm(channels[0], channels[0]), nn.Conv2d(channels[0], classes, 1))
+        self.last = nn.Sequential(conv_norm(channels[0], channels[0]), nn.Conv2d(channels[0], num_classes, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         skips = []
@@ -125,7 +126,7 @@ class Architecture:
     """How such a network is made, untrained, and what it reads of images."""
 
     make: Callable[..., nn.Module]
-    """Of the metadata's `sizes`."""
+    """Its arguments are what the metadata call so."""
     read: Callable[[Denoiser, Tensor, Any], Tensor] | None = None
     """(denoiser, images in [-1, 1] or estimates of them, the metadata's `settings`) -> its inputs; None for pixels."""
 
@@ -144,4 +145,14 @@ ARCHITECTURES = {
 
 def build(meta: NetworkMeta) -> Any:
     """The untrained network that metadata describe, initialised from torch's global generator."""
-    return ARCHITECTURES[meta.key].make(**meta.sizes)
+    make = ARCHITECTURES[meta.of, meta.reads].make
+    return make(**{name: getattr(meta, name) for name in inspect.signature(make).parameters})
+
+
+def inputs(meta: NetworkMeta, denoiser: Denoiser | None, x0: Tensor) -> Tensor:
+    """What such a network reads of images (N, C, H, W) in [-1, 1], or of estimates of them. Raises UserError."""
+    if denoiser is None:
+        return x0
+    denoiser.check(x0)
+    read = ARCHITECTURES[meta.of, meta.reads].read
+    return read(denoiser, x0, meta.settings) if read else x0

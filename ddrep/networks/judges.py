@@ -1,30 +1,69 @@
-"""Judges: p(class | image) by denoiser features or by pixels, which decides what candidates are kept (paper, 4.2).
-
-A guide (ddrep.networks.guides) is a judge with a gradient.
-"""
+"""Networks that say what images show, and judges: p(class | image), by which candidates are accepted (paper, 4.2)."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from ddrep.data.batches import finite
+from ddrep.data.batches import check_stored, finite, to_unit
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.errors import UserError
 from ddrep.files import sha256
 from ddrep.networks import architectures
-from ddrep.networks.metadata import FeatureJudge, JudgeFile, PixelJudge
-from ddrep.networks.network import M, Network
-from ddrep.saved import load
+from ddrep.networks.metadata import EvaluatorMeta, GuideMeta, JudgeMeta, SegmenterMeta
+from ddrep.saved import load, save
+
+M = TypeVar("M", JudgeMeta, GuideMeta, EvaluatorMeta, SegmenterMeta)
+
+
+@dataclass
+class Network(Generic[M]):
+    """A network with what it must know to be used."""
+
+    META: ClassVar[Any]
+    """The model of `meta`."""
+    net: nn.Module
+    meta: M
+    denoiser: Denoiser | None = None
+    """The one it listens to, or whose samples it guides."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.meta.WHAT} of {self.denoiser.name}" if self.denoiser else self.meta.WHAT
+
+    @property
+    def image_shape(self) -> tuple[int, int, int] | None:
+        """(C, H, W) of the images that it was trained on, if it is known."""
+        return self.denoiser.image_shape if self.denoiser else self.meta.image_shape
+
+    def inputs(self, x0: Tensor) -> Tensor:
+        """What it reads of images (N, C, H, W) in [-1, 1], or of estimates of them."""
+        return architectures.inputs(self.meta, self.denoiser, x0)
+
+    def batches(self, images: np.ndarray, batch: int) -> Iterator[Tensor]:
+        """What it reads of uint8 images (N, H, W, C), `batch` at a time; of none, a batch of none. Raises UserError."""
+        if self.image_shape:
+            check_stored(images, self.image_shape, self.name)
+        device: torch.device = next(self.net.parameters()).device
+        for start in range(0, max(1, len(images)), batch):
+            yield self.inputs(to_unit(images[start : start + batch], device))
+
+    def save(self, path: Path) -> None:
+        """Write weights and metadata to a safetensors file."""
+        save(path, self.meta, self.net.state_dict())
 
 
 @dataclass
 class Judging(Network[M]):
-    """A network that gives class probabilities of stored images."""
+    """A network that gives class probabilities, trained with a denoiser or on pixels alone."""
 
     @torch.no_grad()
     def probabilities(self, images: np.ndarray, batch: int = 250) -> np.ndarray:
@@ -35,33 +74,19 @@ class Judging(Network[M]):
         logits = [self.net(x).double().cpu() for x in self.batches(images, batch)]
         return F.softmax(finite(torch.cat(logits), self.name), dim=1).numpy()
 
+    @classmethod
+    def load(cls, path: Path, denoiser: Path, device: torch.device) -> Self:
+        """Read one, with its denoiser if it has one. Raises UserError if it was trained with another one."""
+        meta, net = load(path, cls.META, architectures.build, device)
+        if not meta.denoiser_sha256:
+            return cls(net, meta)
+        if meta.denoiser_sha256 != sha256(denoiser):
+            raise UserError(f"{path}: trained with another denoiser than {denoiser}; train it again with this one")
+        return cls(net, meta, Denoiser.load(denoiser, device))
+
 
 @dataclass
-class Judge(Judging[FeatureJudge | PixelJudge]):
-    """A rejection classifier."""
+class Judge(Judging[JudgeMeta]):
+    """A rejection classifier, by denoiser features or by pixels."""
 
-    @property
-    def name(self) -> str:
-        listens = f", listening to {self.denoiser.name}" if self.denoiser else ""
-        return f"the rejection classifier on {self.meta.kind}{listens}"
-
-    @property
-    def image_shape(self) -> tuple[int, int, int] | None:
-        """(C, H, W): on features the denoiser knows it, on pixels the training noted it."""
-        if self.denoiser:
-            return self.denoiser.image_shape
-        return self.meta.image_shape if isinstance(self.meta, PixelJudge) else None
-
-    @property
-    def file(self) -> JudgeFile:
-        return JudgeFile(judge=self.meta)
-
-    @classmethod
-    def load(cls, path: Path, denoiser: Path, device: torch.device) -> Judge:
-        """Read a judge, with the denoiser it listens to. Raises UserError if it was trained on another one."""
-        file, net = load(path, JudgeFile, lambda file: architectures.build(file.judge), device)
-        if isinstance(file.judge, PixelJudge):
-            return cls(net, file.judge)
-        if file.judge.denoiser_sha256 != sha256(denoiser):
-            raise UserError(f"{path}: trained on the features of another denoiser than {denoiser}; train it again")
-        return cls(net, file.judge, Denoiser.load(denoiser, device))
+    META = JudgeMeta

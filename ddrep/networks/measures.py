@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,15 +13,15 @@ from torch import nn
 
 from ddrep.data.batches import finite
 from ddrep.networks import architectures
-from ddrep.networks.metadata import EvaluatorFile, EvaluatorMeta, MeasureMeta, SegmenterFile, SegmenterMeta
-from ddrep.networks.network import Network
+from ddrep.networks.judges import Network
+from ddrep.networks.metadata import EvaluatorMeta, SegmenterMeta
 from ddrep.saved import load
 
-Meta = TypeVar("Meta", bound=MeasureMeta)
+M = TypeVar("M", EvaluatorMeta, SegmenterMeta)
 
 
 @dataclass
-class Measure(Network[Meta]):
+class Measure(Network[M]):
     """A network that measures uint8 images by their pixels."""
 
     @property
@@ -34,31 +34,24 @@ class Measure(Network[Meta]):
         height, width, channels = self.meta.image_shape
         return channels, height, width
 
+    @classmethod
+    def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
+        """Read a file written by `save`, in evaluation mode. Raises UserError for any other file."""
+        meta, net = load(path, cls.META, architectures.build, device)
+        return cls(net, meta)
+
 
 @dataclass
 class Evaluator(Measure[EvaluatorMeta]):
     """p(class | image) and the features behind it."""
 
+    META = EvaluatorMeta
     net: nn.Sequential
-
-    @property
-    def name(self) -> str:
-        return f"evaluator {self.meta.name} (`ddrep evaluator` trains others)"
 
     @property
     def metric(self) -> str:
         """What a Fréchet distance on these features is called; FID is for Inception's alone."""
         return f"FD-{self.meta.name}"
-
-    @property
-    def file(self) -> EvaluatorFile:
-        return EvaluatorFile(evaluator=self.meta)
-
-    @classmethod
-    def load(cls, path: Path, device: str | torch.device = "cpu") -> Evaluator:
-        """Read a file written by `save`, in evaluation mode. Raises UserError for any other file."""
-        file, net = load(path, EvaluatorFile, lambda file: architectures.build(file.evaluator), device)
-        return cls(net, file.evaluator)
 
     @torch.no_grad()
     def features(self, images: np.ndarray, batch: int = 250) -> np.ndarray:
@@ -79,19 +72,7 @@ class Evaluator(Measure[EvaluatorMeta]):
 class Segmenter(Measure[SegmenterMeta]):
     """The class of every pixel (paper, 5.2)."""
 
-    @property
-    def name(self) -> str:
-        return "segmenter (`ddrep segmenter` trains others)"
-
-    @property
-    def file(self) -> SegmenterFile:
-        return SegmenterFile(segmenter=self.meta)
-
-    @classmethod
-    def load(cls, path: Path, device: str | torch.device = "cpu") -> Segmenter:
-        """Read a file written by `save`, in evaluation mode. Raises UserError for any other file."""
-        file, net = load(path, SegmenterFile, lambda file: architectures.build(file.segmenter), device)
-        return cls(net, file.segmenter)
+    META = SegmenterMeta
 
     @torch.no_grad()
     def label_maps(self, images: np.ndarray, batch: int = 50) -> np.ndarray:

@@ -5,15 +5,15 @@ Without torch, for settings are held against files before anything runs.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import MaxLen, MinLen
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from ddrep.config import Features, Taps
 from ddrep.config.base import Share
 from ddrep.denoiser.network import Size
-from ddrep.saved import Described, Saved
+from ddrep.saved import Saved
 
 Of = Literal["attribute", "mask"]
 Reads = Literal["features", "pixels"]
@@ -25,76 +25,51 @@ WIDEST = 128
 than features."""
 
 
-class NetworkMeta(Described):
-    """Base of what a network knows of itself."""
+class JudgeMeta(Saved):
+    """Of a judge, which gives an image's class probabilities; it decides what is accepted."""
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """What it is of, and what it reads: its entry in ddrep.networks.architectures."""
-        raise NotImplementedError
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        """The arguments of its architecture."""
-        raise NotImplementedError
-
-    @property
-    def settings(self) -> Features | Taps | None:
-        """How the features that it reads are made; None for pixels."""
-        return None
-
-
-class JudgeMeta(NetworkMeta):
-    """Base of what all judges know: rejection classifiers, which give an image's class probabilities."""
-
+    KEY, FORMAT = "judge", "ddrep.judge/1"
+    WHAT, HOW = "a rejection classifier", "train one with `ddrep rejection`"
+    of: ClassVar = "class"
+    kind: Reads
+    """What it reads."""
     channels: Size
     """Of what it reads."""
     num_classes: Size
     hidden: Size
     dropout: Share
+    features: Features | None = None
+    """How those that it reads are made."""
+    denoiser_sha256: str | None = None
+    """Of the denoiser that it listens to."""
+    image_shape: Shape | None = None
+    """(C, H, W), for pixels; older files have none."""
+
+    @model_validator(mode="after")
+    def _reads_something(self) -> Self:
+        if self.kind == "features" and (self.features is None or self.denoiser_sha256 is None):
+            raise ValueError("of features: expected features and denoiser_sha256, which say of which")
+        return self
 
     @property
-    def sizes(self) -> dict[str, Any]:
-        sizes = {"channels": self.channels, "classes": self.num_classes}
-        return sizes | {"hidden": self.hidden, "dropout": self.dropout}
-
-
-class FeatureJudge(JudgeMeta):
-    """Of denoiser features."""
-
-    kind: Literal["features"] = "features"
-    features: Features
-    denoiser_sha256: str
-    """Of the denoiser it listens to."""
+    def reads(self) -> Reads:
+        return self.kind
 
     @property
-    def key(self) -> tuple[str, str]:
-        return "class", self.kind
-
-    @property
-    def settings(self) -> Features:
+    def settings(self) -> Features | None:
+        """How the features that it reads are made; None for pixels."""
         return self.features
 
 
-class PixelJudge(JudgeMeta):
-    """The control, of pixels."""
+class GuideMeta(Saved):
+    """Of a guide, a judge of an attribute or a mask with a gradient."""
 
-    kind: Literal["pixels"] = "pixels"
-    image_shape: Shape | None = None
-    """(C, H, W); older files have none."""
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return "class", self.kind
-
-
-class GuideMeta(NetworkMeta):
-    """A guide gives the log-likelihood, with its gradient, of an attribute or of a mask."""
-
+    KEY, FORMAT = "guide", "ddrep.guide/1"
+    WHAT, HOW = "a guide", "train one with `ddrep guide`"
     of: Of
     reads: Reads
     taps: Taps | None
-    """What it reads of the denoiser."""
+    """How the features that it reads are made."""
     hidden: Size
     channels: Size
     """Of what it reads."""
@@ -111,21 +86,21 @@ class GuideMeta(NetworkMeta):
         return self
 
     @property
-    def key(self) -> tuple[str, str]:
-        return self.of, self.reads
-
-    @property
-    def sizes(self) -> dict[str, Any]:
-        return {"channels": self.channels, "classes": len(self.classes), "hidden": self.hidden}
+    def num_classes(self) -> int:
+        return len(self.classes)
 
     @property
     def settings(self) -> Taps | None:
+        """How the features that it reads are made; None for pixels."""
         return self.taps if self.reads == "features" else None
 
 
-class MeasureMeta(NetworkMeta):
-    """Base of what measures generated images, by their pixels."""
+class MeasureMeta(Saved):
+    """Base of those that measure generated images, by their pixels."""
 
+    of: ClassVar[str]
+    reads: ClassVar = "pixels"
+    settings: ClassVar = None
     image_shape: Shape
     """(H, W, C)."""
     classes: Names
@@ -135,69 +110,34 @@ class MeasureMeta(NetworkMeta):
     """Command, section, seed, data, accuracy."""
 
     @property
-    def sizes(self) -> dict[str, Any]:
-        return {"image_shape": self.image_shape, "classes": len(self.classes), "width": self.width}
+    def num_classes(self) -> int:
+        return len(self.classes)
 
 
 class EvaluatorMeta(MeasureMeta):
-    """A classifier whose features Fréchet distances are taken on."""
+    """Of a classifier whose features Fréchet distances are taken on."""
 
+    KEY, FORMAT = "evaluator", "ddrep.evaluator/1"
+    WHAT, HOW = "an evaluator", "train one with `ddrep evaluator`"
+    of = "evaluator"
     name: str
-
-    @property
-    def key(self) -> tuple[str, str]:
-        return "evaluator", "pixels"
 
 
 class SegmenterMeta(MeasureMeta):
-    """An oracle that labels every pixel (paper, 5.2)."""
+    """Of an oracle that labels every pixel (paper, 5.2)."""
 
-    @property
-    def key(self) -> tuple[str, str]:
-        return "segmenter", "pixels"
-
-
-class JudgeFile(Saved):
-    """A judge's file."""
-
-    FORMAT = "ddrep.judge/1"
-    WHAT = "a rejection classifier"
-    HOW = "train one with `ddrep rejection`"
-    judge: Annotated[FeatureJudge | PixelJudge, Field(discriminator="kind")]
+    KEY, FORMAT = "segmenter", "ddrep.segmenter/1"
+    WHAT, HOW = "a segmenter", "train one with `ddrep segmenter`"
+    of = "segmenter"
 
 
-class GuideFile(Saved):
-    """A guide's file."""
-
-    FORMAT = "ddrep.guide/1"
-    WHAT = "a guide"
-    HOW = "train one with `ddrep guide`"
-    guide: GuideMeta
-
-
-class EvaluatorFile(Saved):
-    """An evaluator's file."""
-
-    FORMAT = "ddrep.evaluator/1"
-    WHAT = "an evaluator"
-    HOW = "train one with `ddrep evaluator`"
-    evaluator: EvaluatorMeta
-
-
-class SegmenterFile(Saved):
-    """A segmenter's file."""
-
-    FORMAT = "ddrep.segmenter/1"
-    WHAT = "a segmenter"
-    HOW = "train one with `ddrep segmenter`"
-    segmenter: SegmenterMeta
+NetworkMeta = JudgeMeta | GuideMeta | EvaluatorMeta | SegmenterMeta
 
 
 class FeaturesFile(Saved):
-    """What a file of features, on which judges are trained, says beside them. It has never named its format."""
+    """Of the features of images, on which judges are trained; their file has never named its format."""
 
-    WHAT = "a features file"
-    HOW = "make one with `ddrep features`"
+    WHAT, HOW = "a features file", "make one with `ddrep features`"
     settings: Features
     denoiser_sha256: str
     """Of the denoiser that they are of."""

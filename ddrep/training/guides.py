@@ -23,7 +23,6 @@ from ddrep.files import sha256
 from ddrep.networks import architectures
 from ddrep.networks.guides import Guide
 from ddrep.networks.metadata import GuideMeta, Of
-from ddrep.networks.network import inputs
 from ddrep.training.loop import LoopConfig, train
 
 log = logging.getLogger("ddrep")
@@ -69,7 +68,9 @@ def fit(denoiser: Denoiser, meta: GuideMeta, x0: Tensor, y: Tensor, cfg: GuideTr
     in place of those of `meta`."""
     torch.manual_seed(seed)
     with torch.no_grad():
-        read = torch.cat([inputs(meta, denoiser, part.to(denoiser.device)).cpu() for part in x0.split(50)])
+        read = torch.cat(
+            [architectures.inputs(meta, denoiser, part.to(denoiser.device)).cpu() for part in x0.split(50)]
+        )
     meta = meta.model_copy(update={"channels": read.shape[1]})
     net = architectures.build(meta).to(denoiser.device)
     optimizer = torch.optim.Adam(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)

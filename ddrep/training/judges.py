@@ -26,7 +26,7 @@ from ddrep.errors import UserError
 from ddrep.files import sha256, tensors_from_disk, tensors_on_disk, written_whole
 from ddrep.networks import architectures
 from ddrep.networks.judges import Judge
-from ddrep.networks.metadata import FeatureJudge, FeaturesFile, PixelJudge
+from ddrep.networks.metadata import FeaturesFile, JudgeMeta
 from ddrep.training.loop import LoopConfig, train
 
 log = logging.getLogger("ddrep")
@@ -38,7 +38,6 @@ JUDGED_AT_ONCE = 1000
 VIEWS = ("features", "mirrored")
 View = np.ndarray | Tensor
 """Inputs (N, C, h, w), features or uint8 pixels; on disk or not, they are read by the batch."""
-Meta = FeatureJudge | PixelJudge
 
 
 @torch.inference_mode()
@@ -78,9 +77,8 @@ def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Pat
     views, about = _read_features(features)
     if len(views[0]) != len(data):
         raise UserError(f"{features}: of {len(views[0])} images, {train_shard} has {len(data)}; make it of that shard")
-    listens = {"features": about.settings, "denoiser_sha256": about.denoiser_sha256}
-    meta = FeatureJudge(**listens, **_sizes(stage.config, views[0], data))
-    _run(stage, meta, views, data, out, report)
+    listens = {"kind": "features", "features": about.settings, "denoiser_sha256": about.denoiser_sha256}
+    _run(stage, listens, views, data, out, report)
 
 
 def _read_features(path: Path) -> tuple[list[View], FeaturesFile]:
@@ -99,13 +97,8 @@ def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Pa
     """Train the control on a shard's pixels; write what `run_features` writes."""
     data = read_shards([train_shard])
     x = np.moveaxis(data.images, -1, 1)
-    meta = PixelJudge(image_shape=x.shape[1:], **_sizes(stage.config, x, data))
-    _run(stage, meta, [x, x[..., ::-1]] if stage.config.flip else [x], data, out, report)
-
-
-def _sizes(cfg: Head, view: View, data: LabelledImages) -> dict[str, Any]:
-    sizes = {"channels": view.shape[1], "num_classes": len(data.classes)}
-    return sizes | {"hidden": cfg.hidden, "dropout": cfg.dropout}
+    views = [x, x[..., ::-1]] if stage.config.flip else [x]
+    _run(stage, {"kind": "pixels", "image_shape": x.shape[1:]}, views, data, out, report)
 
 
 def cost(job: Job) -> Cost:
@@ -119,9 +112,12 @@ def cost(job: Job) -> Cost:
     return Cost(passes, Passes({name: 1}) + job.look("features"))
 
 
-def _run(stage: Stage[Any], meta: Meta, views: Sequence[View], data: LabelledImages, out: Path, report: Path) -> None:
+def _run(
+    stage: Stage[Any], reads: dict[str, Any], views: Sequence[View], data: LabelledImages, out: Path, report: Path
+) -> None:
     cfg: Head = stage.config
-    labels = torch.as_tensor(data.labels)
+    labels, sizes = torch.as_tensor(data.labels), {"hidden": cfg.hidden, "dropout": cfg.dropout}
+    meta = JudgeMeta(channels=views[0].shape[1], num_classes=len(data.classes), **sizes, **reads)
     net, held_out = train_head(meta, views, labels, cfg, seed=stage.seed, device=pick_device())
     with written_whole(report) as (draft,):
         assessment = assess(net, _batches(views[0], held_out), labels[held_out], meta.num_classes)
@@ -137,7 +133,7 @@ def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def train_head(
-    meta: Meta, views: Sequence[View], labels: Tensor, cfg: Head, *, seed: int, device: torch.device
+    meta: JudgeMeta, views: Sequence[View], labels: Tensor, cfg: Head, *, seed: int, device: torch.device
 ) -> tuple[nn.Sequential, Tensor]:
     """Train a judge's network and return it as of its best epoch, with the indices held out to choose that.
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from ddrep.config import Features, Taps
 from ddrep.networks.architectures import ARCHITECTURES, build, feature_cnn, pixel_cnn
-from ddrep.networks.metadata import EvaluatorMeta, FeatureJudge, GuideMeta, NetworkMeta, PixelJudge, SegmenterMeta
+from ddrep.networks.metadata import EvaluatorMeta, GuideMeta, JudgeMeta, NetworkMeta, SegmenterMeta
 
 
 def test_the_feature_cnn_has_the_papers_size() -> None:
@@ -30,8 +30,8 @@ def test_both_cnns_have_four_layers_and_a_logit_a_class(make: Callable[..., nn.M
 SIZES: dict[str, Any] = {"channels": 3, "hidden": 8, "denoiser_sha256": ""}
 TAPS = Taps(blocks=("middle",), timesteps=(500,))
 METAS: list[NetworkMeta] = [
-    FeatureJudge(num_classes=2, dropout=0.1, features=Features(), **SIZES),
-    PixelJudge(num_classes=2, dropout=0.1, channels=3, hidden=8),
+    JudgeMeta(kind="features", num_classes=2, dropout=0.1, features=Features(), **SIZES),
+    JudgeMeta(kind="pixels", num_classes=2, dropout=0.1, channels=3, hidden=8),
     *(
         GuideMeta.model_validate(
             {"of": of, "reads": reads, "taps": TAPS, "classes": ("a", "b"), "image_shape": (3, 16, 16), **SIZES}
@@ -44,11 +44,11 @@ METAS: list[NetworkMeta] = [
 ]
 
 
-@pytest.mark.parametrize("meta", METAS, ids=lambda meta: "-".join(meta.key))
+@pytest.mark.parametrize("meta", METAS, ids=lambda meta: f"{meta.of}-{meta.reads}")
 def test_metadata_build_the_network_that_they_are_of(meta: NetworkMeta) -> None:
     y = build(meta).eval()(torch.zeros(2, 3, 16, 16))
-    assert y.shape == ((2, 2, 16, 16) if meta.key[0] in ("mask", "segmenter") else (2, 2))
+    assert y.shape == ((2, 2, 16, 16) if meta.of in ("mask", "segmenter") else (2, 2))
 
 
 def test_every_architecture_is_built_from_some_metadata() -> None:
-    assert [meta.key for meta in METAS] == list(ARCHITECTURES)
+    assert [(meta.of, meta.reads) for meta in METAS] == list(ARCHITECTURES)

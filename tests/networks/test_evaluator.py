@@ -47,7 +47,7 @@ def test_no_image_is_no_row():
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3), (218, 178, 3), (256, 256, 3)])
 def test_any_size_has_far_fewer_features_than_the_fewest_images(shape):
-    net = evaluator_cnn(shape, classes=2, width=24)
+    net = evaluator_cnn(shape, num_classes=2, width=24)
     assert net[-1].in_features <= MINIMUM / 7
     with torch.device("meta"):
         hidden = net.to("meta")[:-3](torch.zeros(1, shape[2], *shape[:2]))

@@ -39,7 +39,7 @@ def test_label_maps_are_the_likeliest_classes():
 def test_every_pixel_sees_the_whole_image_at_any_size(shape):
     """The gradient of a corner's logit reaches the opposite corner."""
     torch.manual_seed(0)
-    net = SegmentationNet(shape, classes=3, width=4).eval()
+    net = SegmentationNet(shape, num_classes=3, width=4).eval()
     x = torch.randn(1, shape[2], *shape[:2], requires_grad=True)
     out = net(x)
     assert out.shape == (1, 3, *shape[:2])

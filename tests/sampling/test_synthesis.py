@@ -17,7 +17,7 @@ from ddrep.errors import UserError
 from ddrep.files import sha256
 from ddrep.networks.architectures import build
 from ddrep.networks.judges import Judge
-from ddrep.networks.metadata import FeatureJudge, PixelJudge
+from ddrep.networks.metadata import JudgeMeta
 from ddrep.sampling import synthesis
 from ddrep.sampling.engine import Tally, fill
 from ddrep.sampling.sampler import image_seed, sample
@@ -62,9 +62,10 @@ def _attempts() -> list[tuple[int, int]]:
 def _judge(path: Path, denoiser: Path, kind: str, images: np.ndarray) -> np.ndarray:
     """Save an untrained judge whose p spreads over `images`; return their p (N, CLASSES)."""
     sizes = {"num_classes": CLASSES, "hidden": 16, "dropout": 0.2}
-    meta: FeatureJudge | PixelJudge = PixelJudge(channels=1, **sizes)
+    meta = JudgeMeta(kind="pixels", channels=1, **sizes)
     if kind == "features":
-        meta = FeatureJudge(channels=64, features=Features(), denoiser_sha256=sha256(denoiser), **sizes)
+        listens = {"features": Features(), "denoiser_sha256": sha256(denoiser)}
+        meta = JudgeMeta(kind="features", channels=64, **listens, **sizes)
     torch.manual_seed(5)
     net = build(meta).eval().requires_grad_(False)
     judge = Judge(net, meta, Denoiser.load(denoiser) if kind == "features" else None)

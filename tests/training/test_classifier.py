@@ -282,7 +282,7 @@ def test_rows(
         (
             ["--real", "wide.tar", "--source", "ours", "--scale", "1", "synthetic-0.tar"],
             {},
-            "images 14x14x1, but real.tar has",
+            "images 14x14x1, but wide.tar has",
         ),
         (["--real", "named.tar"], {}, "test.tar: has 2 classes (T-shirt/top, Trouser, ...)"),
         ([], {}, "no training images"),
