@@ -43,6 +43,7 @@ NETWORK = UNetConfig(28, 1, 1, model_channels=32, channel_mult=(1, 1), num_res_b
 BLOCK = {"architectures": ["resnet18"], "mix": [False], "subsets": [0], "seeds": [0]}
 SMALL = {
     "experiment": "small",
+    "parts": ["augmentation"],
     "data": {"kind": "embedded", "embedded": {"per_class": 10, "test_images": 40}},
     "denoiser": {"kind": "file", "file": {"path": "denoiser.safetensors"}},
     "finetune": {"steps": 3, "batch": 4},
@@ -209,7 +210,8 @@ def test_sizes_of_each_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_sizes_that_only_made_shards_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table = {"train": ["train.tar"], "test": ["test.tar"], "size": 28, "channels": 1}
-    e = Experiment.model_validate({"experiment": "e", "data": {"kind": "webdataset", "webdataset": table}})
+    data = {"kind": "webdataset", "webdataset": table}
+    e = Experiment.model_validate({"experiment": "e", "parts": ["augmentation"], "data": data})
     sizes, remarks = sizes_of(e)
     assert sizes == Sizes((28, 28, 1)) and "make results/e/subset0/real.tar and" in remarks[0]
     assert sum(row.images for row in rows(Plan(e, sizes, None))) == 0

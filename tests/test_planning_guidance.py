@@ -75,8 +75,8 @@ SMALL: dict[str, Any] = {
 
 
 def small(networks: str) -> Experiment:
-    given = {name: f"{embedded.FOLDER}/{name}.safetensors" for name in ("evaluator", "segmenter")}
-    evaluation = SMALL["evaluation"] | (given if networks == GIVEN else {})
+    files = {name: f"{embedded.FOLDER}/{name}.safetensors" for name in ("evaluator", "segmenter")}
+    evaluation = SMALL["evaluation"] | (files if networks == GIVEN else dict.fromkeys(files))
     return Experiment.model_validate({**SMALL, "evaluation": evaluation})
 
 

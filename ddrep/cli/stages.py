@@ -258,8 +258,8 @@ class Classify(Verb):
 
     @classmethod
     def by_hand(cls, options: dict[str, Any]) -> dict[str, Any]:
-        section = training_of(str(options.get("source")), False, config.Experiment())
-        return {"config": section.model_dump()}
+        source = options.get("source", cls.model_fields["source"].default)
+        return {"config": training_of(source, False, config.Experiment()).model_dump()}
 
     def run(self) -> None:
         from ddrep.runs import Run
