@@ -231,7 +231,8 @@ def test_sizes_of_each_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_sizes_that_only_made_shards_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table = {"train": ["train.tar"], "test": ["test.tar"], "size": 28, "channels": 1}
-    e = Experiment.model_validate({"experiment": "e", "data": {"kind": "webdataset", "webdataset": table}})
+    data = {"kind": "webdataset", "webdataset": table}
+    e = Experiment.model_validate({"experiment": "e", "parts": ["augmentation"], "data": data})
     sizes, remarks = sizes_of(e)
     assert sizes == Sizes((28, 28, 1)) and "make results/e/subset0/real.tar and" in remarks[0]
     small_data = Experiment.model_validate({**SMALL}).data

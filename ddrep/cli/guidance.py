@@ -111,7 +111,7 @@ class GuideAttribute(Guided):
 
 
 class GuideMasks(Guided):
-    """Draw an image for each of `--stage.config.images` target masks, from `--stage.config.first` on (ours)."""
+    """Draw an image for each of `--stage.config.images` target masks, from `--stage.config.first` on; by hand, ours."""
 
     stage: Stage[config.GuidedShard] = _ours(config.Masks(), config.Table2().steps[0])
     masks: Path
