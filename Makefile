@@ -15,7 +15,7 @@ demo: .venv/.installed
 install: .venv/.installed
 
 test: .venv/.installed
-	.venv/bin/pytest
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/.installed
 	.venv/bin/ruff check

@@ -1,33 +1,21 @@
 """Labelled training images from an unconditional diffusion model: the whole experiment of config.yaml.
 
-Every stage is one file of workflow/rules. A rule runs one `ddrep` command, and its one param is the canonical JSON of the
-section that the command obeys: a changed setting replans its own stage, and what follows from it, alone.
+A rule runs one `ddrep` command, and the one param that Snakemake tracks is the canonical JSON of the section that the command
+obeys: a changed setting replans its own stage, and what follows from it, alone.
 """
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 from snakemake.utils import min_version
 
 from ddrep import config as settings
-from ddrep.config import (
-    Section,
-    accuracy_table_of,
-    attribute_images_of,
-    data_of,
-    denoiser_path,
-    guidance_table_of,
-    guide_of,
-    guided_of,
-    scores_of,
-    shard_of,
-    stage_json,
-    subset_seed,
-    training_of,
-)
-from ddrep.data.digest import tracked_json
+from ddrep.derived import denoiser_path
 from ddrep.errors import UserError
+from ddrep.methods import METHODS
+from ddrep.rules import constrained, files, growing, on_gpu, params
 from ddrep.runs import (
     cost_attempts,
     cost_jobs,
@@ -37,12 +25,12 @@ from ddrep.runs import (
     shards_asked,
     table1_runs,
     table2_runs,
-    table3_runs,
-    table4_runs,
+    table_runs,
     targets,
 )
+from ddrep.sources import SOURCES, in_figure
 
-min_version("9.0")
+min_version("9.13")
 
 
 configfile: "config.yaml"
@@ -58,9 +46,32 @@ except UserError as e:
     print(f"ddrep: {e}", file=sys.stderr)
     sys.exit(2)
 
-NAME, SEED = EXPERIMENT.experiment, EXPERIMENT.seed
+NAME = EXPERIMENT.experiment
 DENOISER = denoiser_path(EXPERIMENT)
-SHARDS_PER_SCALE = EXPERIMENT.synthesis.shards_per_scale
+EVALUATOR, INCEPTION = EXPERIMENT.evaluation.evaluator or [], EXPERIMENT.evaluation.inception or []
+told = partial(params, EXPERIMENT)
+shards_of = lambda w, scale: [
+    f"<results>/{path}" for path in shard_paths(w.subset, w.source, scale, EXPERIMENT.synthesis.shards_per_scale)
+]
+CONSTRAINTS = {
+    "experiment": NAME.replace(".", r"\."),
+    "subset": r"\d+",
+    "split": "validation|test",
+    "source": "[a-z-]+",
+    "index": r"\d{5}",
+    "architecture": "[^/]+",
+    "mix": "plain|mix",
+    "scale": r"\d+",
+    "train_seed": r"\d+",
+    "run": r"\d+",
+    "attribute": "[A-Za-z0-9_-]+",
+    "part": "train|test|oracle",
+    "reads": "features|pixels",
+    "method": "unguided|rejection|ddim-i|ours",
+    "steps": r"\d+",
+    "number": "[34]",
+}
+paths = partial(constrained, CONSTRAINTS)
 # `workflow.cores` would refuse what computes nothing and is given none: --unlock, --dag.
 CORES = workflow.resource_settings.cores or 1
 # Threads of the jobs that others wait for; beyond 4 a small denoiser gains nothing.
@@ -75,23 +86,18 @@ resource_scopes:
     turn="local",
 
 
+pathvars:
+    **paths(
+        results="results/{experiment}",
+        subset="<results>/subset{subset}",
+        run="<subset>/attributes/{attribute}/{run}",
+        drawn="<run>/{method}/{steps}",
+        job="job",
+    ),
+
+
 wildcard_constraints:
-    experiment=NAME.replace(".", r"\."),
-    subset=r"\d+",
-    split="validation|test",
-    source="[a-z-]+",
-    index=r"\d{5}",
-    architecture="[^/]+",
-    mix="plain|mix",
-    scale=r"\d+",
-    train_seed=r"\d+",
-    run=r"\d+",
-    attribute="[A-Za-z0-9_-]+",
-    part="train|test|oracle",
-    reads="features|pixels",
-    method="unguided|rejection|ddim-i|ours",
-    steps=r"\d+",
-    number="[34]",
+    **CONSTRAINTS,
 
 
 rule all:
@@ -100,10 +106,10 @@ rule all:
         [f"results/{NAME}/{target}" for target in targets(EXPERIMENT)],
 
 
+include: "workflow/rules/job.smk"
 include: "workflow/rules/plan.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/denoiser.smk"
-include: "workflow/rules/finetune.smk"
 include: "workflow/rules/rejection.smk"
 include: "workflow/rules/synthesis.smk"
 include: "workflow/rules/classifiers.smk"

@@ -23,8 +23,8 @@ import timm
 import torch
 import torch.nn.functional as F
 
-from ddrep.config import Classifier, Data
-from ddrep.data.datasets import labelled
+from ddrep.config import Classifier, Data, EmbeddedData
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages
 from ddrep.training import classifier
 from ddrep.training.pretrain import to_unit
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="steps of each contestant a round")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    images = labelled(Data(), "train", 0, 0)
+    images = labelled(Data(embedded=EmbeddedData(per_class=50)), "train", 0, 0)
     compare(images, args.architecture, args.batch, args.rounds, args.steps)
     start_up(args.rounds)
 

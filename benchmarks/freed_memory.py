@@ -29,9 +29,9 @@ def measure(kept: bool, images: int) -> None:
     if kept:
         keep_freed_memory()
     model = Denoiser.load(DenoiserFile().path, torch.device("cpu"))
-    sample(model, range(images), Sampling(steps=2, guidance_scale=0.0))
+    sample(model, range(images), Sampling(steps=2, eta=0.0, guidance_scale=0.0))
     before = os.times()
-    sample(model, range(images), Sampling(steps=12, guidance_scale=0.0))
+    sample(model, range(images), Sampling(steps=12, eta=0.0, guidance_scale=0.0))
     after = os.times()
     seconds = after.user + after.system - before.user - before.system
     print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

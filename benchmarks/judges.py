@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 from ddrep.data.embedded import FOLDER
 from ddrep.data.shards import read_shards
-from ddrep.evaluation.evaluator import Evaluator
+from ddrep.networks.measures import Evaluator
 from ddrep.sampling.pool import Pool
 
 SHARDS = 3

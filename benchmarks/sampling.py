@@ -36,7 +36,7 @@ def published(model: Denoiser, base: Denoiser, y: Tensor, steps: int = 100) -> T
         return (1 + SCALE) * model.eps(x, index, y) - SCALE * model.eps(x, index, null)
 
     noise = ImageNoise(range(len(y)), model.image_shape, y.device)
-    x = solve(eps, model.schedule, noise, Sampling(solver="ddim", steps=steps))
+    x = solve(eps, model.schedule, noise, Sampling(solver="ddim", steps=steps, eta=0.0))
     for t in Features().timesteps:
         base.net(x, torch.full((len(x),), t))
     return x
@@ -44,7 +44,7 @@ def published(model: Denoiser, base: Denoiser, y: Tensor, steps: int = 100) -> T
 
 def ours(model: Denoiser, base: Denoiser, y: Tensor) -> Tensor:
     noise = ImageNoise(range(len(y)), model.image_shape, y.device)
-    x = solve(classifier_free(model, y, SCALE), model.schedule, noise, Sampling(steps=16))
+    x = solve(classifier_free(model, y, SCALE), model.schedule, noise, Sampling(steps=16, eta=0.0))
     bottleneck_features(base, x, Features())
     return x
 

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddrep.config import Experiment, guided_of, load
+from ddrep.config import Experiment, load
 from ddrep.data.embedded import FOLDER
+from ddrep.derived import guided_of
 from ddrep.device import pick_device
-from ddrep.evaluation.evaluator import Evaluator
-from ddrep.guides import Guide
+from ddrep.networks.guides import Guide
+from ddrep.networks.measures import Evaluator
 from ddrep.runs import GuidedRun, table1_runs
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.guided import noise_number

@@ -198,32 +198,29 @@ def tensors_on_disk(path: Path, shape: tuple[int, ...], *names: str, metadata: d
 
 
 def tensors_from_disk(path: Path) -> tuple[dict[str, np.memmap], dict[str, str]]:
-    """Tensors and metadata that `tensors_on_disk` wrote, read where they are indexed: the library's own mapping is
-    refused for a file larger than the memory. Raises OSError, ValueError or KeyError for any other file."""
+    """Float32 tensors and metadata of a safetensors file, read where they are indexed. Raises OSError or ValueError."""
     import numpy as np
+    from safetensors import SafetensorError, safe_open
 
+    try:
+        with safe_open(path, framework="np") as f:  # which sees to it that the tensors fill the file
+            metadata = f.metadata() or {}
+    except SafetensorError as e:
+        raise ValueError(str(e)) from None
     with path.open("rb") as f:
         size = int.from_bytes(f.read(8), "little")
-        if size > path.stat().st_size:
-            raise ValueError("no header")
-        header = f.read(size)
-    try:
-        places = json.loads(header)
-        metadata = {str(k): str(v) for k, v in places.pop("__metadata__").items()}
-        for entry in places.values():
-            first, last = entry["data_offsets"]
-            if not entry["shape"] or entry["dtype"] != "F32" or last - first != 4 * math.prod(entry["shape"]):
-                raise ValueError("not of float32")
-        return {
-            name: np.memmap(path, np.float32, "r", 8 + size + entry["data_offsets"][0], tuple(entry["shape"]))
-            for name, entry in places.items()
-        }, metadata
-    except (AttributeError, TypeError, OverflowError, RecursionError) as e:
-        raise ValueError(f"not a header of tensors ({e})") from None
+        entries = {name: entry for name, entry in json.loads(f.read(size)).items() if name != "__metadata__"}
+    if odd := [name for name, entry in entries.items() if entry["dtype"] != "F32" or 0 in entry["shape"]]:
+        raise ValueError(f"{odd[0]} is not of float32, or empty")
+    arrays = {
+        name: np.memmap(path, np.float32, "r", 8 + size + entry["data_offsets"][0], tuple(entry["shape"]))
+        for name, entry in entries.items()
+    }
+    return arrays, metadata
 
 
-def load_tensors(path: Path, form: str, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Weights and metadata of a safetensors file whose metadata give its format as `form`.
+def read_metadata(path: Path, form: str, what: str) -> dict[str, str]:
+    """What a safetensors file says of itself, whose format is `form`; no tensors are read, and no torch is imported.
 
     Raises UserError for any other file; `what` says what was expected and how to make one.
     """
@@ -231,14 +228,25 @@ def load_tensors(path: Path, form: str, what: str) -> tuple[dict[str, Tensor], d
 
     check_readable(path, what)  # to the library each of these faults is a missing file
     try:
-        with safe_open(path, framework="pt") as f:
-            meta = f.metadata() or {}
-            weights = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118 - not a dict
+        with safe_open(path, framework="np") as f:
+            meta: dict[str, str] = f.metadata() or {}
     except (SafetensorError, OSError) as e:
         raise UserError(f"{path}: not a readable safetensors file ({e}); expected {what}") from None
-    if meta.get("format") != form:
+    if meta.get("format", "") != form:
         raise UserError(f"{path}: of another format ({meta.get('format', 'unnamed')}); expected {what}")
-    return weights, meta
+    return meta
+
+
+def load_tensors(path: Path, form: str, what: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Weights and metadata of a safetensors file; as `read_metadata`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    meta = read_metadata(path, form, what)
+    try:
+        return load_file(path), meta
+    except (SafetensorError, OSError, AttributeError, KeyError) as e:  # also for types that torch has not
+        raise UserError(f"{path}: not a readable safetensors file ({e}); expected {what}") from None
 
 
 def sha256(path: Path) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from ddrep.config import SYNTHETIC, Experiment
+from ddrep.config import Experiment
+from ddrep.methods import METHODS, Reads
+from ddrep.sources import REJECTION, SOURCES, in_figure
 
 
 @dataclass(frozen=True, order=True)
@@ -41,7 +42,7 @@ def table4_runs(experiment: Experiment) -> list[Run]:
     runs = set()
     for block in experiment.table4:
         lists = (block.subsets, block.architectures, block.mix, block.sources, block.scales, block.seeds)
-        runs |= {Run(*values) for values in itertools.product(*lists) if (values[3] == "real") == (values[4] == 0)}
+        runs |= {Run(*values) for values in itertools.product(*lists) if SOURCES[values[3]].scaled == (values[4] > 0)}
     return sorted(runs)
 
 
@@ -54,20 +55,25 @@ def table3_runs(experiment: Experiment) -> list[Run]:
     return list(dict.fromkeys(real + alone))
 
 
+def table_runs(number: str, experiment: Experiment) -> list[Run]:
+    """Those of Table 3 or 4."""
+    return {"3": table3_runs, "4": table4_runs}[number](experiment)
+
+
 def needs_shards(run: Run) -> bool:
     """Whether the run trains on synthetic images."""
-    return run.source in SYNTHETIC
+    return SOURCES[run.source].synthetic
 
 
 def shard_paths(subset: int, source: str, scale: int, shards_per_scale: int) -> list[Path]:
     """The shards of a source up to a scale, relative to results/{experiment}; none for real images."""
-    count = scale * shards_per_scale if source in SYNTHETIC else 0
+    count = scale * shards_per_scale if SOURCES[source].synthetic else 0
     return [Path(f"subset{subset}/synthetic/{source}/{index:05d}.tar") for index in range(count)]
 
 
 def shards_asked(experiment: Experiment) -> dict[tuple[int, str], int]:
     """(subset, source) -> the largest scale that a run or a figure wants."""
-    asked = {(0, source): 1 for source in ("improved-ddpm", "classifier-free", "ours")}
+    asked = {(0, source): 1 for number in (1, 3) for source in in_figure(number)}
     for run in table3_runs(experiment) + table4_runs(experiment):
         if needs_shards(run):
             asked[run.subset, run.source] = max(run.scale, asked.get((run.subset, run.source), 0))
@@ -91,9 +97,9 @@ class GuidedRun:
         return Path(f"subset{self.subset}/{kind}/{self.seed}")
 
     @property
-    def reads(self) -> Literal["features", "pixels"]:
-        """What the run's guide reads: only ddim-i's reads pixels."""
-        return "pixels" if self.method == "ddim-i" else "features"
+    def reads(self) -> Reads:
+        """What the run's guide reads."""
+        return METHODS[self.method].reads
 
     @property
     def guide(self) -> Path:
@@ -201,10 +207,10 @@ def cost_jobs(experiment: Experiment) -> list[str]:
 def _augmentation_jobs(experiment: Experiment) -> list[str]:
     runs, asked, adapted = all_runs(experiment), shards_asked(experiment), adapted_subsets(experiment)
     labelled = sorted({run.subset for run in runs if run.real} | set(adapted))
-    controlled = [subset for subset, source in asked if source == "pixel-rejection"]
+    judges = {(subset, judge) for subset, source in asked for judge in (REJECTION, SOURCES[source].judge)}
     jobs = [f"data/{name}" for name in (*(f"subset{subset}" for subset in labelled), "validation", "test")]
-    jobs += [f"{stage}/subset{subset}" for stage in ("finetune", "features", "rejection") for subset in adapted]
-    jobs += [f"{stage}/subset{subset}" for stage in ("pixel-rejection", "pixel-threshold") for subset in controlled]
+    jobs += [f"finetune/subset{subset}" for subset in adapted]
+    jobs += sorted(f"{stage}/subset{subset}" for subset, judge in judges for stage in judge.jobs)
     jobs += [f"synthesis/{shard.with_suffix('')}" for shard in all_shards(experiment)]
     jobs += [f"info/subset{subset}/{source}" for subset, source in asked]
     jobs += [f"classifier/{run.path.with_suffix('')}" for run in runs]

@@ -23,11 +23,12 @@ from tests.test_cli import VERBS
 
 VALUES = {"number": "1", "of": "attribute", "method": "ours", "steps": "5", "attribute": "a", "index": "0"}
 NUMBERED = {"table": "3"}
+NAMED = {verb: ["--stage.config.attribute=a", "--stage.config.having=b"] for verb in ("attribute", "score-attribute")}
 
 
 def arguments(verb: str, **given: str) -> list[str]:
     """A whole call: what must be given, with inputs that are not there, and `given`."""
-    words, positional = [verb], []
+    words, positional = [verb, *NAMED.get(verb, [])], []
     for name, field in VERBS[verb].model_fields.items():
         if name in given or not field.is_required() or name == "stage":
             continue

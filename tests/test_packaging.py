@@ -72,6 +72,16 @@ def test_conda_has_the_same_ranges() -> None:
     assert conda() == {"python": SpecifierSet(PROJECT["requires-python"]), "pip": SpecifierSet(), **ranges}
 
 
+def test_the_environment_of_sdm_conda_has_ddrep() -> None:
+    """Its file lacks it, as a path in there would be read from another folder: the script beside it adds it."""
+    named = {name for file in (REPO / "workflow/rules").glob("*.smk")
+             for name in re.findall(r'conda:\n +"(.*)"', file.read_text())}  # fmt: skip
+    assert named == {"../../environment.yml"}
+    comment, command = (REPO / "environment.post-deploy.sh").read_text().splitlines()
+    assert comment.startswith("#") and command == "pip install --no-deps -e ."
+    assert command in (REPO / "environment.yml").read_text()
+
+
 def test_makefile_and_project_name_the_same_python() -> None:
     assert "sys.version_info < (3, 11)" in (REPO / "Makefile").read_text()
     assert PROJECT["requires-python"] == ">=3.11"

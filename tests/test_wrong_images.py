@@ -15,15 +15,15 @@ from ddrep.cli import main
 from ddrep.config import Features, PixelHead, Sampling, Stage, Taps
 from ddrep.data.batches import to_unit
 from ddrep.data.shards import write_shard
-from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features, feature_maps, pixel_features, pooled_features
 from ddrep.errors import UserError
-from ddrep.evaluation import evaluator, segmenter
-from ddrep.guides import Guide
-from ddrep.guides import build as build_guide
-from ddrep.heads import Judge, build
+from ddrep.networks.architectures import build
+from ddrep.networks.guides import Guide
+from ddrep.networks.judges import Judge
+from ddrep.networks.measures import Evaluator, Segmenter
+from ddrep.networks.metadata import EvaluatorMeta, FeatureJudge, GuideMeta, PixelJudge, SegmenterMeta
 from ddrep.sampling.sampler import sample
-from ddrep.training.heads import run_pixels
+from ddrep.training.judges import run_pixels
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -47,26 +47,26 @@ TENSORS = {
 
 
 def judge(kind: str) -> Judge:
-    meta: dict[str, Any] = {"kind": kind, "num_classes": 3, "hidden": 8, "dropout": 0.0}
-    more: dict[str, Any] = {"channels": 1, "image_shape": [1, 8, 8]}
-    if kind == "features":
-        more = {"channels": 64, "features": Features().model_dump(mode="json")}
-    net = build(meta | more).eval().requires_grad_(False)
-    return Judge(net, meta | more, tiny.denoiser() if kind == "features" else None)
+    sizes: dict[str, Any] = {"num_classes": 3, "hidden": 8, "dropout": 0.0}
+    if kind == "pixels":
+        on_pixels = PixelJudge(channels=1, image_shape=(1, 8, 8), **sizes)
+        return Judge(build(on_pixels).eval().requires_grad_(False), on_pixels)
+    meta = FeatureJudge(channels=64, features=Features(), denoiser_sha256="", **sizes)
+    return Judge(build(meta).eval().requires_grad_(False), meta, tiny.denoiser())
 
 
-def guide(of: str, reads: str) -> Guide:
-    channels = 1 if reads == "pixels" else 64
-    meta = {"of": of, "reads": reads, "taps": TAPS.model_dump(mode="json"), "hidden": 8, "channels": channels}
-    meta |= {"classes": ["a", "b"], "image_shape": [1, 8, 8]}
-    return Guide(build_guide(meta).eval().requires_grad_(False), meta, tiny.denoiser())
+def guide(of: Any, reads: Any) -> Guide:
+    meta = GuideMeta(
+        of=of, reads=reads, taps=TAPS, hidden=8, channels=1 if reads == "pixels" else 64, classes=("a", "b"),
+        image_shape=(1, 8, 8), denoiser_sha256="",
+    )  # fmt: skip
+    return Guide(build(meta).eval().requires_grad_(False), meta, tiny.denoiser())
 
 
 def measuring(kind: str) -> Any:
-    meta = {"name": "tiny", "image_shape": [8, 8, 1], "classes": ["a", "b"], "width": 4}
-    if kind == "evaluator":
-        return evaluator.Evaluator(evaluator.build(meta).eval().requires_grad_(False), meta)
-    return segmenter.Segmenter(segmenter.build(meta).eval().requires_grad_(False), meta)
+    shown: dict[str, Any] = {"image_shape": (8, 8, 1), "classes": ("a", "b"), "width": 4}
+    meta = EvaluatorMeta(name="tiny", **shown) if kind == "evaluator" else SegmenterMeta(**shown)
+    return (Evaluator if kind == "evaluator" else Segmenter)(build(meta).eval().requires_grad_(False), meta)
 
 
 JUDGES: dict[str, Callable[[], tuple[nn.Module, Callable[[np.ndarray], np.ndarray]]]] = {
@@ -180,12 +180,13 @@ def test_a_broken_denoiser_draws_nothing(tmp_path: Path, value: float, solver: s
     broken = tiny.denoiser()
     broken.net.out[-1].bias.fill_(value)  # type: ignore[operator, index, union-attr]
     file = tmp_path / "broken.safetensors"
-    broken.save(file)
+    broken.path = file
     with pytest.raises(UserError, match=r"broken\.safetensors: gave values that are not finite for 3 of 3 images"):
-        sample(Denoiser.load(file), [1, 2, 3], Sampling(solver=solver, steps=2))
+        sample(broken, [1, 2, 3], Sampling(solver=solver, steps=2))
+    broken.save(file)
     options = ["--solver", solver, "--steps", "3", "--out", str(tmp_path / "grid.png")]
     assert main(["sample", str(file), *options]) == 2
-    assert f"{file}: gave values that are not finite" in capsys.readouterr().err.splitlines()[-1]
+    assert f"{file}: out.2.bias has values that are not finite" in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "grid.png").exists()
 
 

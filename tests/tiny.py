@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ddrep import config
-from ddrep.data.datasets import labelled
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule

@@ -10,10 +10,12 @@ from functools import cached_property
 from typing import TypeVar
 
 from ddrep.checks import paths, sets
-from ddrep.checks.headers import Header, Measure, Noise, denoiser_header, idx_image, measure_header
+from ddrep.checks.headers import Header, Noise, denoiser_header, idx_image, measure_header
 from ddrep.config import Experiment
+from ddrep.data.readers import Known, known, reader_of
 from ddrep.denoiser.network import network_of
 from ddrep.errors import UserError
+from ddrep.networks.metadata import MeasureMeta
 
 T = TypeVar("T")
 
@@ -42,31 +44,33 @@ class Facts:
         return None
 
     @cached_property
-    def data(self) -> sets.Labelled | None:
+    def data(self) -> Known | None:
         """The labelled images; None as well where no part wants them."""
         data = self.experiment.data
         if not self.labelled:
             return None
-        return self._found(f"data.{data.table}", lambda: sets.labelled_set(data, self.experiment.seed))
+        return self._found(f"data.{data.table}", lambda: known(data, self.experiment.seed))
 
     @cached_property
-    def having(self) -> dict[str, sets.Labelled]:
+    def having(self) -> dict[str, Known]:
         """Attribute -> images of train without and with it, where the data is known and has its classes."""
         if not self.attributes or self.data is None:
             return {}
-        found: dict[str, sets.Labelled] = {}
+        found: dict[str, Known] = {}
         for name, classes in self.experiment.attributes.having.items():
             if (one := self._having(f"attributes.groups.{name}", classes)) is not None:
                 found[name] = one
         return found
 
-    def _having(self, key: str, classes: tuple[str, ...]) -> sets.Labelled | None:
-        faces = self.experiment.data.celeba if self.experiment.data.kind == "celeba" else None
-        if faces and len(classes) > 1:
-            self.complaints.append(f"{key}: expected one name of list_attr_celeba.txt, got {', '.join(classes)}")
+    def _having(self, key: str, classes: tuple[str, ...]) -> Known | None:
+        data = self.experiment.data
+        by_attribute = reader_of(data).with_attribute
+        if by_attribute and len(classes) > 1:
+            self.complaints.append(f"{key}: expected one of the data set's attributes, got {', '.join(classes)}")
             return None
-        if faces:
-            return self._found(key, lambda: sets.with_attribute(faces, classes[0]))
+        if by_attribute:
+            one = data.with_section(by_attribute(data.section, classes[0]))
+            return self._found(key, lambda: known(one, self.experiment.seed))
         assert self.data is not None
         if unknown := [name for name in classes if name not in self.data.classes]:
             self.complaints.append(
@@ -76,9 +80,9 @@ class Facts:
             return None
         names = ("without", "with")
         if self.data.train is None:
-            return sets.Labelled(names)
+            return Known(names)
         with_it = sum(n for name, n in zip(self.data.classes, self.data.train, strict=True) if name in classes)
-        return sets.Labelled(names, (sum(self.data.train) - with_it, with_it))
+        return Known(names, (sum(self.data.train) - with_it, with_it))
 
     @cached_property
     def denoiser(self) -> Header | None:
@@ -97,7 +101,7 @@ class Facts:
         network = self._found("denoiser.pretrain", lambda: network_of(section.pretrain.network, shape[0], shape[2]))
         return Header(network, noise) if network else None
 
-    def measure(self, kind: str) -> Measure | None:
+    def measure(self, kind: str) -> MeasureMeta | None:
         """The evaluator or segmenter of the configuration."""
         path = getattr(self.experiment.evaluation, kind)
         return self._found(f"evaluation.{kind}", lambda: measure_header(path, kind)) if path else None

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ddrep.denoiser.network import FORMAT, UNetConfig, network_config
+from ddrep.denoiser.network import DenoiserFile, UNetConfig
 from ddrep.errors import UserError
-
-HALF_LOG_SNR = -5.1
-"""Below it DPM-Solver++ does not begin (ddrep.sampling.solvers.time_grid)."""
+from ddrep.networks.metadata import EvaluatorFile, MeasureMeta, SegmenterFile
+from ddrep.saved import header
+from ddrep.solvers import SOLVERS
 
 
 @dataclass(frozen=True)
@@ -29,15 +27,12 @@ class Noise:
 
     def most_steps(self, solver: str) -> int:
         """Steps that a solver can take: its grid has no more levels."""
-        if solver == "ddim":
-            return self.num_steps
         if self.kind == "linear":
             betas = np.linspace(0.1 / self.num_steps, 20 / self.num_steps, self.num_steps)
         else:
             f = np.cos((np.arange(self.num_steps + 1) / self.num_steps + 0.008) / 1.008 * math.pi / 2) ** 2
             betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
-        abar = np.cumprod(1 - betas)
-        return int((abar / (1 - abar) >= math.exp(2 * HALF_LOG_SNR)).sum()) - 1
+        return SOLVERS[solver].most_steps(np.cumprod(1 - betas).tolist())
 
 
 @dataclass(frozen=True)
@@ -55,45 +50,13 @@ class Header:
 
 def denoiser_header(path: Path) -> Header:
     """Raises UserError for anything but a denoiser."""
-    meta = _metadata(path, FORMAT, "a denoiser; make one with `ddrep pretrain` or `ddrep import`")
-    try:
-        schedule = json.loads(meta["schedule"])
-        noise = Noise(schedule["kind"], int(schedule["num_steps"]))
-        return Header(network_config(json.loads(meta["network"])), noise)
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as e:
-        raise UserError(f"{path}: a denoiser with a broken header ({e!r}); make it anew") from None
+    content = header(path, DenoiserFile)
+    return Header(content.network, Noise(content.schedule.kind, content.schedule.num_steps))
 
 
-@dataclass(frozen=True)
-class Measure:
-    """Of an evaluator or a segmenter."""
-
-    classes: tuple[str, ...]
-    image: tuple[int, int, int]
-
-
-def measure_header(path: Path, kind: str) -> Measure:
+def measure_header(path: Path, kind: str) -> MeasureMeta:
     """Of an "evaluator" or a "segmenter". Raises UserError for anything else."""
-    meta = _metadata(path, f"ddrep.{kind}/1", f"one trained with `ddrep {kind}`")
-    try:
-        content: dict[str, Any] = json.loads(meta[kind])
-        height, width, channels = content["image_shape"]
-        return Measure(tuple(content["classes"]), (height, width, channels))
-    except (KeyError, TypeError, ValueError, RecursionError) as e:
-        raise UserError(f"{path}: a broken header ({e!r}); train it anew with `ddrep {kind}`") from None
-
-
-def _metadata(path: Path, form: str, expected: str) -> dict[str, str]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as f:
-            meta: dict[str, str] = f.metadata() or {}
-    except (SafetensorError, OSError) as e:
-        raise UserError(f"{path}: not a readable safetensors file ({e}); expected {expected}") from None
-    if meta.get("format") != form:
-        raise UserError(f"{path}: of another format ({meta.get('format', 'unnamed')}); expected {expected}")
-    return meta
+    return header(path, EvaluatorFile).evaluator if kind == "evaluator" else header(path, SegmenterFile).segmenter
 
 
 def pickled(path: Path) -> bool:

@@ -108,7 +108,7 @@ def evaluator(facts: Facts) -> Iterator[str]:
     if not (facts.attributes or facts.masks) or (known := facts.measure("evaluator")) is None:
         return
     if facts.attributes:
-        yield from _of_size("evaluator", known.image, sets.image_shape(e.data))
+        yield from _of_size("evaluator", known.image_shape, sets.image_shape(e.data))
         for name, classes in e.attributes.having.items():
             if unknown := [each for each in classes if each not in known.classes]:
                 yield (
@@ -116,7 +116,7 @@ def evaluator(facts: Facts) -> Iterator[str]:
                     f"{sets.some(known.classes)}; set it to null to train one, or name its classes"
                 )
     elif not e.evaluation.inception:
-        yield from _of_size("evaluator", known.image, sets.image_shape(e.masks.data))
+        yield from _of_size("evaluator", known.image_shape, sets.image_shape(e.masks.data))
 
 
 def segmenter(facts: Facts) -> Iterator[str]:
@@ -124,7 +124,7 @@ def segmenter(facts: Facts) -> Iterator[str]:
     if not facts.masks or (known := facts.measure("segmenter")) is None:
         return
     data = facts.experiment.masks.data
-    yield from _of_size("segmenter", known.image, sets.image_shape(data))
+    yield from _of_size("segmenter", known.image_shape, sets.image_shape(data))
     if known.classes != (classes := sets.mask_classes(data)):
         yield (
             f"evaluation.segmenter: its classes are {sets.some(known.classes)}; those of the masks are "

@@ -66,7 +66,7 @@ def architectures(facts: Facts) -> Iterator[str]:
     unusual = {name: key for name, key in asked.items() if name not in RESNETS}
     if not unusual:
         return
-    from ddrep.training.networks import check_classifier
+    from ddrep.networks.classifiers import check_classifier
 
     classes = len(facts.data.classes) if facts.data else 2
     for name, key in unusual.items():

@@ -6,23 +6,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from ddrep.config import Experiment
-
-Kind = Literal["file", "folder", "file or folder"]
-
-
-@dataclass(frozen=True)
-class Named:
-    """A path of the configuration: its key, what it is to be, and what to do where it is not."""
-
-    key: str
-    path: Path
-    kind: Kind
-    advice: str
+from ddrep.data.readers import Named, reader_of
 
 
 def named(e: Experiment) -> list[Named]:
@@ -50,18 +38,8 @@ def _evaluation(e: Experiment) -> Iterator[Named]:
 
 
 def _data(e: Experiment) -> Iterator[Named]:
-    data, key = e.data, f"data.{e.data.table}"
-    match data.kind:
-        case "image-folder" if data.image_folder:
-            yield Named(f"{key}.root", data.image_folder.root, "folder", "it holds train/CLASS/* and test/CLASS/*")
-        case "celeba" if data.celeba:
-            yield Named(f"{key}.root", data.celeba.root, "folder", "it holds CelebA's aligned images and its lists")
-        case "tiny-imagenet" if data.tiny_imagenet:
-            yield Named(f"{key}.path", data.tiny_imagenet.path, "file or folder", "give tiny-imagenet-200, or its zip")
-        case "webdataset" if tars := data.webdataset:
-            for split, paths in (("train", tars.train), ("validation", tars.validation), ("test", tars.test)):
-                for path in paths:
-                    yield Named(f"{key}.{split}", path, "file or folder", "give tars, or folders of tars")
+    for it in reader_of(e.data).paths(e.data.section):
+        yield replace(it, key=f"data.{e.data.table}.{it.key}")
 
 
 def _masks(e: Experiment) -> Iterator[Named]:

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
 
 from ddrep.cli.base import log
+from ddrep.cli.config import Config
 from ddrep.cli.evaluation import Evaluator, Segmenter
 from ddrep.cli.exchange import Export, Import
 from ddrep.cli.guidance import (
@@ -61,6 +62,7 @@ class Ddrep(BaseSettings):
         cli_use_class_docs_for_groups=True,
     )
     plan: CliSubCommand[Plan]
+    config: CliSubCommand[Config]
     data: CliSubCommand[Data]
     masks: CliSubCommand[Masks]
     pretrain: CliSubCommand[Pretrain]

@@ -13,6 +13,7 @@ from annotated_types import Ge
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from ddrep.cli.outputs import Output, check_outputs, marks
+from ddrep.config.base import merge
 
 Count = Annotated[int, Ge(0)]
 Batch = Annotated[int, Ge(1)]
@@ -30,10 +31,19 @@ class Verb(BaseModel):
     log: Annotated[Path | None, Output("log")] = None
     """File for progress messages, instead of standard error."""
 
+    @classmethod
+    def by_hand(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """The stage, as far as it is not told: that of the workflow under config.yaml, of the member that `options` (as
+        they are given) name or, where they name none, of the one that the verb's help says."""
+        default = cls.model_fields["stage"].default
+        return default.model_dump() if isinstance(default, BaseModel) else {}
+
     @model_validator(mode="before")
     @classmethod
     def _stage_by_hand(cls, given: dict[str, Any]) -> dict[str, Any]:
-        return {"stage": {}, **given} if "stage" in cls.model_fields else given
+        if "stage" not in cls.model_fields or not isinstance(told := given.get("stage", {}), dict):
+            return given
+        return {**given, "stage": merge(cls.by_hand(given), told)}
 
     def cli_cmd(self) -> None:
         """Run the verb: outputs, logging and threads first, for they are the same for all."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic_settings import CliPositionalArg
 
@@ -11,10 +11,11 @@ from ddrep import config
 from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb
 from ddrep.cli.outputs import OutputArrays, OutputFile, OutputFolder, OutputWithAttempts
 from ddrep.config import Stage
+from ddrep.derived import guide_of, guided_of
 
 
 class Attribute(Light):
-    """Write images with and without an attribute as a shard."""
+    """Write images with and without an attribute as a shard; by hand, of train the guides' examples, of others all."""
 
     stage: Stage[config.AttributeImages]
     split: str = "train"
@@ -28,6 +29,10 @@ class Attribute(Light):
     out: OutputFile
     """Shard (.tar) to write."""
 
+    @classmethod
+    def by_hand(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return {"config": {"examples": config.Attributes().examples if options.get("split", "train") == "train" else 0}}
+
     def run(self) -> None:
         from ddrep.data.attributes import attribute_images
         from ddrep.data.digest import unchanged
@@ -40,9 +45,12 @@ class Attribute(Light):
 
 
 class Guide(Verb):
-    """Train a guide: of an attribute or of masks; on denoiser features or, without taps, on pixels (DDIM-I's)."""
+    """Train a guide: of an attribute or of masks; on denoiser features or, without taps, on pixels (DDIM-I's).
 
-    stage: Stage[config.Guide]
+    The defaults of the stage are those of attributes, or with `--of mask` config.yaml's for masks.
+    """
+
+    stage: Stage[config.Guide] = Stage[config.Guide](config=guide_of(config.Attributes(), "features"))
     of: Literal["attribute", "mask"]
     """What is told of an image: one class, or one for each pixel."""
     denoiser: Path
@@ -54,16 +62,24 @@ class Guide(Verb):
     out: OutputFile
     """Guide (.safetensors) to write."""
 
+    @classmethod
+    def by_hand(cls, options: dict[str, Any]) -> dict[str, Any]:
+        section = config.Masks() if options.get("of") == "mask" else config.Attributes()
+        return {"config": guide_of(section, "features").model_dump()}
+
     def run(self) -> None:
         from ddrep.training.guides import run
 
         run(self.stage, self.of, self.denoiser, self.examples, self.run_seed, self.out)
 
 
+def _ours(section: config.Attributes | config.Masks, steps: int) -> Stage[config.GuidedShard]:
+    return Stage[config.GuidedShard](config=guided_of(section, "ours", steps, config.Experiment()))
+
+
 class Guided(Verb):
     """Base of the verbs that draw guided images."""
 
-    stage: Stage[config.GuidedShard]
     denoiser: Path
     """The unconditional denoiser."""
     guide: Path
@@ -81,8 +97,9 @@ class Guided(Verb):
 
 
 class GuideAttribute(Guided):
-    """Draw images of an attribute, and as many of its absence."""
+    """Draw images of an attribute, and as many of its absence; by hand, as method ours."""
 
+    stage: Stage[config.GuidedShard] = _ours(config.Attributes(), config.Table1().steps[0])
     out: OutputWithAttempts
     """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
 
@@ -94,8 +111,9 @@ class GuideAttribute(Guided):
 
 
 class GuideMasks(Guided):
-    """Draw an image for each of `--stage.config.images` target masks, from `--stage.config.first` on."""
+    """Draw an image for each of `--stage.config.images` target masks, from `--stage.config.first` on (ours)."""
 
+    stage: Stage[config.GuidedShard] = _ours(config.Masks(), config.Table2().steps[0])
     masks: Path
     """Shard of images with the target masks."""
 
@@ -118,6 +136,7 @@ class Measured(Verb):
 class RealFeatures(Measured):
     """Write the features of real images."""
 
+    stage: Stage[config.Section]
     images: CliPositionalArg[Path]
     """Shard of images with classes, or with masks."""
     of: Literal["attribute", "mask"]
@@ -168,6 +187,7 @@ class ScoreAttribute(Score):
 class ScoreMasks(Score):
     """Score mask-guided images: how well a segmenter's label maps of them agree with the targets."""
 
+    stage: Stage[config.Section]
     segmenter: Path
     """The oracle."""
 

@@ -10,7 +10,7 @@ from pydantic_settings import CliPositionalArg
 
 from ddrep import config
 from ddrep.cli.base import Light
-from ddrep.cli.outputs import OutputFigure, OutputFile
+from ddrep.cli.outputs import OutputFile
 from ddrep.cli.reporting import Figure
 from ddrep.config import Stage
 
@@ -43,6 +43,7 @@ class GuidanceTable(Light):
 class RobustnessTable(Light):
     """Gather the guides' accuracy on estimates of the clean image, and print its means."""
 
+    stage: Stage[config.Section]
     rows: CliPositionalArg[list[Path]]
     """Rows (.parquet) of `ddrep robustness`."""
     out: OutputFile
@@ -56,13 +57,12 @@ class RobustnessTable(Light):
         robustness(self.rows, self.out, self.markdown)
 
 
-class RobustnessFigure(Light):
+class RobustnessFigure(Figure):
     """Draw the guides' accuracy on estimates of the clean image."""
 
+    stage: Stage[config.Section]
     table: Path
     """Table (.parquet) of `ddrep robustness-table`."""
-    out: OutputFigure
-    """PNG to write; a PDF is written beside it."""
 
     def run(self) -> None:
         from ddrep.reporting.guidance_figures import robustness
@@ -73,6 +73,7 @@ class RobustnessFigure(Light):
 class Figure2(Figure):
     """Draw Figure 2: target masks and the images drawn for them."""
 
+    stage: Stage[config.Figure2]
     shards: CliPositionalArg[list[Path]]
     """Shards (.../METHOD/STEPS.tar) of images drawn for the masks."""
 

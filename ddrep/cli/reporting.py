@@ -38,7 +38,6 @@ class Table(Light):
 class Figure(Light):
     """Base of the verbs that draw a figure."""
 
-    stage: Stage[config.Figures]
     out: OutputFigure
     """PNG to write; a PDF is written beside it."""
 
@@ -46,6 +45,7 @@ class Figure(Light):
 class Figure1(Figure):
     """Draw Figure 1: one class by three sources from the same starting noise."""
 
+    stage: Stage[config.Figure1]
     shards: CliPositionalArg[list[Path]]
     """First shards of improved-ddpm, classifier-free and ours."""
 
@@ -58,6 +58,7 @@ class Figure1(Figure):
 class Figure3(Figure):
     """Draw Figure 3: accepted images of several classes."""
 
+    stage: Stage[config.Figure3]
     shard: Path
     """First shard of ours."""
 
@@ -70,13 +71,14 @@ class Figure3(Figure):
 class Figure4(Figure):
     """Draw Figure 4: top-1 against the scale of the synthetic images."""
 
+    stage: Stage[config.Section]
     table: Path
     """Table 4 (.parquet)."""
 
     def run(self) -> None:
         from ddrep.reporting.figures import figure4
 
-        figure4(self.stage, self.table, self.out)
+        figure4(self.table, self.out)
 
 
 class Costs(Light):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Le
 from pydantic_settings import CliPositionalArg
 
 from ddrep.cli.base import Batch, Count, Verb
 from ddrep.cli.outputs import OutputImage
+from ddrep.config import Attributes, Masks, Sampling
+from ddrep.solvers import SolverName
 
 
 class Sample(Verb):
@@ -27,23 +29,22 @@ class Sample(Verb):
     """Samples a row."""
     seed: Count = 0
     """Of the starting noise."""
-    steps: Annotated[int, Ge(2)] = 20
+    steps: Annotated[int, Ge(2)] = Sampling().steps
     """Solver steps."""
-    solver: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
+    solver: SolverName = Sampling().solver
     """DDIM, or DPM-Solver++(2M)."""
-    eta: Annotated[float, Ge(0), Le(1)] = 1.0
+    eta: Annotated[float, Ge(0), Le(1)] = Sampling().eta
     """Fresh noise in every step: 0 is deterministic."""
     guidance_scale: Annotated[float, Ge(0)] | None = None
-    """w of classifier-free guidance (default 0) or, with a guide, lambda (default 1; of masks 0.15)."""
+    """w of classifier-free guidance (by default 0) or, with a guide, lambda (config.yaml's for attributes or masks)."""
     out: OutputImage
     """PNG to write."""
 
     def run(self) -> None:
-        from ddrep.config import Sampling
         from ddrep.sampling.by_hand import run
 
         w, scale = self.guidance_scale or 0.0, self.guidance_scale
         if scale is None:
-            scale = 0.15 if self.mask else 1.0
+            scale = (Masks() if self.mask else Attributes()).sampling.scale
         cfg = Sampling(solver=self.solver, steps=self.steps, eta=self.eta, guidance_scale=0.0 if self.guide else w)
         run(self.denoiser, self.guide, self.name, self.mask, self.images, cfg, scale, self.seed, self.out)

@@ -12,6 +12,8 @@ from ddrep import config
 from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb, log, log_to
 from ddrep.cli.outputs import OutputFile, OutputFolder, OutputImage, OutputWithAttempts
 from ddrep.config import Stage
+from ddrep.derived import training_of
+from ddrep.sources import SourceName
 
 
 class Data(Light):
@@ -28,9 +30,9 @@ class Data(Light):
     """Shard (.tar) to write."""
 
     def run(self) -> None:
-        from ddrep.data.datasets import labelled
         from ddrep.data.digest import unchanged
         from ddrep.data.disjoint import apart
+        from ddrep.data.readers import labelled
         from ddrep.data.shards import read_shards, write_shard
 
         with unchanged(self.stage):
@@ -128,7 +130,7 @@ class Features(Verb):
     """Features (.safetensors) to write."""
 
     def run(self) -> None:
-        from ddrep.training.heads import extract
+        from ddrep.training.judges import extract
 
         extract(self.stage, self.denoiser, self.images, self.out)
 
@@ -152,7 +154,7 @@ class Rejection(Head):
     """Features of the training images."""
 
     def run(self) -> None:
-        from ddrep.training.heads import run_features
+        from ddrep.training.judges import run_features
 
         run_features(self.stage, self.features, self.train, self.out, self.report)
 
@@ -163,7 +165,7 @@ class PixelRejection(Head):
     stage: Stage[config.PixelHead]
 
     def run(self) -> None:
-        from ddrep.training.heads import run_pixels
+        from ddrep.training.judges import run_pixels
 
         run_pixels(self.stage, self.train, self.out, self.report)
 
@@ -185,7 +187,7 @@ class Drawing(Verb):
 
 
 class Synthesize(Drawing):
-    """Generate one shard of accepted images."""
+    """Generate one shard of accepted images; by hand, as the source ours."""
 
     threshold_file: OptionalFile = None
     """JSON made by pixel-threshold; its threshold replaces the section's."""
@@ -232,7 +234,7 @@ class Info(Light):
 
 
 class Classify(Verb):
-    """Train one classifier and write its row, and its prediction for each test image."""
+    """Train one classifier and write its row, and its prediction for each test image; by hand, an unmixed one."""
 
     stage: Stage[config.Training]
     synthetic: CliPositionalArg[list[Path]] = []
@@ -245,7 +247,7 @@ class Classify(Verb):
     """Subset the real images are, for the row."""
     architecture: str = "resnet18"
     """timm's name."""
-    source: str = "real"
+    source: SourceName = "real"
     """Source of the synthetic images, for the row; real-equal-steps trains longer on real images alone."""
     scale: Count = 0
     """Scale of the synthetic images, for the row; real-equal-steps takes the steps of real + scale x 1x images."""
@@ -255,6 +257,11 @@ class Classify(Verb):
     """Row (.parquet) to write."""
     predictions: OutputFile
     """Predictions (.parquet) to write."""
+
+    @classmethod
+    def by_hand(cls, options: dict[str, Any]) -> dict[str, Any]:
+        source = options.get("source", cls.model_fields["source"].default)
+        return {"config": training_of(source, False, config.Experiment()).model_dump()}
 
     def run(self) -> None:
         from ddrep.runs import Run

@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Gt(0)]
 Rate = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Timestep = Annotated[float, Ge(0), Le(999)]
+Timesteps = Annotated[
+    tuple[Timestep, ...],
+    MinLen(1),
+    Field(description="In embedded units, 0..1000 whatever the number of diffusion steps."),
+]
 
 
 def _each_once(given: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -21,15 +26,42 @@ def _each_once(given: tuple[Any, ...]) -> tuple[Any, ...]:
 
 Once = AfterValidator(_each_once)
 """Of a list whose items make runs of a table: the same run twice would count as two."""
-Subsets = Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1), Once]
-Seeds = Subsets
-Precision = Literal["auto", "fp32", "bf16"]
+Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1), Once]
+Subsets = Annotated[Seeds, Field(description="Of the labelled images.")]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"], Field(description="fp32, bf16, or auto: bf16 where the hardware multiplies in it.")
+]
+Noise = Annotated[
+    Literal["none", "fixed"],
+    Field(description="none feeds the clean image (published code); fixed noises it to t by one fixed noise first."),
+]
+Flip = Annotated[bool, Field(description="Random left-right flips.")]
+Clip = Annotated[float, Ge(0), Field(description="Largest norm of the gradient; 0 does not clip.")]
+Warmup = Annotated[int, Ge(0), Field(description="Steps in which the learning rate rises.")]
+WeightDecay = Annotated[float, Ge(0)]
+
+
+def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """`overlay` over `base`, deeply for tables and whole for everything else, as Snakemake's --configfile does."""
+    tables = {k for k, v in overlay.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return {**base, **overlay, **{k: merge(base[k], overlay[k]) for k in tables}}
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, and the text below a field is its help."""
+    """Base of all sections: unknown keys are errors, and the text below a field is its help.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    Of a table that is given in part the other settings are those of its default, as with overlays on config.yaml.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_defaults(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        tables = {name: field.default for name, field in cls.model_fields.items() if name in given}
+        return merge({name: t.model_dump() for name, t in tables.items() if isinstance(t, BaseModel)}, given)
 
 
 class Choice(Section):
@@ -39,9 +71,19 @@ class Choice(Section):
 
     @model_validator(mode="after")
     def _has_its_table(self) -> Self:
-        if getattr(self, self.table) is None:
-            raise ValueError(f"kind is {self.kind}: expected a table {self.table}; see config.yaml for its keys")
+        if getattr(self, self.table, self) is None:
+            raise ValueError(self.without_table)
         return self
+
+    @property
+    def without_table(self) -> str:
+        """The complaint where the sub-table that counts is not there."""
+        return f"kind is {self.kind}: expected a table {self.table}; see config.yaml for its keys"
+
+    @property
+    def section(self) -> Any:
+        """The sub-table that counts."""
+        return getattr(self, self.table)
 
     @property
     def table(self) -> str:

@@ -3,40 +3,45 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from ddrep.config.base import Choice, Positive, Section
 
 
 class EmbeddedData(Section):
-    """The subset of Fashion-MNIST that comes with ddrep."""
+    """The subset of Fashion-MNIST that comes with ddrep: 28x28x1, 10 classes."""
 
-    per_class: Annotated[int, Gt(0), Le(50)] = 50
-    """Labelled training images a class in each of the 3 disjoint subsets."""
+    per_class: Annotated[int, Gt(0), Le(50)] = 20
+    """Labelled training images a class in each of the 3 disjoint subsets, at most 50."""
     test_images: Annotated[int, Gt(0), Le(5000)] = 5000
-
-
-SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
-"""What the folder of each split of an image folder may be called, in large or small letters."""
+    """At most 5000."""
 
 
 class ImageFolder(Section):
-    """Your own images: ROOT/train/CLASS/*, ROOT/test/CLASS/* and perhaps ROOT/validation/CLASS/* (or valid, val)."""
+    """ROOT/train/CLASS/*, ROOT/test/CLASS/*, and ROOT/validation/CLASS/* (or valid, val) if you have it."""
 
-    root: Path
+    root: Annotated[Path, Field(examples=["path/to/images"])]
     size: Positive = 64
     """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
     channels: Literal[1, 3] = 3
 
 
 class TinyImageNet(Section):
-    """Tiny ImageNet as it is published; its official validation images, which have labels, are the test split."""
+    """Tiny ImageNet as published; its official validation images, which have labels, are the test split."""
 
-    path: Path
-    """The folder tiny-imagenet-200, or the zip it comes in, whatever its top folder is called."""
+    path: Annotated[Path, Field(examples=["path/to/tiny-imagenet-200.zip"])]
+    """The zip, whatever its top folder is called, or the folder."""
     size: Positive = 64
     """Width and height in pixels that all images must have."""
     classes: Annotated[int, Ge(2)] = 200
@@ -58,8 +63,8 @@ class TinyImageNet(Section):
 class WebDatasetFiles(Section):
     """Any WebDataset of images with `cls`: tars, or folders of tars, by split."""
 
-    train: Annotated[tuple[Path, ...], MinLen(1)]
-    test: Annotated[tuple[Path, ...], MinLen(1)]
+    train: Annotated[tuple[Path, ...], MinLen(1), Field(examples=[("path/to/train",)])]
+    test: Annotated[tuple[Path, ...], MinLen(1), Field(examples=[("path/to/test.tar",)])]
     validation: tuple[Path, ...] = ()
     """None given: a tenth of each class of train is held out."""
     classes: tuple[str, ...] = ()
@@ -72,9 +77,9 @@ class WebDatasetFiles(Section):
 class CelebA(Section):
     """CelebA's aligned images, with one attribute as the label."""
 
-    root: Path
+    root: Annotated[Path, Field(examples=["path/to/celeba"])]
     """Holds img_align_celeba/, list_attr_celeba.txt and list_eval_partition.txt, or these in Img/, Anno/ and Eval/."""
-    attribute: str
+    attribute: Annotated[str, Field(examples=["Male"])]
     """Name in list_attr_celeba.txt, such as Male or Blond_Hair: class 1 has it, class 0 has not."""
     partition: tuple[Positive, Positive, Positive] = (162_770, 19_867, 19_962)
     """Expected numbers of training, validation and test images."""
@@ -82,17 +87,60 @@ class CelebA(Section):
     """Width and height in pixels that the square crop is resized to."""
 
 
-class Data(Choice):
-    """The labelled images. `kind` names the sub-table that counts."""
+TABLES: dict[str, type[Section]] = {}
+"""Of `data`: name -> settings, of every reader (ddrep.data.readers) that is declared, here or elsewhere."""
 
-    kind: Literal["embedded", "image-folder", "tiny-imagenet", "webdataset", "celeba"] = "embedded"
+
+class Data(Choice):
+    """The labelled images (docs/data.md)."""
+
+    kind: str = "embedded"
+    """The table that counts: embedded, image-folder, tiny-imagenet, webdataset or celeba."""
     embedded: EmbeddedData = EmbeddedData()
     image_folder: ImageFolder | None = None
     tiny_imagenet: TinyImageNet | None = None
     webdataset: WebDatasetFiles | None = None
     celeba: CelebA | None = None
 
+    _others: dict[str, Section] = PrivateAttr(default_factory=dict)
+    """Tables of readers that are declared elsewhere."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_others(cls, given: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        others = {}
+        if isinstance(given, dict):
+            named = {key for key in given if key in TABLES and key not in cls.model_fields}
+            others = {key: TABLES[key].model_validate(given[key]) for key in named if given[key] is not None}
+            given = {key: value for key, value in given.items() if key not in named}
+        data = handler(given)
+        data._others |= others
+        if data.section is None:
+            raise ValueError(data.without_table)
+        return data
+
+    @field_validator("kind")
+    @classmethod
+    def _is_known(cls, kind: str) -> str:
+        tables = dict.fromkeys([name for name in cls.model_fields if name != "kind"] + list(TABLES))
+        if kind.replace("-", "_") not in tables:
+            names = ", ".join(name.replace("_", "-") for name in tables)
+            raise ValueError(f"no kind of data set {kind}; there are {names}")
+        return kind
+
+    @property
+    def section(self) -> Any:
+        """The table that counts."""
+        return self._others[self.table] if self.table in self._others else getattr(self, self.table, None)
+
+    def with_section(self, section: Section) -> Self:
+        """The same with another table of the kind that counts."""
+        if self.table in self._others:
+            return self.model_validate({**self.model_dump(), self.table: section.model_dump()})
+        return self.model_copy(update={self.table: section})
+
     @model_serializer(mode="wrap")
     def _without_empty_tables(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # image_folder stays, so that what was made before there were other kinds is not planned again
-        return {k: v for k, v in handler(self).items() if v is not None or k == "image_folder"}
+        tables = handler(self) | {key: section.model_dump(mode="json") for key, section in self._others.items()}
+        return {key: value for key, value in tables.items() if value is not None or key == "image_folder"}

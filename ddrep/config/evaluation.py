@@ -5,25 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from annotated_types import Ge
-from pydantic import StringConstraints
+from annotated_types import Ge, Gt
+from pydantic import Field, StringConstraints
 
-from ddrep.config.base import Positive, Precision, Rate, Section
+from ddrep.config.base import Flip, Positive, Precision, Rate, Section, Warmup, WeightDecay
+
+Width = Annotated[
+    int,
+    Gt(0),
+    Field(description="Channels at full resolution; they double with each halving of the resolution, up to 128."),
+]
 
 
 class Oracle(Section):
     """What training an evaluator and a segmenter have in common (AdamW, cosine decay of the learning rate)."""
 
-    width: Positive
-    """Channels at full resolution; they double with each halving of the resolution, up to 128."""
+    width: Width
     epochs: Positive
     batch: Positive = 128
     lr: Rate = 3e-3
-    weight_decay: Annotated[float, Ge(0)] = 0.02
-    warmup: Annotated[int, Ge(0)] = 200
-    """Steps in which the learning rate rises."""
-    flip: bool = True
-    """Random left-right flips."""
+    weight_decay: WeightDecay = 0.02
+    warmup: Warmup = 200
+    flip: Flip = True
     shift: Annotated[int, Ge(0)] = 1
     """Random shifts by at most so many pixels either way."""
     precision: Precision = "auto"
@@ -34,28 +37,28 @@ class Evaluator(Oracle):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "cnn"
     """Its distances are called FD-NAME."""
-    width: Positive = 24
+    width: Width = 24
     epochs: Positive = 14
 
 
 class Segmenter(Oracle):
     """Training of the oracle that says what a generated image shows, pixel by pixel (paper, 5.2)."""
 
-    width: Positive = 16
+    width: Width = 16
     epochs: Positive = 4
 
 
 class Evaluation(Section):
-    """What Tables 1 and 2 are measured with."""
+    """By networks that take no part in making images (docs/evaluation.md)."""
 
     inception: Path | None = None
-    """Inception's weights in torch-fidelity's format, for FID; none: distances are on the evaluator's features."""
-    evaluator: Path | None = None
-    """A trained one whose classes are those of the data; none: one is trained for each attribute on all of its labelled
+    """Inception's weights in torch-fidelity's format, for FID; null: distances are on the evaluator's features."""
+    evaluator: Path | None = Path("ddrep/data/embedded/evaluator.safetensors")
+    """A trained one whose classes are those of the data; null: one is trained for each attribute on all of its labelled
     training images."""
-    segmenter: Path | None = None
-    """A trained one whose classes are those of the masks; none: one is trained on the images for an oracle."""
+    segmenter: Path | None = Path("ddrep/data/embedded/segmenter.safetensors")
+    """A trained one whose classes are those of the masks; null: one is trained on the images for an oracle."""
     minimum: Annotated[int, Ge(2)] = 1000
-    """Fewest images for a distance."""
+    """Fewest images for a Fréchet distance."""
     evaluator_training: Evaluator = Evaluator()
     segmenter_training: Segmenter = Segmenter()

@@ -2,56 +2,55 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, MinLen
 from pydantic import StringConstraints, model_validator
 
-from ddrep.config.base import Once, Positive, Rate, Section, Seeds, Share, Subsets, Timestep
+from ddrep.config.base import Noise, Once, Positive, Rate, Section, Seeds, Share, Subsets, Timesteps, WeightDecay
 from ddrep.config.data import Data
+from ddrep.config.evaluation import Evaluation
 from ddrep.config.masks import MaskData
 from ddrep.config.stages import Sampling
 from ddrep.errors import UserError
+from ddrep.methods import MaskMethodName, MethodName
+from ddrep.solvers import SolverName
 
 Block = Annotated[str, StringConstraints(pattern=r"^(middle|up\d+|output_blocks\.\d+)$")]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 ClassNames = Annotated[tuple[str, ...], MinLen(1)]
-AttributeMethod = Literal["unguided", "rejection", "ddim-i", "ours"]
-MaskMethod = Literal["unguided", "ddim-i", "ours"]
 
 
 class Taps(Section):
     """What is read from the unconditional denoiser: which blocks, told which timesteps, of which image."""
 
     blocks: Annotated[tuple[Block, ...], MinLen(1)]
-    """middle, up1, up2, ... (the last block of each decoder level, counted from the bottleneck), output_blocks.N."""
-    timesteps: Annotated[tuple[Timestep, ...], MinLen(1)]
-    """In embedded units, 0..1000 whatever the schedule's number of steps."""
-    noise: Literal["none", "fixed"] = "none"
-    """Feed the clean image (the published code), or the image noised to t by one fixed noise."""
+    """middle, up1, up2, ... (the last block of each decoder level), or output_blocks.N."""
+    timesteps: Timesteps
+    noise: Noise = "none"
 
 
 class GuideTraining(Section):
-    """Training of a guide: the network whose log-likelihood steers sampling."""
+    """Training of the guides, the networks whose log-likelihood steers sampling."""
 
     hidden: Positive = 64
     """Width."""
     steps: Positive = 100
     batch: Positive = 64
-    """Images a step."""
     lr: Rate = 1e-3
-    weight_decay: Annotated[float, Ge(0)] = 1e-4
+    weight_decay: WeightDecay = 1e-4
 
 
 class Guided(Section):
     """How guided images are drawn."""
 
-    solver: Literal["ddim", "dpm-solver++"] = "ddim"
-    eta: Share = 0.0
+    solver: SolverName = "dpm-solver++"
+    """As in `sampling`."""
+    eta: Share = 1.0
     """Fresh noise in every step, as in `sampling`."""
     scale: Annotated[float, Ge(0)] = 1.0
-    """lambda in eps - lambda sqrt(1 - abar) grad log p(y | x0hat) (paper, eq. 10 and 13); for masks of the sum over
-    pixels."""
+    """lambda in eps - lambda sqrt(1 - abar) grad log p(y | x0hat) (paper, eq. 10 and 13); for masks log p is the sum
+    over pixels (paper: 2e-4 at 256x256)."""
 
 
 class Group(Section):
@@ -59,13 +58,17 @@ class Group(Section):
 
     name: AttributeName
     having: ClassNames
-    """Names of classes; of data of kind celeba, one name of list_attr_celeba.txt."""
 
 
 class Attributes(Section):
-    """Guidance by an attribute, such as footwear, and by its absence (paper, 5.1)."""
+    """Guidance by an attribute and by its absence, from a few examples (paper, 5.1)."""
 
-    groups: tuple[Group, ...] = ()
+    groups: tuple[Group, ...] = (
+        Group(name="footwear", having=("Sandal", "Sneaker", "Ankle boot")),
+        Group(name="long-sleeves", having=("Pullover", "Coat", "Shirt")),
+    )
+    """An image has an attribute if it is of one of these classes; of data of kind celeba, having is one name of
+    list_attr_celeba.txt."""
     examples: Positive = 50
     """Training images with the attribute, and as many without, that the guides learn from."""
     taps: Taps = Taps(blocks=("middle", "up2"), timesteps=(700,))
@@ -91,31 +94,31 @@ class Masks(Section):
     data: MaskData = MaskData()
     taps: Taps = Taps(blocks=("up1", "up2", "up3"), timesteps=(500,))
     """What the guide on features reads; DDIM-I's reads the image."""
-    training: GuideTraining = GuideTraining(steps=50, batch=4)
-    sampling: Guided = Guided(scale=2e-4)
+    training: GuideTraining = GuideTraining(steps=50, batch=20, lr=1e-2)
+    sampling: Guided = Guided(scale=0.15)
 
 
 class Table1(Section):
-    """How many images of each attribute, and of each absence, are drawn by each method, and in how many steps."""
+    """Attributes: how many images of each, and of each absence, each method draws, and in how many steps."""
 
-    methods: Annotated[tuple[AttributeMethod, ...], MinLen(1), Once] = ("unguided", "rejection", "ddim-i", "ours")
-    steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1), Once] = (100,)
-    images: Positive = 1000
+    methods: Annotated[tuple[MethodName, ...], MinLen(1), Once] = ("unguided", "rejection", "ddim-i", "ours")
+    steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1), Once] = (12,)
+    images: Positive = 50
     """With the attribute, and as many without, in each run; distances are of all runs' images together."""
     threshold: Share = 0.5
     """Method rejection keeps an image when the guide on features gives its target at least this probability."""
-    max_attempts: Positive = 40
+    max_attempts: Positive = 60
     """Budget: attempts for each image asked for."""
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
 
 
 class Table2(Section):
-    """How many images each method draws for target masks, one a mask, and in how many steps."""
+    """Masks: how many images each method draws, one for each target mask, and in how many steps."""
 
-    methods: Annotated[tuple[MaskMethod, ...], MinLen(1), Once] = ("unguided", "ddim-i", "ours")
-    steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1), Once] = (10,)
-    images: Positive = 500
+    methods: Annotated[tuple[MaskMethodName, ...], MinLen(1), Once] = ("unguided", "ddim-i", "ours")
+    steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1), Once] = (10, 50)
+    images: Positive = 100
     """In each run; the runs deal the target masks out among them, and begin again when all are used."""
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
@@ -132,9 +135,9 @@ class AttributeImages(Section):
     """What an attribute's images are made of, beside split, subset and seed."""
 
     data: Data = Data()
-    attribute: AttributeName = "attribute"
+    attribute: AttributeName
     """Its name in the shards."""
-    having: ClassNames = ("",)
+    having: ClassNames
     """Names of the classes that have it."""
     examples: Annotated[int, Ge(0)] = 0
     """Images with the attribute, and as many without, chosen by the seed; 0 for all."""
@@ -143,15 +146,15 @@ class AttributeImages(Section):
 class Guide(Section):
     """All that determines a guide, beside its inputs and seed."""
 
-    taps: Taps | None = None
-    """None for a guide on pixels."""
-    training: GuideTraining = GuideTraining()
+    taps: Taps | None
+    """null for a guide on pixels."""
+    training: GuideTraining
 
 
 class GuidedShard(Section):
     """All that determines a shard of guided images, beside its inputs, subset and seed."""
 
-    sampling: Sampling = Sampling()
+    sampling: Sampling
     scale: Annotated[float, Ge(0)] = 0.0
     """lambda; 0 for none."""
     images: Positive = 1
@@ -161,29 +164,29 @@ class GuidedShard(Section):
     threshold: Share = 0.0
     """An image is kept when the guide gives its target at least this probability."""
     max_attempts: Positive = 1
+    """Budget: attempts for each image asked for."""
 
 
 class AttributeScores(Section):
     """How guided images of an attribute are scored, beside their inputs."""
 
-    attribute: AttributeName = "attribute"
-    having: ClassNames = ("",)
+    attribute: AttributeName
+    having: ClassNames
     """Names of the evaluator's classes that have the attribute."""
 
 
 class GuidanceTable(Section):
     """What Tables 1 and 2 are told."""
 
-    minimum: Annotated[int, Ge(2)] = 1000
-    """Fewest images for a distance."""
-    paper: bool = False
+    minimum: Annotated[int, Ge(2)] = Evaluation().minimum
+    """Fewest images for a Fréchet distance."""
+    paper: bool = True
     """Whether the paper's figures, of CelebA-64 and CelebA-Mask, stand beside the measured ones."""
 
 
 class Robustness(Section):
-    """Where the guides' accuracy on estimates of the clean image is measured (paper, 4.1)."""
+    """The guides' accuracy on estimates of clean images, from late in sampling (small t) to early (paper, 4.1)."""
 
-    timesteps: Annotated[tuple[Timestep, ...], MinLen(1)] = (100, 200, 300, 400, 500, 600, 700, 800, 900)
-    """In embedded units, 0..1000."""
-    images: Positive = 1000
+    timesteps: Timesteps = (100, 200, 300, 400, 500, 600, 700, 800, 900)
+    images: Positive = 400
     """Test images at most, of each class its share."""

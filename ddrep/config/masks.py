@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Gt, Le, MaxLen, MinLen
-from pydantic import SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ddrep.config.base import Choice, Positive, Section
 
@@ -18,18 +18,18 @@ CELEBA_19 = (
 
 
 class EmbeddedMasks(Section):
-    """Foreground masks of the embedded Fashion-MNIST images: background, and each garment a class."""
+    """The foreground of the embedded images: background, and each garment a class."""
 
     train: Annotated[int, Gt(0), Le(500)] = 20
-    """Images with masks, of one labelled subset; the classes take turns."""
-    test: Annotated[int, Gt(0), Le(5000)] = 500
-    """Images of the test split whose masks are targets; the classes take turns."""
+    """Images with masks that the guides learn from, of one labelled subset; the classes take turns."""
+    test: Annotated[int, Gt(0), Le(5000)] = 1000
+    """Target masks, of images of the test split; the classes take turns."""
 
 
 class FewShot(Section):
     """A few-shot set of ddpm-segmentation: an image and a label map (.npy) of the same stem."""
 
-    root: Path
+    root: Annotated[Path, Field(examples=["path/to/few-shot"])]
     """Holds real/train and real/test."""
     classes: Annotated[tuple[str, ...], MinLen(2), MaxLen(255)] = CELEBA_19
     """Names in the order of the labels, which are 0, 1, ...; label 255 is of no class and does not count."""
@@ -40,7 +40,7 @@ class FewShot(Section):
     size: Positive = 256
     """Width and height in pixels; images and masks, which must be square, are resized."""
     mask_size: Positive | None = None
-    """Width and height in pixels that all masks have; none: each its image's."""
+    """Width and height in pixels that all masks have; null: each its image's."""
 
     @field_validator("classes")
     @classmethod
@@ -53,7 +53,7 @@ class FewShot(Section):
 class CelebAMaskHQ(Section):
     """CelebAMask-HQ as it is published: 1024x1024 images, and a 512x512 mask for each part of a face."""
 
-    root: Path
+    root: Annotated[Path, Field(examples=["path/to/CelebAMask-HQ"])]
     """Holds CelebA-HQ-img/ and CelebAMask-HQ-mask-anno/."""
     images: Positive = 30_000
     """Expected number of images."""
@@ -72,9 +72,10 @@ class CelebAMaskHQ(Section):
 
 
 class MaskData(Choice):
-    """The images with segmentation masks. `kind` names the sub-table that counts."""
+    """The images with segmentation masks (docs/data.md)."""
 
     kind: Literal["embedded", "few-shot", "celebamask-hq"] = "embedded"
+    """The table that counts."""
     embedded: EmbeddedMasks = EmbeddedMasks()
     few_shot: FewShot | None = None
     celebamask_hq: CelebAMaskHQ | None = None

@@ -5,19 +5,35 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
+from annotated_types import Ge, Gt, Le, MultipleOf
 from pydantic import model_validator
 
-from ddrep.config.base import Positive, Precision, Rate, Section, Share, Timestep
+from ddrep.config.base import (
+    Clip,
+    Flip,
+    Noise,
+    Positive,
+    Precision,
+    Rate,
+    Section,
+    Share,
+    Timesteps,
+    Warmup,
+    WeightDecay,
+)
+from ddrep.solvers import SolverName
 
 
 class Network(Section):
-    """An ADM U-Net (ddrep.denoiser.unet.UNetConfig) to be trained from scratch; size and channels are the images'."""
+    """An ADM U-Net (ddrep.denoiser.unet.UNetConfig); its size and channels are the images'."""
 
     model_channels: Positive = 32
     channel_mult: tuple[Positive, ...] = (1, 2, 2)
+    """Width of each level, in model_channels."""
     num_res_blocks: Positive = 1
+    """A level."""
     attention_sizes: tuple[Positive, ...] = (7,)
+    """In pixels."""
     num_heads: Positive = 2
 
 
@@ -28,13 +44,16 @@ class Pretrain(Section):
     """IDX file of unlabelled images, e.g. Fashion-MNIST's train-images-idx3-ubyte.gz."""
     network: Network = Network()
     schedule: Literal["cosine", "linear"] = "cosine"
+    """Of the noise."""
     num_steps: Positive = 1000
+    """Of the diffusion."""
     steps: Positive = 6400
+    """Of training."""
     batch: Positive = 64
     lr: Rate = 1.2e-3
-    weight_decay: Annotated[float, Ge(0)] = 0.0
-    warmup: Annotated[int, Ge(0)] = 200
-    clip: Annotated[float, Ge(0)] = 1.0
+    weight_decay: WeightDecay = 0.0
+    warmup: Warmup = 200
+    clip: Clip = 1.0
     ema_decay: Share = 0.999
     precision: Precision = "auto"
 
@@ -46,39 +65,37 @@ class DenoiserFile(Section):
 
 
 class DenoiserChoice(Section):
-    """The unconditional denoiser everything starts from. `kind` names the sub-table that counts."""
+    """The unconditional denoiser everything starts from."""
 
     kind: Literal["file", "pretrain"] = "file"
+    """The sub-table that counts: a file, or pretrain to train one here."""
     file: DenoiserFile = DenoiserFile()
     pretrain: Pretrain = Pretrain()
 
 
 class FineTune(Section):
-    """Class-conditional fine-tuning of the whole network with a label table added (paper, 4.2 and 5.3.1)."""
+    """The whole denoiser made class-conditional by a label table (paper, 4.2, 5.3.1: 150,000 steps of 128 at 1e-4)."""
 
-    steps: Positive = 1200
+    steps: Positive = 400
     batch: Positive = 64
     lr: Rate = 1e-3
-    warmup: Annotated[int, Ge(0)] = 50
-    weight_decay: Annotated[float, Ge(0)] = 0.0
+    warmup: Warmup = 50
+    weight_decay: WeightDecay = 0.0
     embedding_std: Annotated[float, Ge(0)] = 1.0
-    """Initial spread of the label table. Near the time embedding's own scale the labels are heard at once."""
+    """Initial spread of the label table: near the time embedding's, so that labels are heard at once."""
     label_dropout: Share = 0.1
     """Share of labels replaced by the null row."""
     ema_decay: Share = 0.999
-    clip: Annotated[float, Ge(0)] = 1.0
-    flip: bool = False
-    """Random left-right flips."""
+    clip: Clip = 1.0
+    flip: Flip = False
     precision: Precision = "auto"
 
 
 class Features(Section):
-    """What is read from the unconditional denoiser for the rejection classifier (paper, 5.3.1)."""
+    """What the rejection classifier reads from the unconditional denoiser (paper, 5.3.1)."""
 
-    timesteps: Annotated[tuple[Timestep, ...], MinLen(1)] = (300, 800)
-    """In embedded units, 0..1000 whatever the schedule's number of steps."""
-    noise: Literal["none", "fixed"] = "none"
-    """Feed the clean image (the published code), or the image noised to t by one fixed noise."""
+    timesteps: Timesteps = (300, 800)
+    noise: Noise = "none"
     pool: Positive | None = None
     """Average-pool features to this width and height; the paper's text has 4, its code none."""
     flip: bool = False
@@ -86,35 +103,39 @@ class Features(Section):
 
 
 class Head(Section):
-    """Training of a rejection classifier (published code's settings)."""
+    """The rejection classifier, a small CNN on these features (published code's settings, but for epochs and batch)."""
 
     hidden: Positive = 192
-    """Width of the CNN; 192 gives the paper's 1.2M parameters on 1024 channels and 200 classes."""
+    """Width; 192 gives the paper's 1.2M parameters on 1024 channels and 200 classes."""
     dropout: Share = 0.2
-    epochs: Positive = 30
-    batch: Positive = 128
+    epochs: Positive = 40
+    """The best on the held-out images is kept."""
+    batch: Positive = 64
     lr: Rate = 3e-4
-    weight_decay: Annotated[float, Ge(0)] = 1e-4
+    weight_decay: WeightDecay = 1e-4
     holdout: Annotated[float, Gt(0), Le(0.5)] = 0.2
     """Share of each class's training images held out to choose the best epoch by."""
 
 
 class PixelHead(Head):
-    """Training of the control on pixels."""
+    """The control: the same on pixels, which wants more and larger steps to be at its best."""
 
-    flip: bool = False
-    """Random left-right flips."""
+    epochs: Positive = 60
+    batch: Positive = 16
+    lr: Rate = 1e-3
+    flip: Flip = False
 
 
 class Sampling(Section):
     """How candidates are drawn from the fine-tuned denoiser."""
 
-    solver: Literal["ddim", "dpm-solver++"] = "dpm-solver++"
-    steps: Annotated[int, Ge(2)] = 16
-    eta: Share = 0.0
+    solver: SolverName = "dpm-solver++"
+    """dpm-solver++ (second order), or ddim."""
+    steps: Annotated[int, Ge(2)] = 12
+    eta: Share = 1.0
     """Fresh noise in every step: 0 is deterministic; 1 is DDPM's ancestral sampling, or SDE-DPM-Solver++."""
-    guidance_scale: Annotated[float, Ge(0)] = 0.01
-    """w in (1 + w) eps(x, t, y) - w eps(x, t); the source improved-ddpm has none."""
+    guidance_scale: Annotated[float, Ge(0)] = 0.5
+    """w in (1 + w) eps(x, t, y) - w eps(x, t) (paper: 0.01); the source improved-ddpm has none."""
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
 
@@ -122,12 +143,12 @@ class Sampling(Section):
 class Synthesis(Section):
     """How many images, and which candidates are kept."""
 
-    per_class: Positive = 50
+    per_class: Positive = 20
     """Accepted images of each class in 1x."""
     shards_per_scale: Positive = 1
     """Shards that 1x is cut into, one job each."""
-    threshold: Share = 0.2
-    """A candidate is kept when p(its class) >= threshold."""
+    threshold: Share = 0.5
+    """A candidate is kept when p(its class) >= threshold (paper: 0.2 for 200 classes, 40 times chance)."""
     max_attempts: Positive = 40
     """Budget: attempts a class for each accepted image asked for."""
 
@@ -139,17 +160,19 @@ class Synthesis(Section):
 
 
 class Shard(Section):
-    """All that determines a synthetic shard, beside its inputs, number and the experiment's seed."""
+    """All that determines a synthetic shard, beside its inputs, number and seed; by default, one of the source ours."""
 
     sampling: Sampling = Sampling()
     synthesis: Synthesis = Synthesis()
 
 
 class Mix(Section):
-    """Mixup and CutMix, as timm applies them; the paper gives the probability alone, the alphas are ours."""
+    """Mixup and CutMix as timm applies them, in runs with mix; the paper gives the probability, the alphas are ours."""
 
     prob: Share = 0.5
+    """Of a batch being mixed."""
     switch_prob: Share = 0.5
+    """Of CutMix instead of Mixup."""
     mixup_alpha: Annotated[float, Ge(0)] = 0.8
     cutmix_alpha: Annotated[float, Ge(0)] = 1.0
 
@@ -161,30 +184,30 @@ class Mix(Section):
 
 
 class Classifier(Section):
-    """Training of the downstream classifiers (paper, 5.3.2)."""
+    """Training of the downstream classifiers (paper, 5.3.2: 40 epochs of batch 256)."""
 
     stem: Literal["stock", "small"] = "stock"
-    """timm's first layers (7x7 stride 2 and pooling), or 3x3 stride 1 without pooling for small images."""
+    """timm's stock first layers (7x7 stride 2 and pooling), or small: 3x3 stride 1 without pooling."""
     epochs: Positive = 40
     min_steps: Positive = 125
     """Fewest steps of any run, however few its images: an under-trained classifier on the real images alone would show
     a gain that is longer training."""
-    batch: Annotated[int, Gt(0), MultipleOf(2)] = 256
+    batch: Annotated[int, Gt(0), MultipleOf(2)] = 64
     """Even, for Mixup pairs images within a batch."""
     lr: Rate = 1e-3
+    """Of Adam."""
     drops: tuple[Share, ...] = (0.5, 0.75)
-    """Shares of the training after which the learning rate is divided by 10 (epochs 20 and 30 of 40)."""
-    flip: bool = False
-    """Random left-right flips."""
+    """Shares of the training after which the learning rate is divided by 10."""
+    flip: Flip = False
     mix: Mix = Mix()
     precision: Precision = "auto"
 
 
 class Training(Section):
-    """All that determines a classifier, beside its inputs, architecture and seed."""
+    """All that determines a classifier, beside its inputs, architecture and seed; by default, an unmixed one."""
 
     classifier: Classifier = Classifier()
     mixed: bool = False
     """Whether Mixup and CutMix are used."""
     per_class: Annotated[int, Ge(0)] = 0
-    """Images a class in 1x; real-equal-steps takes as many steps as real + scale x 1x images would."""
+    """Images a class in 1x, for real-equal-steps alone, which takes as many steps as real + scale x 1x images would."""

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
 from ddrep.config.base import Positive, Section, Seeds, Subsets
-
-Name = Literal["improved-ddpm", "classifier-free", "pixel-rejection", "ours"]
-Source = Literal["real", "real-equal-steps", "improved-ddpm", "classifier-free", "pixel-rejection", "ours"]
-SYNTHETIC: tuple[Name, ...] = ("improved-ddpm", "classifier-free", "pixel-rejection", "ours")
+from ddrep.sources import SourceName, SyntheticName
 
 
 class Runs(Section):
-    """A block of Table 4: the product of its lists. Scale 0 belongs to source real, the others to all but real."""
+    """A block of Table 4: the product of its lists."""
 
     architectures: Annotated[tuple[str, ...], MinLen(1)] = ("resnet18",)
+    """timm's names."""
     mix: Annotated[tuple[bool, ...], MinLen(1)] = (False, True)
-    sources: Annotated[tuple[Source, ...], MinLen(1)] = ("real", "real-equal-steps", "ours")
+    sources: Annotated[tuple[SourceName, ...], MinLen(1)] = ("real", "ours")
     scales: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
@@ -28,7 +26,10 @@ class Table3(Section):
     """Classification accuracy score: one classifier on one source alone, at 1x."""
 
     architecture: str = "resnet18"
-    sources: Annotated[tuple[Name, ...], MinLen(1)] = SYNTHETIC
+    """timm's name."""
+    sources: Annotated[tuple[SyntheticName, ...], MinLen(1)] = (
+        "improved-ddpm", "classifier-free", "pixel-rejection", "ours"
+    )  # fmt: skip
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
 
@@ -37,7 +38,7 @@ class Tables(Section):
     """What the tables are made with."""
 
     resamples: Positive = 2000
-    """Bootstrap resamples."""
+    """Of the bootstrap."""
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
     """Of the intervals of differences."""
 
@@ -45,20 +46,34 @@ class Tables(Section):
 class AccuracyTable(Tables):
     """What Tables 3 and 4 are told: their section, and what follows from others."""
 
-    paper: bool = False
+    paper: bool = True
     """Whether the paper's figures, which are of Tiny ImageNet, stand beside the measured ones."""
 
 
-class Figures(Section):
-    """What the figures show. Figures 1 and 3 are of subset 0."""
+class Figure1(Section):
+    """One class by several sources, of subset 0."""
 
     figure1_class: Annotated[int, Ge(0)] = 0
     """Number of the class."""
     figure1_images: Positive = 12
     """Attempts side by side."""
+
+
+class Figure2(Section):
+    """Images drawn for target masks."""
+
     figure2_images: Positive = 12
     """Target masks side by side."""
+
+
+class Figure3(Section):
+    """Accepted images of several classes, of subset 0."""
+
     figure3_classes: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] | None = None
-    """Numbers of the classes; none: the first four there are."""
+    """Numbers of the classes, e.g. [0, 5]; null: the first four there are."""
     figure3_images: Positive = 12
     """Accepted images of each class."""
+
+
+class Figures(Figure3, Figure2, Figure1):
+    """What the figures show, each of which is told of its own keys alone."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from ddrep.config import AttributeImages
-from ddrep.data.datasets import labelled
 from ddrep.data.disjoint import apart
+from ddrep.data.readers import labelled, reader_of
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.errors import UserError
 
@@ -20,18 +20,19 @@ def attribute_images(
 ) -> LabelledImages:
     """Images of `split` as classes 0 ("not X") and 1 ("X"); `run` chooses the examples where not all are asked for.
 
-    `subset` and `seed` are those of ddrep.data.datasets.labelled, `apart_from` the shards of ddrep.data.disjoint.apart.
+    `subset` and `seed` are those of ddrep.data.readers.labelled, `apart_from` the shards of ddrep.data.disjoint.apart.
     Raises UserError.
     """
     key = f"attributes.groups.{cfg.attribute}"
     data = cfg.data
     having = cfg.having
-    if data.celeba and data.kind == "celeba":
+    by_attribute = reader_of(data).with_attribute
+    if by_attribute:
         if len(having) > 1:
-            raise UserError(f"{key}: expected one name of list_attr_celeba.txt, got {', '.join(having)}")
-        data = data.model_copy(update={"celeba": data.celeba.model_copy(update={"attribute": having[0]})})
+            raise UserError(f"{key}: expected one of the data set's attributes, got {', '.join(having)}")
+        data = data.with_section(by_attribute(data.section, having[0]))
     images = labelled(data, split, subset, seed)
-    if data.kind != "celeba" and (unknown := [name for name in having if name not in images.classes]):
+    if not by_attribute and (unknown := [name for name in having if name not in images.classes]):
         raise UserError(f"{key}: no class {unknown[0]}; expected some of {', '.join(images.classes)}")
     has = np.array([name in having for name in images.classes])[images.labels].astype(np.int64)
     names = (f"not {cfg.attribute}", cfg.attribute)

@@ -1,4 +1,4 @@
-"""From images in memory to batches: which images step s sees, and pixels in [-1, 1].
+"""From images in memory to batches and back: which images step s sees, and pixels in [-1, 1].
 
 Step s sees a pure function of (seed, s), so that a resumed run needs no saved state.
 """
@@ -23,8 +23,8 @@ def _epoch(n: int, epoch: int, seed: int) -> np.ndarray:
 def batch_indices(n: int, batch: int, step: int, seed: int) -> np.ndarray:
     """Indices (batch,) into n images for 0-based `step`, cut from an endless stream of shuffled epochs.
 
-    Every batch is full: none is ever a single image (which BatchNorm cannot take) or odd (which Mixup cannot), and
-    after any number of steps no image has been seen more than once oftener than another.
+    Every batch is full: none is ever a single image (which BatchNorm cannot take) or odd (which Mixup cannot). After
+    any number of steps the images' visit counts differ by at most one.
     """
     positions = np.arange(step * batch, (step + 1) * batch)
     epochs = positions // n
@@ -56,6 +56,20 @@ def to_unit(images: np.ndarray | Tensor, device: torch.device | str = "cpu") -> 
         raise UserError(f"images are {tuple(x.shape)} {x.dtype}, expected uint8 (N, H, W) or (N, H, W, C), in 0..255")
     x = x[:, None] if x.ndim == 3 else x.movedim(-1, 1)
     return x.float() / 127.5 - 1
+
+
+def to_uint8(x: Tensor, whose: str) -> np.ndarray:
+    """Images (N, C, H, W) in [-1, 1] -> uint8 (N, H, W, C), rounded to the nearest level.
+
+    Raises UserError naming the denoiser `whose` images are not finite: as uint8 they would be black.
+    """
+    broken = int((~x.isfinite()).flatten(1).any(dim=1).sum())
+    if broken:
+        raise UserError(
+            f"{whose}: gave values that are not finite for {broken} of {len(x)} images, and none is kept; its weights "
+            "are broken (train or import it anew), or it is guided too strongly (lower the scale)"
+        )
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
 
 
 def check_stored(images: np.ndarray, image_shape: Sequence[int], whose: str) -> None:

@@ -20,28 +20,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from ddrep.config import (
-    SPLIT_FOLDERS,
     AttributeImages,
-    CelebA,
     CelebAMaskHQ,
     Data,
-    Experiment,
     FewShot,
-    ImageFolder,
     MaskData,
     Pretrain,
     Stage,
-    TinyImageNet,
-    WebDatasetFiles,
-    stage_json,
 )
-from ddrep.data.disk import raw, text
+from ddrep.data.disk import raw
+from ddrep.data.readers import places as places_of
 from ddrep.errors import UserError
-
-
-def tracked_json(stage: str, section: BaseModel, experiment: Experiment) -> str:
-    """The canonical JSON of a stage that reads a data set, with the digest of the files that `section` names."""
-    return stage_json(stage, section, experiment.seed, digest(places(section), experiment.digest))
 
 
 @contextlib.contextmanager
@@ -136,33 +125,17 @@ def places(section: BaseModel) -> tuple[Path, ...]:
 
 def _named(section: BaseModel) -> Iterator[Path]:
     match section:
-        case Data() | MaskData():
+        case Data():
+            yield from places_of(section)
+        case MaskData():
             yield from _named(getattr(section, section.table))
-            if isinstance(section, MaskData) and section.kind == "few-shot" and section.celebamask_hq:
+            if section.kind == "few-shot" and section.celebamask_hq:
                 yield from _named(section.celebamask_hq)
         case AttributeImages(data=data):
-            yield from _named(data)
+            yield from places_of(data)
         case Pretrain(images=Path() as images):
             yield images
-        case ImageFolder(root=root):
-            known = {name for names in SPLIT_FOLDERS.values() for name in names}
-            yield from (root / name for name in _names(root) if name.lower() in known)
-        case TinyImageNet(path=path):
-            parts = ("train", "val", "wnids.txt", "words.txt")
-            yield from [path / name for name in parts] if os.path.isdir(raw(path)) else [path]
-        case WebDatasetFiles():
-            for path in (*section.train, *section.validation, *section.test):
-                yield from [path / name for name in _names(path) if name.endswith(".tar")] or [path]
-        case CelebA(root=root):
-            names = (("Img", "img_align_celeba"), ("Anno", "list_attr_celeba.txt"), ("Eval", "list_eval_partition.txt"))
-            yield from (root / path for inside, name in names for path in (name, f"{inside}/{name}"))
         case FewShot(root=root):
             yield from (root / "real" / split for split in ("train", "test"))
         case CelebAMaskHQ(root=root):
             yield from (root / name for name in ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno"))
-
-
-def _names(folder: Path) -> list[str]:
-    """Sorted names of what lies in a folder, hidden files apart; none if it is no folder."""
-    path = raw(folder)
-    return sorted(text(name) for name in os.listdir(path) if not name.startswith(b".")) if os.path.isdir(path) else []

@@ -156,3 +156,9 @@ def reason(error: Exception) -> str:
     # Pillow's own message repeats the path
     said = "not an image" if "cannot identify" in str(error) else str(error) or type(error).__name__
     return said if len(said) <= 150 else said[:147] + "..."
+
+
+def names_in(folder: Path) -> list[str]:
+    """Sorted names of what lies in a folder, hidden files apart; none if it is no folder."""
+    path = raw(folder)
+    return sorted(text(name) for name in os.listdir(path) if not name.startswith(b".")) if os.path.isdir(path) else []

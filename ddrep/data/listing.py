@@ -14,7 +14,7 @@ from PIL import Image
 
 from ddrep.data.decoding import LAID, decode
 from ddrep.data.disk import Found, read_bytes, reason
-from ddrep.data.reading import complain, filled, hold_out_by_class, key, named, warn
+from ddrep.data.reading import complain, filled, hold_out, key, named, share, warn
 from ddrep.data.shards import LabelledImages
 
 log = logging.getLogger("ddrep")
@@ -99,7 +99,8 @@ def drawn(
         counts = np.bincount([entry.label for entry in train], minlength=len(classes)).tolist()
         few = [classes[label] for label, n in enumerate(counts) if n <= (count or 1)]
         complain(where, few, "classes have too few images", "some are held out: add images, or give a validation split")
-        kept, held = hold_out_by_class([entry.label for entry in train], seed, count)
+        labels, of_class = [entry.label for entry in train], lambda n: share(n) if count is None else count
+        kept, held = hold_out(labels, of_class, lambda number: np.random.default_rng((seed, number)))
         splits |= {"train": [train[i] for i in kept], "validation": [train[i] for i in held]}
     places = [entry.place for entries in splits.values() for entry in entries]
     assert len(set(places)) == len(places), "splits share a file"

@@ -70,27 +70,21 @@ def key(split: str, i: int, stem: str) -> str:
     return f"{split}-{i:06d}-{re.sub(r'[^A-Za-z0-9_-]', '_', stem)}"
 
 
-def share(n: int) -> int:
-    """How many of the n images of a class HELD_OUT means: one at least."""
-    return max(1, round(HELD_OUT * n))
+def share(n: int, part: float = HELD_OUT) -> int:
+    """How many of the n images of a class a part of them means: one at least."""
+    return max(1, round(part * n))
 
 
-def hold_out(n: int, count: int, seed: int, number: int) -> tuple[list[int], list[int]]:
-    """n images of class `number` -> indices that stay in train, and `count` held out, both ascending."""
-    order = np.random.default_rng((seed, number)).permutation(n)
-    return sorted(order[count:].tolist()), sorted(order[:count].tolist())
+def hold_out(
+    labels: Sequence[int] | np.ndarray, count: Callable[[int], int], generator: Callable[[int], np.random.Generator]
+) -> tuple[list[int], list[int]]:
+    """Indices into `labels` that stay in train, and `count` of the images of each class held out, both ascending.
 
-
-def hold_out_by_class(labels: Sequence[int], seed: int, count: int | None = None) -> tuple[list[int], list[int]]:
-    """Indices into `labels` that stay in train, and `count` (or a tenth, one at least) of each class held out.
-
-    Both are ascending.
+    count: of the number of its images; generator: of the class's number.
     """
-    numbers = np.array(labels, np.int64)
-    kept, held = [], []
+    numbers = np.asarray(labels, np.int64)
+    held = np.zeros(len(numbers), bool)
     for number in np.unique(numbers).tolist():
         where = np.flatnonzero(numbers == number)
-        stay, out = hold_out(len(where), share(len(where)) if count is None else count, seed, number)
-        kept += where[stay].tolist()
-        held += where[out].tolist()
-    return sorted(kept), sorted(held)
+        held[generator(number).permutation(where)[: count(len(where))]] = True
+    return np.flatnonzero(~held).tolist(), np.flatnonzero(held).tolist()

@@ -162,11 +162,15 @@ def read_alike(paths: Sequence[Path], read: Callable[[Path], P]) -> list[P]:
     if not paths:
         raise UserError("shards: none given; expected at least one .tar")
     parts = [read(path) for path in paths]
-    first = parts[0]
     for path, part in zip(paths, parts, strict=True):
-        if part.classes != first.classes or part.images.shape[1:] != first.images.shape[1:]:
-            raise UserError(f"{path}: {_describe(part)}, but {paths[0]} {_describe(first)}; make them with one config")
+        check_alike(path, part, paths[0], parts[0])
     return parts
+
+
+def check_alike(path: Path, part: Images, first_path: Path, first: Images) -> None:
+    """Raise UserError unless the content of a shard has the size, channels and class names of the first."""
+    if part.classes != first.classes or part.images.shape[1:] != first.images.shape[1:]:
+        raise UserError(f"{path}: {_describe(part)}, but {first_path} {_describe(first)}; make them with one config")
 
 
 def _describe(part: Images) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddrep.denoiser.network import FORMAT, network_config
+from ddrep.denoiser.network import DenoiserFile
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
-from ddrep.files import load_tensors, save_tensors, written_whole
+from ddrep.saved import load, save
 
 
 @dataclass
@@ -94,22 +93,14 @@ class Denoiser:
 
     def save(self, path: Path) -> None:
         """Write weights and metadata to `path`, whole or not at all."""
-        meta = {
-            "format": FORMAT,
-            "network": json.dumps(dataclasses.asdict(self.net.cfg)),
-            "schedule": json.dumps(dataclasses.asdict(self.schedule)),
-            "provenance": json.dumps(self.provenance, sort_keys=True),
-            "classes": json.dumps(self.classes),
-        }
-        with written_whole(path) as (draft,):
-            save_tensors(self.net.state_dict(), draft, meta)
+        content = DenoiserFile(
+            network=self.net.cfg, schedule=self.schedule, provenance=self.provenance, classes=self.classes
+        )
+        save(path, content, self.net.state_dict())
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Denoiser:
         """Read a file written by `save`, in evaluation mode. Raises UserError for any other file."""
-        weights, meta = load_tensors(path, FORMAT, "a denoiser; make one with `ddrep pretrain` or `ddrep import`")
-        net = UNet(network_config(json.loads(meta["network"])))
-        net.load_state_dict(weights, strict=True)
-        net.eval().requires_grad_(False).to(device)
-        schedule = Schedule(**json.loads(meta["schedule"]))
-        return cls(net, schedule, json.loads(meta["provenance"]), tuple(json.loads(meta["classes"])), path)
+        content, net = load(path, DenoiserFile, lambda content: UNet(content.network), device)
+        schedule = Schedule(**dataclasses.asdict(content.schedule))
+        return cls(net, schedule, content.provenance, content.classes, path)

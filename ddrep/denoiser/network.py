@@ -7,39 +7,48 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
+
+from annotated_types import Ge, Le, MaxLen
+from pydantic import ConfigDict
 
 from ddrep.config import Network
+from ddrep.config.base import Share
 from ddrep.errors import UserError
+from ddrep.saved import Saved
 
-FORMAT = "ddrep.denoiser/1"
-"""Of a denoiser's file."""
 MIDDLE = "middle"
 GROUPS = 32
 """Of all group normalisations: every width is a multiple of it."""
+Size = Annotated[int, Ge(1), Le(2**16)]
+"""Pixels or channels, or layers at most, of a network that a file may ask for."""
+Few = Annotated[int, Ge(1), Le(100)]
+Levels = Annotated[tuple[Size, ...], MaxLen(16)]
 
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """What determines the network. `attention_sizes` are feature-map widths in pixels."""
+    """What determines the network. `attention_sizes` are feature-map widths in pixels. Files are held to the bounds."""
 
-    image_size: int
-    in_channels: int = 3
-    out_channels: int = 3
-    model_channels: int = 128
-    channel_mult: tuple[int, ...] = (1, 2, 3, 4)
-    num_res_blocks: int = 3
-    attention_sizes: tuple[int, ...] = (16, 8)
-    num_heads: int = 4
-    num_head_channels: int | None = None
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    image_size: Size
+    in_channels: Size = 3
+    out_channels: Size = 3
+    model_channels: Size = 128
+    channel_mult: Levels = (1, 2, 3, 4)
+    num_res_blocks: Few = 3
+    attention_sizes: Levels = (16, 8)
+    num_heads: Size = 4
+    num_head_channels: Size | None = None
     """If set, the number of heads is width / num_head_channels and `num_heads` is ignored."""
     use_scale_shift_norm: bool = True
     resblock_updown: bool = False
     """Resample by residual blocks; otherwise by convolutions."""
     new_attention_order: bool = False
     """Split q, k, v before the heads (guided-diffusion's option) instead of after."""
-    dropout: float = 0.0
-    num_classes: int = 0
+    dropout: Share = 0.0
+    num_classes: Annotated[int, Ge(0), Le(2**20)] = 0
     """Rows of the label table, the null row included; 0 for an unconditional network."""
     ho_details: bool = False
     """Times embedded, strided convolutions padded and norms' eps as in the DDPM U-Net of ermongroup/ddim."""
@@ -97,10 +106,28 @@ class UNetConfig:
             yield f"image_size: {self.image_size}; {halves[0]} pixels cannot be halved by such a network"
 
 
-def network_config(fields: dict[str, Any]) -> UNetConfig:
-    """UNetConfig from JSON, where tuples arrive as lists."""
-    settings: Any = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return UNetConfig(**settings)
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """What determines a noise schedule (ddrep.denoiser.schedule)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    kind: Literal["cosine", "linear"] = "cosine"
+    num_steps: Annotated[int, Ge(1), Le(10**6)] = 1000
+    rescale_timesteps: bool = True
+    """Embed times in 0..1000 whatever `num_steps` is; otherwise embed the index itself."""
+
+
+class DenoiserFile(Saved):
+    """What a denoiser's file says of it, beside the weights; see Denoiser."""
+
+    FORMAT = "ddrep.denoiser/1"
+    WHAT = "a denoiser"
+    HOW = "make one with `ddrep pretrain` or `ddrep import`"
+    network: UNetConfig
+    schedule: ScheduleConfig
+    provenance: dict[str, Any]
+    classes: tuple[str, ...]
 
 
 def network_of(section: Network, size: int, channels: int) -> UNetConfig:

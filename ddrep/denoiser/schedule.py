@@ -11,20 +11,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ddrep.denoiser.network import ScheduleConfig
+
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(ScheduleConfig):
     """Noise schedule of a checkpoint; travels in the Denoiser file."""
-
-    kind: Literal["cosine", "linear"] = "cosine"
-    num_steps: int = 1000
-    rescale_timesteps: bool = True
-    """Embed times in 0..1000 whatever `num_steps` is; otherwise embed the index itself."""
 
     @cached_property
     def betas(self) -> Tensor:
@@ -65,8 +61,3 @@ def add_noise(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
 def x0_from_eps(x: Tensor, eps: Tensor, abar: Tensor) -> Tensor:
     """Estimate of the clean image (paper, eq. 11)."""
     return (x - (1 - abar).sqrt() * eps) / abar.sqrt()
-
-
-def eps_from_x0(x: Tensor, x0: Tensor, abar: Tensor) -> Tensor:
-    """The noise that takes x0 to x; the inverse of `x0_from_eps`."""
-    return (x - abar.sqrt() * x0) / (1 - abar).sqrt()

@@ -118,13 +118,13 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         n, c, height, width = x.shape
-        flat = x.reshape(n, c, -1)
+        flat = x.flatten(2)  # of no images as well
         qkv = self.qkv(self.norm(flat))
         if self.new_order:
-            q, k, v = qkv.reshape(n, 3, self.heads, c // self.heads, -1).transpose(-1, -2).unbind(1)
+            q, k, v = qkv.reshape(n, 3, self.heads, c // self.heads, height * width).transpose(-1, -2).unbind(1)
         else:
-            q, k, v = qkv.reshape(n, self.heads, 3, c // self.heads, -1).transpose(-1, -2).unbind(2)
-        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, -1)
+            q, k, v = qkv.reshape(n, self.heads, 3, c // self.heads, height * width).transpose(-1, -2).unbind(2)
+        h = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, height * width)
         return (flat + self.proj_out(h)).reshape(n, c, height, width)
 
 

@@ -16,7 +16,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import add_noise, x0_from_eps
 from ddrep.device import pick_device
 from ddrep.files import written_whole
-from ddrep.guides import Guide
+from ddrep.networks.guides import Guide
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
         estimate = x0_hat(loaded[0].denoiser, x0, t, stage.seed)
         for guide in loaded:
             right = 100 * (guess(guide, estimate) == y).double().mean().item()
-            rows.append({"reads": guide.meta["reads"], "t": t, "accuracy": right, "n": len(y)})
+            rows.append({"reads": guide.meta.reads, "t": t, "accuracy": right, "n": len(y)})
     table = pd.DataFrame(rows).assign(attribute=attribute, subset=subset, seed=seed)
     with written_whole(out) as (draft,):
         table.to_parquet(draft, index=False)
@@ -67,4 +67,4 @@ def cost(job: Job) -> Cost:
     """At each time the denoiser estimates the images, and all guides look at the estimates."""
     cfg = job.config(Robustness)
     images = len(cfg.timesteps) * min(cfg.images, job.images("test"))
-    return Cost(times(images, Passes([DENOISER]) + job.look("guides")))
+    return Cost(times(images, Passes([DENOISER]) + job.look("")))

@@ -15,11 +15,10 @@ from ddrep.data.masks import read_masked_shards
 from ddrep.data.shards import read_shards
 from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.evaluation.evaluator import Evaluator
 from ddrep.evaluation.inception import Inception
 from ddrep.evaluation.segmentation import confusion, miou
-from ddrep.evaluation.segmenter import Segmenter
 from ddrep.files import written_whole
+from ddrep.networks.measures import Evaluator, Segmenter
 
 
 @dataclass(frozen=True)
@@ -113,4 +112,4 @@ def cost(job: Job) -> Cost:
     """Of real or guided images: what says what they show, and what distances are taken on (`features_of`)."""
     judge = {"score-attribute": "evaluator", "score-masks": "segmenter"}.get(job.verb)
     measures = [name for name in (INCEPTION, "evaluator") if job.inputs.get(name)][:1]
-    return Cost(times(job.images("shard"), Passes([*measures, judge] if judge else measures)))
+    return Cost(times(job.images("shard") + job.images(), Passes([*measures, judge] if judge else measures)))

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ddrep.cost import Job, Wanted
-from ddrep.sampling.synthesis import attempts, likely_attempts
+from ddrep.sampling.engine import attempts, likely_attempts
 
 ASSUMED = 0.5
 """Share of the candidates that are accepted, where none has been judged."""
@@ -28,7 +28,7 @@ Key = tuple[str, int | None]
 
 def read_verdicts(jobs: Iterable[Job]) -> Seen:
     """From the attempts that are there."""
-    paths = [path for job in jobs for path in job.outputs.get("attempts", ()) if Path(path).is_file()]
+    paths = [path for job in jobs for path in job.outputs.get("beside", ()) if Path(path).is_file()]
     tables = {path: pd.read_parquet(path, columns=["class", "accepted"]).groupby("class") for path in paths}
     return {path: {int(str(label)): rows["accepted"].tolist() for label, rows in t} for path, t in tables.items()}
 
@@ -43,7 +43,7 @@ def shares_of(jobs: Iterable[Job], seen: Seen) -> dict[Key, float]:
     """Share of the candidates that are accepted, where some have been judged."""
     tried, kept = Counter[Key](), Counter[Key]()
     for job in jobs:
-        for label, verdicts in seen.get("".join(job.outputs.get("attempts", ())), {}).items():
+        for label, verdicts in seen.get("".join(job.outputs.get("beside", ())), {}).items():
             for of in (None, label):
                 tried[source(job), of] += len(verdicts)
                 kept[source(job), of] += sum(verdicts)
@@ -67,9 +67,9 @@ class Pools:
 
     def _attempts(self, job: Job, wanted: Wanted) -> list[int]:
         """At each class."""
-        if not job.refuses or "attempts" not in job.outputs:
+        if not job.refuses or "beside" not in job.outputs:
             return list(wanted.images)
-        (path,), budget = job.outputs["attempts"], wanted.budget
+        (path,), budget = job.outputs["beside"], wanted.budget
         known, quotas = self.seen.get(path, {}), dict(enumerate(wanted.images))
         if len(known) == len(quotas) and all(sum(known[label]) == quota for label, quota in quotas.items()):
             return [attempts(known[label], quota, budget) for label, quota in quotas.items()]

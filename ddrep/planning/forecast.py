@@ -16,10 +16,10 @@ from ddrep.evaluation import robustness, scores
 from ddrep.planning.draws import ASSUMED, Pools, Seen
 from ddrep.planning.sizes import Sizes
 from ddrep.sampling import guided, synthesis
-from ddrep.training import classifier, evaluators, finetune, guides, heads, pretrain
+from ddrep.training import classifier, evaluators, finetune, guides, judges, pretrain
 
 STAGES: dict[str, Any] = {
-    "pretrain": pretrain, "finetune": finetune, "features": heads, "rejection": heads, "pixel-rejection": heads,
+    "pretrain": pretrain, "finetune": finetune, "features": judges, "rejection": judges, "pixel-rejection": judges,
     "synthesize": synthesis, "pixel-threshold": synthesis, "classify": classifier, "guide": guides,
     "guide-attribute": guided, "guide-masks": guided, "evaluator": evaluators, "segmenter": evaluators,
     "real-features": scores, "score-attribute": scores, "score-masks": scores, "robustness": robustness,
@@ -45,8 +45,7 @@ class Step:
     """A job, and what it does."""
 
     job: Job
-    row: str
-    """Of the table."""
+    row: str  # of the table
     passes: Passes
     images: int
     """Accepted images, generated."""
@@ -70,7 +69,7 @@ def forecast(plan: Plan, assumed: float = ASSUMED) -> list[Step]:
         if draws := hasattr(stage, "wanted"):
             wanted = stage.wanted(job, plan.sizes.classes)
             job.judged, job.drawn = pools.draw(job, wanted)
-            made = wanted.images if "shard" in job.outputs else ()
+            made = () if job.verb == "pixel-threshold" else wanted.images
         cost = stage.cost(job) if stage else Cost(Passes())
         for path in (path for paths in job.outputs.values() for path in paths):
             shards[path], looks[path] = made, cost.look

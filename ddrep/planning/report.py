@@ -65,7 +65,7 @@ def _line(name: str, steps: Sequence[Step], seconds: Callable[[Step], float]) ->
 
 def _acceptance(plan: Plan) -> str:
     """What the numbers of candidates rest on."""
-    refusing = (source(job) for job in plan.jobs if job.refuses and "attempts" in job.outputs)
+    refusing = (source(job) for job in plan.jobs if job.refuses and "beside" in job.outputs)
     shares, sources = shares_of(plan.jobs, plan.seen), list(dict.fromkeys(refusing))
     known = ", ".join(f"{shares[name, None]:.1%} of {name}" for name in sources if (name, None) in shares)
     guessed = ", ".join(name for name in sources if (name, None) not in shares)

@@ -5,16 +5,16 @@ Nothing is refused: what a missing file would tell is taken from what else is kn
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ddrep.checks.sets import counts, image_shape, made_counts
-from ddrep.config import SPLIT_FOLDERS, Experiment
+from ddrep.config import Experiment
+from ddrep.data.listing import SPLITS
 from ddrep.denoiser.importers import published
-from ddrep.denoiser.network import FORMAT, UNetConfig, network_config, network_of
+from ddrep.denoiser.network import DenoiserFile, UNetConfig, network_of
 from ddrep.errors import UserError
-from ddrep.files import load_tensors
+from ddrep.saved import header
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ def sizes_of(experiment: Experiment) -> tuple[Sizes, list[str]]:
         return Sizes(image_shape(experiment.masks.data)), []
     try:
         return Sizes(image_shape(data), counts(data, experiment.seed)), []
-    except UserError as e:
+    except (UserError, OSError) as e:
         made = [results / name for name in ("subset0/real.tar", "data/validation.tar", "data/test.tar")]
         if all(path.is_file() for path in made):
-            return Sizes(image_shape(data), dict(zip(SPLIT_FOLDERS, map(made_counts, made), strict=True))), []
+            return Sizes(image_shape(data), dict(zip(SPLITS, map(made_counts, made), strict=True))), []
         unknown = f"how many images there are is not known, and what depends on it left out: {e}"
         return Sizes(image_shape(data)), [f"{unknown}; or make {' and '.join(map(str, made))} first"]
 
@@ -50,7 +50,7 @@ def denoiser_of(experiment: Experiment, image: tuple[int, int, int]) -> tuple[UN
         return network_of(experiment.denoiser.pretrain.network, image[0], image[2]), []
     path = experiment.denoiser.file.path
     try:
-        return network_config(json.loads(load_tensors(path, FORMAT, "a denoiser")[1]["network"])), []
+        return header(path, DenoiserFile).network, []
     except UserError as e:
         name, network = published(path.stem, image[0]) or ("", None)
         instead = f"planned with the network of {name}" if network else "its disk and time are left out"

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from ddrep.cost import DENOISER, ENCODER, GUIDED, TRAINING, Passes
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.device import autocast, pick_device
+from ddrep.networks.classifiers import build_classifier, fit_to_size
 from ddrep.planning.forecast import Plan
-from ddrep.training.networks import build_classifier, fit_to_size
 
 BACKWARD = 3
 """Forward passes that a pass with one backward costs: the usual rule that a backward pass costs two of them."""

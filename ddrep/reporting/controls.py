@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-CONTROLS = ("real", "real-equal-steps")
-"""What a gain has to survive: it could be none at all, or that of longer training alone."""
+from ddrep.sources import controls
+
 Cell = Mapping[Any, Any]
 """A row of a summary (ddrep.reporting.tables)."""
 
@@ -31,7 +31,7 @@ def headline(cell: Cell) -> dict[str, Any]:
     two noisy means is on average above the larger of the true ones, so that the difference is too small. For a loss it
     is not, which is why `sure` asks all controls.
     """
-    known = [name for name in CONTROLS if cell["source"] not in CONTROLS and cell[f"{versus(name)}_pairs"]]
+    known = [name for name in controls() if cell["source"] not in controls() and cell[f"{versus(name)}_pairs"]]
     control = min(known, key=lambda name: cell[versus(name)], default="")
     value, low, high, pairs = ends(cell, control) if control else (math.nan, math.nan, math.nan, 0)
     return {
@@ -43,9 +43,9 @@ def headline(cell: Cell) -> dict[str, Any]:
 def sure(cell: Cell, reference: str) -> bool:
     """Whether zero is outside the interval; from a control only if it is the stronger one, and for all controls."""
     asked = [reference]
-    if cell["control"] and reference in CONTROLS:
+    if cell["control"] and reference in controls():
         if reference != cell["control"]:
             return False
-        asked = [name for name in CONTROLS if not math.isnan(ends(cell, name)[0])]
+        asked = [name for name in controls() if not math.isnan(ends(cell, name)[0])]
     known = [ends(cell, name) for name in asked]
     return all(low > 0 for _, low, _, _ in known) or all(high < 0 for _, _, high, _ in known)

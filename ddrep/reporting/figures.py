@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,32 +15,24 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
-from ddrep.config import Figures, Stage
+from ddrep.config import Figure1, Figure3, Stage
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.errors import UserError
 from ddrep.files import written_whole
 from ddrep.reporting.lettering import columns, legible, lettering
 from ddrep.reporting.tables import ARCHITECTURES, COLUMNS
+from ddrep.sources import SOURCES, Source, Style
 
 FIRST = 4
 """Classes of Figure 3 where none are named."""
 WIDTH = 10.0
 """Inches: at 150 dots an inch, about twice the width of a README."""
 
-# Okabe and Ito's colours, which people of all colour visions tell apart; the dashes tell them in grey
-STYLES: dict[str, tuple[str, Any, float, float]] = {
-    "ours": ("#D55E00", "-", 2.4, 0.0),
-    "pixel-rejection": ("#009E73", (0, (5, 1.5)), 1.3, 0.05),
-    "classifier-free": ("#0072B2", (0, (3, 1.5, 1, 1.5)), 1.3, -0.05),
-    "improved-ddpm": ("#56B4E9", (0, (3, 1.5, 1, 1.5, 1, 1.5)), 1.3, -0.1),
-    "real-equal-steps": ("#777777", (0, (1, 1.2)), 1.5, 0.1),
-}
-"""Source -> colour, dashes, width, and a small shift to the side that keeps spreads apart."""
 MARKERS = dict(zip(ARCHITECTURES, "os^", strict=True))
 
 
 @lettering()
-def figure1(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
+def figure1(stage: Stage[Figure1], shards: Sequence[Path], out: Path) -> None:
     """A row for each shard (its folder names the source), a column for each of one class's first attempts.
 
     The images of a column have one starting noise. Where a source refused its candidate, a hatched tile says p.
@@ -69,7 +60,7 @@ def figure1(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
 
 
 @lettering()
-def figure3(stage: Stage[Figures], shard: Path, out: Path) -> None:
+def figure3(stage: Stage[Figure3], shard: Path, out: Path) -> None:
     """A row for each class: its first accepted images."""
     cfg = stage.config
     images = read_shards([shard])
@@ -154,10 +145,10 @@ def _tile(axes: Axes, r: int, c: int, content: np.ndarray | float, size: float, 
 
 
 @lettering()
-def figure4(stage: Stage[Figures], table: Path, out: Path) -> None:
+def figure4(table: Path, out: Path) -> None:
     """Top-1 against scale: a panel for each mix, a line for each source and architecture, from the real-only runs on.
 
-    Lines: means over runs; the band (ours) and the bars: their standard deviation (ddof 1); points: the runs.
+    Lines: means over runs; the band and the bars: their standard deviation (ddof 1); points: the runs.
     """
     runs = _read_runs(table)
     mixes = [mix for mix in (False, True) if (runs["mix"] == mix).any()]
@@ -191,10 +182,9 @@ def _panel(axes: Axes, runs: pd.DataFrame) -> None:
         of_it = runs[runs["architecture"] == architecture]
         real = of_it[of_it["source"] == "real"]
         axes.plot(real["scale"], real["top1"], ".", color="black", alpha=0.5, markersize=4, markeredgewidth=0, zorder=4)
-        for source in reversed(STYLES):  # ours last, on top
-            line = of_it[of_it["source"] == source]
-            if len(line):
-                _line(axes, pd.concat([real, line]), source, MARKERS.get(architecture, "D"))
+        for source in _lines(of_it):
+            line = pd.concat([real, of_it[of_it["source"] == source.name]])
+            _line(axes, line, source.style, MARKERS.get(architecture, "D"))
         if set(of_it["source"]) == {"real"}:
             axes.plot(real["scale"], real["top1"], MARKERS.get(architecture, "D"), color="black", markersize=4)
     unit = _images_in_1x(runs)
@@ -210,19 +200,25 @@ def _panel(axes: Axes, runs: pd.DataFrame) -> None:
         _count_axis(axes, runs, unit)
 
 
-def _line(axes: Axes, runs: pd.DataFrame, source: str, marker: str) -> None:
-    colour, dashes, width, shift = STYLES[source]
+def _lines(runs: pd.DataFrame) -> list[Source]:
+    """The sources that have lines, in the order of the tables: the last lies on top."""
+    return [source for source in SOURCES.values() if source.scaled and (runs["source"] == source.name).any()]
+
+
+def _line(axes: Axes, runs: pd.DataFrame, style: Style, marker: str) -> None:
     top1 = runs.groupby("scale")["top1"]
     mean, std = top1.mean(), top1.std(ddof=1)
-    x = mean.index + np.where(mean.index > 0, shift, 0.0)
-    axes.plot(x, mean, color=colour, linestyle=dashes, linewidth=width, marker=marker, markersize=5)
-    if source == "ours":
+    x = mean.index + np.where(mean.index > 0, style.shift, 0.0)
+    colour = style.colour
+    axes.plot(x, mean, color=colour, linestyle=style.dashes, linewidth=style.width, marker=marker, markersize=5)
+    if style.band:
         axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.18, linewidth=0, zorder=1)
     else:
         bars = mean.index > 0  # that of the real images is the band's
         axes.errorbar(x[bars], mean[bars], std[bars].fillna(0), fmt="none", ecolor=colour, elinewidth=1, alpha=0.55)
     several = runs[(runs["scale"].map(top1.size()) > 1) & (runs["scale"] > 0)]
-    axes.plot(several["scale"] + shift, several["top1"], ".", color=colour, alpha=0.5, markersize=4, markeredgewidth=0)
+    beside = several["scale"] + style.shift
+    axes.plot(beside, several["top1"], ".", color=colour, alpha=0.5, markersize=4, markeredgewidth=0)
 
 
 def _images_in_1x(runs: pd.DataFrame) -> float | None:
@@ -242,9 +238,9 @@ def _count_axis(axes: Axes, runs: pd.DataFrame, unit: float) -> None:
 
 
 def _handles(runs: pd.DataFrame) -> list[Artist]:
-    present = [source for source in STYLES if (runs["source"] == source).any()]
     lines = [
-        Line2D([], [], color=c, linestyle=d, linewidth=w, label=s) for s, (c, d, w, _) in STYLES.items() if s in present
+        Line2D([], [], color=s.style.colour, linestyle=s.style.dashes, linewidth=s.style.width, label=s.name)
+        for s in reversed(_lines(runs))
     ]
     names = list(dict.fromkeys(runs["architecture"]))
     marks = [

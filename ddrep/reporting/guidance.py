@@ -13,13 +13,13 @@ import pandas as pd
 from ddrep.errors import UserError
 from ddrep.evaluation.frechet import enough, floor, frechet_distance
 from ddrep.evaluation.inception import LAYER
-from ddrep.evaluation.saved import WIDEST
 from ddrep.evaluation.scores import read_features
 from ddrep.files import written_whole
+from ddrep.methods import METHODS
+from ddrep.networks.metadata import WIDEST
 from ddrep.reporting import paper
 from ddrep.reporting.markdown import grid, shown, wrapped
 
-METHODS = ("unguided", "rejection", "ddim-i", "ours")
 KEYS = {1: ["attribute", "present", "method", "steps"], 2: ["method", "steps"]}
 MEASURE = {1: "share", 2: "miou"}
 
@@ -41,9 +41,10 @@ def run(
     paper's figures stand beside the measured ones. Raises UserError.
     """
     rows = list(dict.fromkeys(rows))  # a seed that the configuration names twice is one run
-    table = _sorted(pd.concat([_read(path, number) for path in rows], ignore_index=True), number)
+    scores = {path: _read(path, number) for path in rows}
+    table = _sorted(pd.concat(scores.values(), ignore_index=True), number)
     cells = summarise(table, number, beside_paper)
-    distances = _distances(cells, number, rows, real, minimum, seed)
+    distances = _distances(cells, number, scores, real, minimum, seed)
     cells = cells.merge(distances, on=KEYS[number], how="left")
     document = markdown(cells, number, beside_paper)
     with written_whole(out, summary, text) as (table_draft, summary_draft, text_draft):
@@ -103,7 +104,7 @@ def paper_masks(method: str, steps: int) -> tuple[float, float]:
 
 
 def _distances(
-    cells: pd.DataFrame, number: int, rows: Sequence[Path], real: Sequence[Path], minimum: int, seed: int
+    cells: pd.DataFrame, number: int, scores: dict[Path, pd.DataFrame], real: Sequence[Path], minimum: int, seed: int
 ) -> pd.DataFrame:
     """For each cell: metric (name), distance, distance_n (images of each set), floor and its standard deviation
     floor_std over splits of the real images; NaN below `minimum` images, and without a floor."""
@@ -115,7 +116,7 @@ def _distances(
         metric, features, labels = references[attribute]
         target = int(cell.get("present", 0))
         theirs = features[labels == target]
-        drawn = _drawn(cell, rows, metric, target)
+        drawn = _drawn(cell, scores, metric, target)
         n = min(len(theirs), len(drawn))
         row = {name: cell[name] for name in KEYS[number]} | {"metric": metric, "distance": math.nan}
         row |= {"distance_n": n, "floor": math.nan, "floor_std": math.nan, "minimum": minimum}
@@ -127,20 +128,17 @@ def _distances(
     return pd.DataFrame(found)
 
 
-def _drawn(cell: dict[Any, Any], rows: Sequence[Path], metric: str, target: int) -> np.ndarray:
-    """Features of a cell's images of all runs. Score files lie at [ATTRIBUTE/]SEED/METHOD/STEPS.score.parquet."""
+def _drawn(cell: dict[Any, Any], scores: dict[Path, pd.DataFrame], metric: str, target: int) -> np.ndarray:
+    """Features of a cell's images of all runs, NAME.npz beside NAME.score.parquet."""
     parts = []
-    for path in rows:
-        attribute, _, method, name = path.parts[-4:]
-        mine = (method, name.split(".")[0]) == (cell["method"], str(cell["steps"]))
-        if mine and cell.get("attribute", attribute) == attribute:
-            file = path.with_name(name.replace(".score.parquet", ".npz"))
+    of_run = [name for name in ("attribute", "method", "steps") if name in cell]
+    for path, rows in scores.items():
+        if (rows[of_run] == [cell[name] for name in of_run]).all(axis=1).any():
+            file = path.with_name(path.name.replace(".score.parquet", ".npz"))
             theirs, features, labels = read_features(file)
             if theirs != metric:
                 raise UserError(f"{file}: features for {theirs}, the real images' are for {metric}; make them anew")
             parts.append(features[labels == target])
-    if not parts:
-        raise UserError(f"no scores of {cell['method']} in {cell['steps']} steps at .../METHOD/STEPS.score.parquet")
     return np.concatenate(parts)
 
 

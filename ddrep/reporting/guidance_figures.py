@@ -10,18 +10,19 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ddrep.config import Figures, Stage
+from ddrep.config import Figure2, Stage
 from ddrep.data.masks import IGNORE, read_masked_shards
 from ddrep.errors import UserError
-from ddrep.reporting.figures import STYLES, save, tile_grid
+from ddrep.reporting.figures import save, tile_grid
 from ddrep.reporting.lettering import lettering
+from ddrep.sources import SOURCES
 
 READS = {"features": ("ours", "denoiser features (ours)"), "pixels": ("classifier-free", "the image (DDIM-I)")}
 """What a guide reads -> whose style it takes, and its name in the legend."""
 
 
 @lettering()
-def figure2(stage: Stage[Figures], shards: Sequence[Path], out: Path) -> None:
+def figure2(stage: Stage[Figure2], shards: Sequence[Path], out: Path) -> None:
     """A row of target masks, then a row for each shard (.../METHOD/STEPS.tar); a column for each of the first masks."""
     drawn = [read_masked_shards([path]) for path in shards]
     first = drawn[0]
@@ -56,12 +57,13 @@ def robustness(table: Path, out: Path) -> None:
     panels = figure.subplots(1, len(attributes), sharey=True, squeeze=False)[0]
     for axes, attribute in zip(panels, attributes, strict=True):
         for reads, (style, label) in READS.items():
-            colour, dashes, width, _ = STYLES[style]
+            look = SOURCES[style].style
             mine = rows[(rows["attribute"] == attribute) & (rows["reads"] == reads)]
             for _, run in mine.groupby(["subset", "seed"]):
-                axes.plot(run["t"], run["accuracy"], color=colour, alpha=0.35, linewidth=0.8)
+                axes.plot(run["t"], run["accuracy"], color=look.colour, alpha=0.35, linewidth=0.8)
             mean = mine.groupby("t")["accuracy"].mean()
-            axes.plot(mean.index, mean, color=colour, linestyle=dashes, linewidth=width, marker="o", label=label)
+            line = {"color": look.colour, "linestyle": look.dashes, "linewidth": look.width}
+            axes.plot(mean.index, mean, **line, marker="o", label=label)
         axes.set(title=attribute, xlabel="t (noise; sampling goes from right to left)")
         axes.grid(alpha=0.3)
     panels[0].set_ylabel("accuracy on estimated clean images (%)")

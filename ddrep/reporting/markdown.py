@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from ddrep.reporting.controls import ends, sure
+from ddrep.reporting.controls import ends, sure, versus
+from ddrep.sources import SOURCES
 
 WIDTH = 100
 AT_ONCE = 4
@@ -52,7 +53,7 @@ def _longer_training(cells: pd.DataFrame) -> list[str]:
     for (architecture, mix), block in cells.groupby(["architecture", "mix"], sort=False):
         rows = block.to_dict("records")
         real = next((row for row in rows if row["source"] == "real"), None)
-        longer = {row["scale"]: row for row in rows if row["source"] == "real-equal-steps" and _gains(row)}
+        longer = {row["scale"]: row for row in rows if SOURCES[row["source"]].equal_steps and _gains(row)}
         gained = [row for row in rows if row["control"] and row["scale"] in longer]
         explained = [row for row in gained if 0 < row["vs_real"] < 2 * longer[row["scale"]]["vs_real"]]
         if real and explained:
@@ -62,7 +63,7 @@ def _longer_training(cells: pd.DataFrame) -> list[str]:
 
 
 def _gains(longer: Mapping[Any, Any]) -> bool:
-    """Whether real-equal-steps gains from longer training: beyond noise, or a point, which few runs cannot tell."""
+    """Whether real images alone gain from longer training: beyond noise, or a point, which few runs cannot tell."""
     return bool(longer["vs_real_low"] > 0 or longer["vs_real"] >= 1)
 
 
@@ -82,9 +83,10 @@ def _explanation(cells: pd.DataFrame, confidence: float) -> str:
         "cell has one subset, for that subset and other seeds; where it has one run, for other test images alone. "
         "Bold: zero is outside."
     )
-    if (cells["source"] == "real-equal-steps").any():
+    longer = [name for name in cells["source"].unique() if SOURCES[name].equal_steps]
+    if longer:
         text += (
-            " Of the two controls, real and real-equal-steps (real images alone, trained as long), the better one "
+            f" Of the two controls, real and {longer[0]} (real images alone, trained as long), the better one "
             "counts: only the difference from it is bold, if zero is outside for both."
         )
     return wrapped(text + _alone(cells))
@@ -94,11 +96,12 @@ def _alone(cells: pd.DataFrame) -> str:
     """What to make of gains over real where a source was trained for more steps and nothing tells what these give."""
     rows = cells.to_dict("records")
     real = {(row["architecture"], row["mix"]): row["steps"] for row in rows if row["source"] == "real"}
-    mine = [row for row in rows if row["control"] == "real" and math.isnan(row["vs_real_equal_steps"])]
+    (control,) = (name for name, source in SOURCES.items() if source.equal_steps)
+    mine = [row for row in rows if row["control"] == "real" and math.isnan(row[versus(control)])]
     longer = [row["steps"] > real[row["architecture"], row["mix"]] for row in mine]
     if not any(longer):
         return ""
-    return " Where real-equal-steps is not there, a gain over real may be that of longer training."
+    return f" Where {control} is not there, a gain over real may be that of longer training."
 
 
 def _sources(cells: pd.DataFrame) -> str:

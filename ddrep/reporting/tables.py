@@ -18,15 +18,13 @@ from ddrep.files import written_whole
 from ddrep.reporting.controls import headline, versus
 from ddrep.reporting.markdown import markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
+from ddrep.sources import SOURCES
 
 COLUMNS = (
     "subset", "architecture", "mix", "source", "scale", "seed", "top1", "n_real", "n_synthetic", "epochs", "steps"
 )  # fmt: skip
 CELL = ["architecture", "mix", "source", "scale"]
-SOURCES = ("real", "real-equal-steps", "improved-ddpm", "classifier-free", "pixel-rejection", "ours")
 ARCHITECTURES = tuple(dict.fromkeys(architecture for architecture, _ in TABLE4))
-REFERENCES = SOURCES[:-1]
-"""What every cell is compared with, at its own scale (real: at scale 0)."""
 
 
 def run(stage: Stage[AccuracyTable], number: int, rows: Sequence[Path], out: Path, summary: Path, text: Path) -> None:
@@ -82,8 +80,9 @@ def _read(path: Path, columns: Sequence[str]) -> pa.Table:
 
 def _sort_keys(table: pd.DataFrame) -> list[np.ndarray]:
     """For np.lexsort: the tables' order of cells, then subset and seed."""
-    keys: list[Any] = [table["seed"], table["subset"], table["scale"], _rank(table["source"], SOURCES), table["mix"]]
-    return [np.asarray(key) for key in [*keys, table["architecture"], _rank(table["architecture"], ARCHITECTURES)]]
+    source, architecture = _rank(table["source"], list(SOURCES)), _rank(table["architecture"], ARCHITECTURES)
+    keys: list[Any] = [table["seed"], table["subset"], table["scale"], source, table["mix"], table["architecture"]]
+    return [np.asarray(key) for key in [*keys, architecture]]
 
 
 def _rank(names: pd.Series, order: Sequence[str]) -> list[int]:
@@ -112,16 +111,16 @@ def _read_correct(paths: Sequence[Path], top1: Sequence[float]) -> np.ndarray:
 def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed: int, number: int) -> pd.DataFrame:
     """One row a cell, in the order of `table`; table and correct as from `read_runs`.
 
-    mean, std (over runs, ddof 1; NaN for one run) and all differences are in points of top-1. For each reference R,
-    with - written _: vs_R (difference), vs_R_low, vs_R_high (interval), vs_R_pairs (runs that both have; 0 and NaN
-    where there are none). Differences are of the paired runs alone. control names the reference of the headline
-    vs_control (_low, _high, _pairs): see `headline`.
+    mean, std (over runs, ddof 1; NaN for one run) and all differences are in points of top-1. For each source but the
+    last, at the cell's own scale if it has scales, as reference R, with - written _: vs_R (difference), vs_R_low,
+    vs_R_high (interval), vs_R_pairs (runs that both have; 0 and NaN where there are none). Differences are of paired
+    runs alone. control names the reference of the headline vs_control (_low, _high, _pairs): see `headline`.
     """
     groups = {cell: rows.index.to_numpy() for cell, rows in table.groupby(CELL, sort=False)}
     paper = number if cfg.paper else None
     cells = [_cell(table.loc[index], cell, paper) for cell, index in groups.items()]
     for cell, row in zip(groups, cells, strict=True):
-        for reference in REFERENCES:
+        for reference in list(SOURCES)[:-1]:
             other = groups.get(_reference_cell(cell, reference), np.array([], int))
             pairs = _pairs(table, groups[cell], other) if reference != cell[2] else []
             row |= _difference(versus(reference), table, correct, pairs, cfg, seed)
@@ -139,7 +138,7 @@ def _cell(rows: pd.DataFrame, cell: tuple[Any, ...], paper: int | None) -> dict[
 
 def _reference_cell(cell: tuple[Any, ...], reference: str) -> tuple[Any, ...]:
     architecture, mix, _, scale = cell
-    return (architecture, mix, reference, 0 if reference == "real" else scale)
+    return (architecture, mix, reference, scale if SOURCES[reference].scaled else 0)
 
 
 def _pairs(table: pd.DataFrame, ours: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:

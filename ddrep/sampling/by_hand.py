@@ -14,7 +14,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.grids import save_grid
-from ddrep.guides import Guide
+from ddrep.networks.guides import Guide
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.guided import check_masks
 from ddrep.sampling.sampler import draw, eps_of, image_seed
@@ -30,16 +30,16 @@ def run(
     Raises UserError.
     """
     device = pick_device()
-    critic = Guide.load(guide, denoiser, device) if guide else None
-    model = critic.denoiser if critic else Denoiser.load(denoiser, device)
-    if (mask is not None) != (critic is not None and critic.meta["of"] == "mask"):
+    loaded = Guide.load(guide, denoiser, device) if guide else None
+    model = loaded.denoiser if loaded else Denoiser.load(denoiser, device)
+    if (mask is not None) != (loaded is not None and loaded.meta.of == "mask"):
         raise UserError(
             f"--mask: expected together with a guide of masks, got {mask or 'none'} and {guide or 'no guide'}"
         )
-    classes = () if mask else critic.classes if critic else model.classes
-    rows = _rows(denoiser if critic is None else guide, classes, name)
-    target = _mask(mask, critic) if mask and critic else None
-    drawn = [_row(model, critic, row, target, images, cfg, scale, seed) for row in rows]
+    classes = () if mask else loaded.classes if loaded else model.classes
+    rows = _rows(denoiser if loaded is None else guide, classes, name)
+    target = _mask(mask, loaded) if mask and loaded else None
+    drawn = [_row(model, loaded, row, target, images, cfg, scale, seed) for row in rows]
     save_grid(np.concatenate(drawn), images, out)
 
 

@@ -14,12 +14,12 @@ from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards, write_mas
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256
-from ddrep.guides import Guide
+from ddrep.networks.guides import Guide
+from ddrep.sampling.engine import Engine, Tally, fill
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import draw, evaluations, image_seed
-from ddrep.sampling.solvers import time_grid
-from ddrep.sampling.synthesis import Engine, Tally, fill
+from ddrep.solvers import time_grid
 
 CHECKPOINTED = 128
 """Width in pixels from which gradients recompute each block: a guided step then keeps one block's activations, and
@@ -61,13 +61,13 @@ def attribute_shard(
 
     With a threshold the guide refuses images as well: guidance and rejection compose.
     """
-    critic = Guide.load(guide, denoiser, pick_device())
+    loaded = Guide.load(guide, denoiser, pick_device())
     number, cfg = noise_number(subset, run), stage.config
     targets: Targets = lambda attempts: np.array([label for label, _ in attempts])  # noqa: E731
-    engine = _engine(stage, critic, targets, [denoiser, guide], number, pool, batch)
-    tallies = [Tally(label, cfg.threshold, name) for label, name in enumerate(critic.classes)]
-    fill(tallies, cfg.images, cfg.images * cfg.max_attempts, lambda a: engine.judged(a, critic.probabilities), KEYS)
-    engine.write_accepted(tallies, cfg.images, stage.seed, number, critic.classes, out)
+    engine = _engine(stage, loaded, targets, [denoiser, guide], number, pool, batch)
+    tallies = [Tally(label, cfg.threshold, name) for label, name in enumerate(loaded.classes)]
+    fill(tallies, cfg.images, cfg.images * cfg.max_attempts, lambda a: engine.judged(a, loaded.probabilities), KEYS)
+    engine.write_accepted(tallies, cfg.images, stage.seed, number, loaded.classes, out)
 
 
 def mask_shard(
@@ -78,12 +78,12 @@ def mask_shard(
 
     Raises UserError.
     """
-    critic, targets = Guide.load(guide, denoiser, pick_device()), read_masked_shards([masks])
-    check_masks(masks, targets.masks, targets.classes, critic)
+    loaded, targets = Guide.load(guide, denoiser, pick_device()), read_masked_shards([masks])
+    check_masks(masks, targets.masks, targets.classes, loaded)
     number, n = noise_number(subset, run), stage.config.images
     rows = dealt(stage.config.first, n, len(targets))
     chosen: Targets = lambda attempts: targets.masks[rows[[i for _, i in attempts]]]  # noqa: E731
-    engine = _engine(stage, critic, chosen, [denoiser, guide, masks], number, pool, batch)
+    engine = _engine(stage, loaded, chosen, [denoiser, guide, masks], number, pool, batch)
     images = engine.candidates([(0, i) for i in range(n)])
     keys = [f"{i:05d}-{targets.keys[row]}" for i, row in enumerate(rows)]
     write_masked_shard(out, MaskedImages(images, targets.masks[rows], keys, targets.classes))
@@ -108,7 +108,7 @@ def cost(job: Job) -> Cost:
 
 def check_masks(path: Path, masks: np.ndarray, classes: tuple[str, ...], guide: Guide) -> None:
     """Raise UserError unless label maps (N, H, W) are of the guide's size and classes."""
-    _, height, width = guide.meta["image_shape"]
+    _, height, width = guide.meta.image_shape
     if masks.shape[1:] != (height, width):
         got = f"{masks.shape[1]}x{masks.shape[2]}"
         raise UserError(f"{path}: masks of {got} pixels; the denoiser's images have {height}x{width}: resize them")

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ddrep.config import Sampling
+from ddrep.data.batches import to_uint8
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.errors import UserError
 from ddrep.sampling.guidance import EpsFunction, classifier_free
-from ddrep.sampling.solvers import ddim_step, dpm_step, time_grid
+from ddrep.solvers import SOLVERS, time_grid
 
 
 def image_seed(experiment: int, label: int, shard: int, attempt: int) -> int:
@@ -40,38 +41,20 @@ def solve(eps: EpsFunction, schedule: Schedule, noise: ImageNoise, cfg: Sampling
 
     An image of which eps was ever infinite or NaN is NaN: the clipping would make a black or white one of it.
     """
-    grid = time_grid(schedule, cfg.solver, cfg.steps)
+    grid, step = time_grid(schedule, cfg.solver, cfg.steps), SOLVERS[cfg.solver].step
     x = noise.draw()
     x0_before, before = x, grid[0]
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for here, after in zip(grid, [*grid[1:], -1], strict=True):
         index = torch.full((len(x),), here, device=x.device)
-        abar, abar_next = schedule.abar_at(index, x), schedule.abar_at(torch.full_like(index, after), x)
+        abar, abar_next, abar_before = (schedule.abar_at(torch.full_like(index, i), x) for i in (here, after, before))
         said = eps(x, index)
         finite &= said.isfinite().flatten(1).all(dim=1)
         x0 = x0_from_eps(x, said, abar).clamp(-1, 1)
         z = noise.draw() if cfg.eta and after >= 0 else None
-        if cfg.solver == "ddim":
-            x = ddim_step(x, x0, abar, abar_next, cfg.eta, z)
-        else:
-            abar_before = schedule.abar_at(torch.full_like(index, before), x)
-            x = dpm_step(x, x0, x0_before, abar, abar_next, abar_before, cfg.eta, z)
+        x = step(x, x0, x0_before, abar, abar_next, abar_before, cfg.eta, z)
         x0_before, before = x0, here
     return x.masked_fill(~finite[:, None, None, None], torch.nan)
-
-
-def to_uint8(x: Tensor, whose: str) -> np.ndarray:
-    """Images (N, C, H, W) in [-1, 1] -> uint8 (N, H, W, C), rounded to the nearest level.
-
-    Raises UserError naming the denoiser `whose` images are not finite: as uint8 they would be black.
-    """
-    broken = int((~x.isfinite()).flatten(1).any(dim=1).sum())
-    if broken:
-        raise UserError(
-            f"{whose}: gave values that are not finite for {broken} of {len(x)} images, and none is kept; its weights "
-            "are broken (train or import it anew), or it is guided too strongly (lower the scale)"
-        )
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte().movedim(1, -1).cpu().numpy()
 
 
 @torch.no_grad()  # not inference_mode: a guide takes gradients in between

@@ -14,17 +14,19 @@ import torch.nn.functional as F
 from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
-from ddrep.config import SYNTHETIC, Classifier, Mix, Stage, Training
+from ddrep.config import Classifier, Mix, Stage, Training
 from ddrep.cost import TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.data.tars import check_alike
 from ddrep.device import autocast, pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
+from ddrep.networks.classifiers import build_classifier, fit_to_size
 from ddrep.runs import Run
+from ddrep.sources import SOURCES
 from ddrep.training.loop import LoopConfig, step_seed, train
-from ddrep.training.networks import build_classifier, fit_to_size
 
 log = logging.getLogger("ddrep")
 TEST_BATCH = 500
@@ -43,11 +45,11 @@ def run(
     _check_options(stage, job, real, synthetic)
     images, n_real = training_images(real, synthetic)
     test = read_shards([test_shard])
-    _check_alike(test_shard, test, images)
+    check_alike(test_shard, test, real or synthetic[0], images)
     if real:
         check_disjoint(images, test, (real, test_shard), n_real)
     cfg = stage.config
-    steps = steps_of(cfg, len(images), len(images.classes), job.scale if job.source == "real-equal-steps" else 0)
+    steps = steps_of(cfg, len(images), len(images.classes), job.scale if SOURCES[job.source].equal_steps else 0)
     log.info("%d real and %d synthetic images, %d steps", n_real, len(images) - n_real, steps)
     inputs = [sha256(path) for path in ([real] if real else []) + synthetic]
     state = state_path("classifier", stage.model_dump_json(), job.architecture, str(job.seed), str(steps), *inputs)
@@ -82,7 +84,7 @@ def steps_of(cfg: Training, images: int, classes: int, scale: int) -> int:
 def cost(job: Job) -> Cost:
     """Training and the test; the section has no `per_class` but for real-equal-steps."""
     cfg, name = job.config(Training), job.wildcards["architecture"]
-    images, classes = job.images("real") + job.images("synthetic"), len(job.of_class("test"))
+    images, classes = job.images("real") + job.images(), len(job.of_class("test"))
     trained = steps_of(cfg, images, classes, int(job.wildcards["scale"])) * cfg.classifier.batch
     return Cost(Passes({name + TRAINING: trained, name: job.images("test")}), disk=32 * job.images("test"))
 
@@ -96,7 +98,7 @@ def training_images(real: Path | None, synthetic: list[Path]) -> tuple[LabelledI
         images = read_shards([real] if real else synthetic)
         return images, len(images) if real else 0
     first, second = read_shards([real]), read_shards(synthetic)
-    _check_alike(synthetic[0], second, first)
+    check_alike(synthetic[0], second, real, first)
     both = LabelledImages(
         np.concatenate([first.images, second.images]),
         np.concatenate([first.labels, second.labels]),
@@ -197,21 +199,13 @@ def _check_options(stage: Stage[Training], job: Run, real: Path | None, syntheti
     """Raise UserError for options that contradict each other: a wrong row would be believed."""
     if not (real or synthetic):
         raise UserError("classify: no training images; give --real SHARD, synthetic shards, or both")
-    if job.source not in SYNTHETIC and synthetic:
+    source = SOURCES[job.source]
+    if synthetic and not source.synthetic:
         raise UserError(f"--source {job.source}: is for real images alone; name the source of {synthetic[0]}")
-    if job.source in SYNTHETIC and not synthetic:
+    if source.synthetic and not synthetic:
         raise UserError(f"--source {job.source}: expected its shards after the options")
-    if (job.source == "real") != (job.scale == 0):
-        raise UserError(f"--source {job.source} --scale {job.scale}: expected scale 0 for real, 1 or more for others")
-    if job.source == "real-equal-steps" and not stage.config.per_class:
-        raise UserError("--source real-equal-steps: per_class (images a class in 1x) is missing in the stage")
-
-
-def _check_alike(path: Path, images: LabelledImages, first: LabelledImages) -> None:
-    """Raise UserError unless the images of `path` have the size, channels and class names of the `first`."""
-    if images.images.shape[1:] != first.images.shape[1:]:
-        size, expected = ("x".join(map(str, part.images.shape[1:])) for part in (images, first))
-        raise UserError(f"{path}: images are {size}, expected {expected}; make them with the config of the others")
-    if images.classes != first.classes:
-        names, expected = (f"{len(part.classes)} ({', '.join(part.classes[:3])}, ...)" for part in (images, first))
-        raise UserError(f"{path}: classes are {names}, expected {expected}; make it with the config of the others")
+    if source.scaled != (job.scale > 0):
+        expected = "1 or more" if source.scaled else "0"
+        raise UserError(f"--source {job.source} --scale {job.scale}: expected scale {expected} for {job.source}")
+    if source.equal_steps and not stage.config.per_class:
+        raise UserError(f"--source {job.source}: per_class (images a class in 1x) is missing in the stage")

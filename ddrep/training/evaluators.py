@@ -17,29 +17,22 @@ from ddrep.cost import TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards
 from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.data.tars import check_alike
 from ddrep.device import autocast, pick_device
-from ddrep.errors import UserError
-from ddrep.evaluation import evaluator, segmenter
-from ddrep.evaluation.evaluator import Evaluator
 from ddrep.evaluation.segmentation import confusion, miou, pixel_accuracy
-from ddrep.evaluation.segmenter import Segmenter
 from ddrep.files import sha256, state_path
-from ddrep.training.heads import quality
+from ddrep.networks import architectures
+from ddrep.networks.measures import Evaluator, Segmenter
+from ddrep.networks.metadata import EvaluatorMeta, SegmenterMeta
+from ddrep.training.judges import quality
 from ddrep.training.loop import LoopConfig, cosine_with_warmup, train
 
 N = TypeVar("N", bound=nn.Module)
-Images = LabelledImages | MaskedImages
 
 
 def run_evaluator(stage: Stage[config.Evaluator], shards: list[Path], validation: Path | None, out: Path) -> None:
     """Train an evaluator on labelled shards and write it, with its accuracy on `validation`. Raises UserError."""
-    data, held_out = read_shards(shards), read_shards([validation]) if validation else None
-    state, provenance = _beginnings("evaluator", stage, shards)
-    _check_alike(data, held_out, validation)
-    made = train_evaluator(data, stage.config, seed=stage.seed, device=pick_device(), state=state)
-    made.meta["provenance"] = provenance | ({"validation": accuracy(made, held_out)} if held_out else {})
-    made.save(out)
-    state.unlink(missing_ok=True)
+    _run("evaluator", stage, (read_shards, train_evaluator, accuracy), shards, validation, out)
 
 
 def train_evaluator(
@@ -47,9 +40,9 @@ def train_evaluator(
 ) -> Evaluator:
     """An evaluator of `data`'s classes, in evaluation mode."""
     torch.manual_seed(seed)
-    meta = {"name": cfg.name, "width": cfg.width, "classes": list(data.classes)}
-    meta["image_shape"] = list(data.images.shape[1:])
-    net = evaluator.build(meta)
+    shape = data.images.shape[1:]
+    meta = EvaluatorMeta(name=cfg.name, width=cfg.width, classes=data.classes, image_shape=shape)
+    net = architectures.build(meta)
     return Evaluator(_fit(net, data.images, torch.as_tensor(data.labels), cfg, seed, device, state), meta)
 
 
@@ -62,13 +55,7 @@ def accuracy(made: Evaluator, data: LabelledImages) -> dict[str, Any]:
 
 def run_segmenter(stage: Stage[config.Segmenter], shards: list[Path], validation: Path | None, out: Path) -> None:
     """Train a segmenter on masked shards and write it, with its mIoU on `validation`. Raises UserError."""
-    data, held_out = read_masked_shards(shards), read_masked_shards([validation]) if validation else None
-    state, provenance = _beginnings("segmenter", stage, shards)
-    _check_alike(data, held_out, validation)
-    made = train_segmenter(data, stage.config, seed=stage.seed, device=pick_device(), state=state)
-    made.meta["provenance"] = provenance | ({"validation": agreement(made, held_out)} if held_out else {})
-    made.save(out)
-    state.unlink(missing_ok=True)
+    _run("segmenter", stage, (read_masked_shards, train_segmenter, agreement), shards, validation, out)
 
 
 def train_segmenter(
@@ -76,9 +63,8 @@ def train_segmenter(
 ) -> Segmenter:
     """A segmenter of `data`'s classes, in evaluation mode. Pixels of IGNORE teach it nothing."""
     torch.manual_seed(seed)
-    meta = {"width": cfg.width, "classes": list(data.classes)}
-    meta["image_shape"] = list(data.images.shape[1:])
-    net = segmenter.build(meta)
+    meta = SegmenterMeta(width=cfg.width, classes=data.classes, image_shape=data.images.shape[1:])
+    net = architectures.build(meta)
     return Segmenter(_fit(net, data.images, torch.as_tensor(data.masks), cfg, seed, device, state), meta)
 
 
@@ -88,24 +74,30 @@ def agreement(made: Segmenter, data: MaskedImages) -> dict[str, Any]:
     return {"n": len(data), "pixel_accuracy": 100 * pixel_accuracy(counts), "miou": miou(counts)}
 
 
-def _beginnings(verb: str, stage: Stage[Any], shards: list[Path]) -> tuple[Path, dict[str, Any]]:
-    """Where the unfinished training is kept, and where the finished network comes from."""
-    digests = [sha256(path) for path in shards]
-    section = stage.config.model_dump(mode="json")
-    provenance = {"command": f"ddrep {verb}", "seed": stage.seed, "section": section, "shards_sha256": digests}
-    return state_path(verb, stage.model_dump_json(), *digests), provenance
-
-
 def cost(job: Job) -> Cost:
     """Of training an evaluator or a segmenter."""
     cfg = job.config(config.Evaluator if job.verb == "evaluator" else config.Segmenter)
-    seen = steps_for(cfg.epochs, job.images("train"), cfg.batch) * cfg.batch
+    seen = steps_for(cfg.epochs, job.images(), cfg.batch) * cfg.batch
     return Cost(Passes({job.verb + TRAINING: seen}))
 
 
-def _check_alike(data: Images, held_out: Images | None, validation: Path | None) -> None:
-    if held_out and (held_out.classes != data.classes or held_out.images.shape[1:] != data.images.shape[1:]):
-        raise UserError(f"{validation}: other classes or image size than the training shards; make all with one config")
+def _run(
+    verb: str, stage: Stage[Any], how: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]],
+    shards: list[Path], validation: Path | None, out: Path,
+) -> None:  # fmt: skip
+    """how: shards are read, a network is trained on their images, and measured on others."""
+    read, fit, measure = how
+    data, digests = read(shards), [sha256(path) for path in shards]
+    state = state_path(verb, stage.model_dump_json(), *digests)
+    provenance = {"command": f"ddrep {verb}", "seed": stage.seed, "shards_sha256": digests}
+    provenance["section"] = stage.config.model_dump(mode="json")
+    held_out = read([validation]) if validation else None
+    if validation and held_out is not None:
+        check_alike(validation, held_out, shards[0], data)
+    made = fit(data, stage.config, seed=stage.seed, device=pick_device(), state=state)
+    made.meta.provenance = provenance | ({"validation": measure(made, held_out)} if held_out else {})
+    made.save(out)
+    state.unlink(missing_ok=True)
 
 
 def _fit(

@@ -32,7 +32,7 @@ from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed, sample
-from ddrep.sampling.solvers import most_steps
+from ddrep.solvers import most_steps
 from ddrep.training import parallel
 from ddrep.training.loop import PATIENCE, LoopConfig, train
 from ddrep.training.objective import loss_in_parts

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddrep.config import Guide as Settings
 from ddrep.config import GuideTraining, Stage
@@ -20,13 +20,16 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256
-from ddrep.guides import Guide, build
+from ddrep.networks import architectures
+from ddrep.networks.guides import Guide
+from ddrep.networks.metadata import GuideMeta, Of
+from ddrep.networks.network import inputs
 from ddrep.training.loop import LoopConfig, train
 
 log = logging.getLogger("ddrep")
 
 
-def run(stage: Stage[Settings], of: str, denoiser: Path, examples: Path, run_seed: int, out: Path) -> None:
+def run(stage: Stage[Settings], of: Of, denoiser: Path, examples: Path, run_seed: int, out: Path) -> None:
     """Train a guide of an "attribute" or a "mask" on a shard of examples, and write it. Raises UserError.
 
     With taps it reads denoiser features, without them pixels.
@@ -37,23 +40,22 @@ def run(stage: Stage[Settings], of: str, denoiser: Path, examples: Path, run_see
     c, h, w = model.image_shape
     if images.shape[1:] != (h, w, c):
         raise UserError(f"{examples}: images are {images.shape[1:]}; {denoiser} expects {(h, w, c)}")
-    taps = stage.config.taps
-    if taps:
-        model.net.cfg.block_numbers(taps.blocks)
-    meta: dict[str, Any] = {
-        "of": of,
-        "reads": "features" if taps else "pixels",
-        "taps": taps.model_dump(mode="json") if taps else None,
-        "hidden": stage.config.training.hidden,
-        "classes": list(classes),
-        "image_shape": [c, h, w],
-        "denoiser_sha256": sha256(denoiser),
-    }
-    guide = fit(model, meta, to_unit(images), y, stage.config.training, seed=stage.seed + run_seed)
-    guide.save(out)
+    if stage.config.taps:
+        model.net.cfg.block_numbers(stage.config.taps.blocks)
+    meta = GuideMeta(
+        of=of,
+        reads="features" if stage.config.taps else "pixels",
+        taps=stage.config.taps,
+        hidden=stage.config.training.hidden,
+        channels=c,
+        classes=classes,
+        image_shape=(c, h, w),
+        denoiser_sha256=sha256(denoiser),
+    )
+    fit(model, meta, to_unit(images), y, stage.config.training, seed=stage.seed + run_seed).save(out)
 
 
-def _examples(of: str, path: Path) -> tuple[Any, Tensor, tuple[str, ...]]:
+def _examples(of: str, path: Path) -> tuple[np.ndarray, Tensor, tuple[str, ...]]:
     """Images, targets int64 (N,) or (N, H, W), and names of the classes."""
     if of == "mask":
         masked = read_masked_shards([path])
@@ -62,27 +64,26 @@ def _examples(of: str, path: Path) -> tuple[Any, Tensor, tuple[str, ...]]:
     return labelled.images, torch.as_tensor(labelled.labels), labelled.classes
 
 
-def fit(denoiser: Denoiser, meta: dict[str, Any], x0: Tensor, y: Tensor, cfg: GuideTraining, *, seed: int) -> Guide:
-    """A trained guide. x0 (N, C, H, W) in [-1, 1]; what the network reads of them is read once. `meta` as Guide's,
-    channels apart."""
+def fit(denoiser: Denoiser, meta: GuideMeta, x0: Tensor, y: Tensor, cfg: GuideTraining, *, seed: int) -> Guide:
+    """A trained guide. x0 (N, C, H, W) in [-1, 1]; what the network reads of them is read once, and gives the channels
+    in place of those of `meta`."""
     torch.manual_seed(seed)
-    reader = Guide(nn.Sequential(), meta, denoiser)
     with torch.no_grad():
-        inputs = torch.cat([reader.inputs(part.to(denoiser.device)).cpu() for part in x0.split(50)])
-    meta = {**meta, "channels": inputs.shape[1]}
-    net = build(meta).to(denoiser.device)
+        read = torch.cat([inputs(meta, denoiser, part.to(denoiser.device)).cpu() for part in x0.split(50)])
+    meta = meta.model_copy(update={"channels": read.shape[1]})
+    net = architectures.build(meta).to(denoiser.device)
     optimizer = torch.optim.Adam(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
 
     def loss_at(step: int) -> Tensor:
         rows = batch_indices(len(y), cfg.batch, step, seed)
-        logits = net(inputs[rows].to(denoiser.device))
+        logits = net(read[rows].to(denoiser.device))
         return F.cross_entropy(logits, y[rows].to(denoiser.device), ignore_index=IGNORE)
 
     train(net.train(), optimizer, loss_at, LoopConfig(steps=cfg.steps, seed=seed, log_every=25))
     net.eval().requires_grad_(False)
     with torch.no_grad():
-        guess = torch.cat([net(part.to(denoiser.device)).argmax(1).cpu() for part in inputs.split(50)])
-    log.info("%.1f%% of the examples are told right", 100 * (guess == y)[y != IGNORE].double().mean())
+        guess = torch.cat([net(part.to(denoiser.device)).argmax(1).cpu() for part in read.split(50)])
+    log.info("training accuracy %.1f%%", 100 * (guess == y)[y != IGNORE].double().mean())
     return Guide(net, meta, denoiser)
 
 

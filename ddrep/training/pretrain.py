@@ -24,7 +24,7 @@ from ddrep.errors import UserError
 from ddrep.files import sha256, state_path
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed, sample
-from ddrep.sampling.solvers import most_steps
+from ddrep.solvers import most_steps
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.objective import loss_in_parts
 

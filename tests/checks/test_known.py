@@ -15,18 +15,19 @@ from safetensors.numpy import save_file
 
 from ddrep.checks import check, networks
 from ddrep.checks.headers import Noise, denoiser_header, idx_image
-from ddrep.checks.sets import image_shape, labelled_set, mask_classes
+from ddrep.checks.sets import image_shape, mask_classes
 from ddrep.config import Data, MaskData, load
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled, masked
+from ddrep.data.datasets import masked
 from ddrep.data.idx import write_idx
+from ddrep.data.readers import known, labelled
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import UNetConfig
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
-from ddrep.sampling.solvers import time_grid
-from ddrep.training.networks import build_classifier, check_classifier, fit_to_size
+from ddrep.networks.classifiers import build_classifier, check_classifier, fit_to_size
+from ddrep.solvers import time_grid
 from tests.checks.experiments import said
 
 REPO = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ REPO = Path(__file__).resolve().parents[2]
 @pytest.mark.parametrize("per_class", [1, 20])
 def test_the_embedded_images_are_as_they_are_read(per_class: int) -> None:
     data = Data.model_validate({"embedded": {"per_class": per_class}})
-    found, images = labelled_set(data, 0), labelled(data, "train", 1, 0)
+    found, images = known(data, 0), labelled(data, "train", 1, 0)
     assert found and found.classes == images.classes
     assert found.train == tuple(np.bincount(images.labels).tolist())
     assert image_shape(data) == images.images.shape[1:] == embedded.SHAPE

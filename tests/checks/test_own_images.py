@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from ddrep.checks import check
-from ddrep.checks.sets import labelled_set, mask_classes
+from ddrep.checks.sets import mask_classes
 from ddrep.config import Data, MaskData, merge
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled
+from ddrep.data.readers import known, labelled
 from ddrep.data.shards import write_shard
-from ddrep.evaluation.segmenter import Segmenter
+from ddrep.networks.architectures import build
+from ddrep.networks.measures import Segmenter
+from ddrep.networks.metadata import SegmenterMeta
 from tests.checks.experiments import NONE, experiment, folder, own_images, said, saved
 from tests.data import replicas
 
@@ -76,9 +78,7 @@ def test_masks_of_another_size_than_the_denoiser(here: Path) -> None:
 
 
 def segmenter_of(classes: tuple[str, ...], image: tuple[int, int, int]) -> Segmenter:
-    from ddrep.evaluation.segmenter import build
-
-    meta = {"width": 4, "image_shape": list(image), "classes": list(classes)}
+    meta = SegmenterMeta(width=4, image_shape=image, classes=classes)
     return Segmenter(build(meta), meta)
 
 
@@ -160,7 +160,7 @@ def test_webdatasets(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_shard(Path(f"{split}.tar"), labelled(data, split, 0, 0))
     table: dict[str, Any] = {"train": ["train.tar"], "test": ["test.tar"], "size": 28, "channels": 1}
     own = {"parts": ["augmentation"], "data": {"kind": "webdataset", "webdataset": table}}
-    found = labelled_set(experiment(own).data, 0)
+    found = known(experiment(own).data, 0)
     assert found and (found.classes, found.train) == (tuple("0123456789"), (2,) * 10), "a tenth, one at least, held out"
     check(experiment(own))
     assert "figures.figure1_class: no class 10" in said(own, {"figures": {"figure1_class": 10}})
@@ -169,7 +169,7 @@ def test_webdatasets(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = said(own, {"data": {"webdataset": {"test": ["empty"]}}})
     assert line.startswith("data.webdataset.test: ") and "no *.tar" in line and "empty" in line
     # too large to be read through: as many classes as are named, or who knows
-    monkeypatch.setattr("ddrep.checks.sets.CHEAP", 1000)
+    monkeypatch.setattr("ddrep.data.readers.webdataset.CHEAP", 1000)
     check(experiment(own, {"figures": {"figure1_class": 10}}))
     named = {"data": {"webdataset": {"classes": list("abcdefghij")}}}
     assert "figures.figure1_class: no class 10" in said(own, named, {"figures": {"figure1_class": 10}})
@@ -189,7 +189,7 @@ def test_celeba(here: Path) -> None:
     other = {"attributes": {"groups": [{"name": "hat", "having": ["Hat"]}]}}
     assert "attributes.groups.hat: Hat is not in celeba/list_attr_celeba.txt; it has Smiling, Male" in said(own, other)
     both = {"attributes": {"groups": [{"name": "both", "having": ["Male", "Smiling"]}]}}
-    assert "attributes.groups.both: expected one name of list_attr_celeba.txt, got Male, Smiling" in said(own, both)
+    assert "attributes.groups.both: expected one of the data set's attributes, got Male, Smiling" in said(own, both)
     assert "Hat is not in celeba/list_attr" in said(own, {"data": {"celeba": {"attribute": "Hat"}}})
 
 

@@ -45,11 +45,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a denoiser as evaluator": (
         {"evaluation": {"evaluator": "ddrep/data/embedded/denoiser.safetensors"}},
-        "of another format (ddrep.denoiser/1); expected one trained with `ddrep evaluator`",
+        "of another format (ddrep.denoiser/1); expected an evaluator; train one with `ddrep evaluator`",
     ),
     "an evaluator as segmenter": (
         {"evaluation": {"segmenter": "ddrep/data/embedded/evaluator.safetensors"}},
-        "of another format (ddrep.evaluator/1); expected one trained with `ddrep segmenter`",
+        "of another format (ddrep.evaluator/1); expected a segmenter; train one with `ddrep segmenter`",
     ),
     "no weights of inception": (
         {"evaluation": {"inception": "ddrep/data/embedded/README.md"}},

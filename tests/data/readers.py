@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ddrep import config
-from ddrep.data.datasets import labelled
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages
 from ddrep.errors import UserError
 

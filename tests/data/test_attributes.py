@@ -5,14 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddrep.config import AttributeImages, Data
+from ddrep.config import AttributeImages, Data, EmbeddedData
 from ddrep.data.attributes import attribute_images
-from ddrep.data.datasets import labelled
 from ddrep.data.embedded import path
 from ddrep.data.idx import read_idx
+from ddrep.data.readers import labelled
 from ddrep.errors import UserError
 
-FOOTWEAR = AttributeImages(attribute="footwear", having=("Sandal", "Sneaker", "Ankle boot"))
+DATA = Data(embedded=EmbeddedData(per_class=50))
+FOOTWEAR = AttributeImages(data=DATA, attribute="footwear", having=("Sandal", "Sneaker", "Ankle boot"))
 
 
 def test_classes_of_the_group_have_the_attribute() -> None:

@@ -11,11 +11,11 @@ from torchvision.transforms import v2
 
 from ddrep import cli, config
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled
-from ddrep.data.embedded import build
 from ddrep.data.idx import read_idx
+from ddrep.data.readers import labelled
 from ddrep.data.shards import read_shards
 from ddrep.errors import UserError
+from tools import embedded_data as build
 
 OFFICIAL = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
@@ -23,7 +23,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def take(split: str, subset: int = 0, **settings: int):
-    return labelled(config.Data(embedded=config.EmbeddedData(**settings)), split, subset, 0)
+    return labelled(config.Data(embedded=config.EmbeddedData(**({"per_class": 50} | settings))), split, subset, 0)
 
 
 # The embedded data set

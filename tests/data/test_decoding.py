@@ -16,7 +16,8 @@ from PIL import Image, ImageCms
 from torchvision.io import ImageReadMode, decode_image
 
 from ddrep import config
-from ddrep.data.datasets import labelled, masked
+from ddrep.data.datasets import masked
+from ddrep.data.readers import labelled
 from ddrep.errors import UserError
 from ddrep.sampling.by_hand import _mask
 from tests.data import replicas

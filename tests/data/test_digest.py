@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from ddrep import config
-from ddrep.data.digest import digest, places, tracked_json, unchanged
+from ddrep.data.digest import digest, places, unchanged
+from ddrep.data.readers import READERS, Reader
+from ddrep.derived import told
 from ddrep.errors import UserError
 
 NAMES = ["train/a/1.png", "train/a/2.png", "train/b/3.png", "test/a/4.png"]
@@ -99,13 +101,14 @@ def test_a_place_that_is_not_there(tmp_path: Path) -> None:
 
 def test_where_each_kind_lies(tmp_path: Path) -> None:
     write(tmp_path, [*NAMES, "unlabelled/7.png", "notes.txt", "tars/1.tar", "tars/.2.tar", "tars/readme", "3.tar"])
-    folder = config.ImageFolder(root=tmp_path)
-    assert list(places(folder)) == [tmp_path / "test", tmp_path / "train"]
-    tars = config.WebDatasetFiles(train=(tmp_path / "tars",), test=(tmp_path / "3.tar",))
-    assert list(places(tars)) == [tmp_path / "tars/1.tar", tmp_path / "3.tar"]
-    data = config.Data(kind="image-folder", image_folder=folder, webdataset=tars)
-    assert list(places(data)) == list(places(folder))
-    assert list(places(config.AttributeImages(data=data))) == list(places(folder))
+    tables = {
+        "image_folder": config.ImageFolder(root=tmp_path),
+        "webdataset": config.WebDatasetFiles(train=(tmp_path / "tars",), test=(tmp_path / "3.tar",)),
+    }
+    assert list(places(config.Data(kind="webdataset", **tables))) == [tmp_path / "tars/1.tar", tmp_path / "3.tar"]
+    data = config.Data(kind="image-folder", **tables)
+    assert list(places(data)) == [tmp_path / "test", tmp_path / "train"]
+    assert list(places(config.AttributeImages(data=data, attribute="a", having=("b",)))) == list(places(data))
     assert list(places(config.Data())) == list(places(config.MaskData())) == list(places(config.Pretrain())) == []
     assert list(places(config.Pretrain(images=tmp_path / "notes.txt"))) == [tmp_path / "notes.txt"]
     assert list(places(config.Pretrain(images=tmp_path / "gone.gz"))) == []
@@ -113,18 +116,19 @@ def test_where_each_kind_lies(tmp_path: Path) -> None:
 
 def test_every_kind_of_data_has_its_places() -> None:
     """A new table is not forgotten: all but the embedded ones lie somewhere."""
-    for section in (config.Data, config.MaskData):
-        tables = set(section.model_fields) - {"kind", "embedded"}
-        kinds = {str(section.model_fields[name].annotation).split(".")[-1].split(" ")[0] for name in tables}
-        source = Path(__file__).parents[2].joinpath("ddrep/data/digest.py").read_text(encoding="utf-8")
-        assert kinds and all(f"case {kind}(" in source for kind in kinds), kinds
+    paths = Reader("of nothing", config.Section).paths
+    assert [name for name, reader in READERS.items() if reader.paths is paths] == ["embedded"]
+    tables = set(config.MaskData.model_fields) - {"kind", "embedded"}
+    kinds = {str(config.MaskData.model_fields[name].annotation).split(".")[-1].split(" ")[0] for name in tables}
+    source = Path(__file__).parents[2].joinpath("ddrep/data/digest.py").read_text(encoding="utf-8")
+    assert kinds and all(f"case {kind}(" in source for kind in kinds), kinds
 
 
 def test_a_set_that_changes_while_it_is_read(tmp_path: Path) -> None:
     root = write(tmp_path / "images")
     data = config.Data(kind="image-folder", image_folder=config.ImageFolder(root=root))
     experiment = config.Experiment(experiment="x", data=data)
-    planned = tracked_json("data", data, experiment)
+    planned = told("data", experiment, {})
     stage = config.Stage[config.Data].model_validate_json(planned)
     with unchanged(stage):
         pass
@@ -138,12 +142,12 @@ def test_a_set_that_changes_while_it_is_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="run snakemake again"), unchanged(stage):
         raise AssertionError("not begun")
     digest.cache_clear()
-    assert tracked_json("data", data, experiment) != planned
+    assert told("data", experiment, {}) != planned
     with unchanged(config.Stage[config.Data](config=data)):  # by hand nothing is compared
         (root / "train/a/6.png").touch()
 
 
 def test_embedded_data_have_no_digest() -> None:
     experiment = config.Experiment(experiment="x")
-    assert tracked_json("data", experiment.data, experiment) == config.stage_json("data", experiment.data, 0)
+    assert told("data", experiment, {}) == config.stage_json("data", experiment.data, 0)
     assert "files" not in config.Stage[config.Data](config=experiment.data).model_dump_json()

@@ -8,9 +8,10 @@ from scipy import ndimage
 
 from ddrep import config
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled, masked
+from ddrep.data.datasets import masked
 from ddrep.data.foreground import DARK, foreground
 from ddrep.data.masks import MaskedImages
+from ddrep.data.readers import labelled
 from ddrep.errors import UserError
 
 ALL = config.EmbeddedMasks(test=5000)
@@ -101,7 +102,7 @@ def test_train_is_drawn_from_the_labelled_subset() -> None:
         assert few.keys == whole.keys[:20] and len(few) == 20
         classes = few.masks.reshape(20, -1).max(1)
         assert np.bincount(classes, minlength=11).tolist() == [0] + [2] * 10
-    assert np.bincount(take("test").masks.reshape(500, -1).max(1)).tolist() == [0] + [50] * 10
+    assert np.bincount(take("test", test=500).masks.reshape(500, -1).max(1)).tolist() == [0] + [50] * 10
 
 
 def test_oracle_is_what_is_labelled_and_not_in_test() -> None:

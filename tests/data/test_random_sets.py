@@ -23,8 +23,8 @@ from PIL import Image
 from torchvision.io import ImageReadMode, decode_image
 
 from ddrep import config
-from ddrep.data.datasets import labelled
 from ddrep.data.disjoint import apart
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages, read_shards, write_shard
 from ddrep.errors import UserError
 from tests.data import replicas

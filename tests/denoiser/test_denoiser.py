@@ -3,7 +3,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ddrep.denoiser import denoiser as module
+from ddrep import saved
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.errors import UserError
@@ -99,7 +99,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         save_file(dict(list(weights.items())[:3]), draft, metadata)
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(module, "save_tensors", disk_full)
+    monkeypatch.setattr(saved, "save_tensors", disk_full)
     with pytest.raises(OSError, match="no space"):
         tiny.denoiser(seed=2).save(path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1

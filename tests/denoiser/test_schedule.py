@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
-from ddrep.denoiser.schedule import Schedule, add_noise, eps_from_x0, x0_from_eps
+from ddrep.denoiser.schedule import Schedule, add_noise, x0_from_eps
 
 
 @pytest.mark.parametrize(("kind", "theirs"), [("cosine", "squaredcos_cap_v2"), ("linear", "linear")])
@@ -27,13 +27,12 @@ def test_without_rescaling_the_index_itself_is_embedded():
     assert Schedule("cosine", 4000, rescale_timesteps=False).embedded(torch.tensor([1200])) == 1200
 
 
-def test_noise_and_estimates_invert_each_other():
+def test_the_estimate_inverts_the_noise():
     x0, eps = torch.randn(3, 1, 4, 4, dtype=torch.float64), torch.randn(3, 1, 4, 4, dtype=torch.float64)
     schedule = Schedule("linear", 1000)
     abar = schedule.abar_at(torch.tensor([0, 500, 999]), x0)
     x = add_noise(x0, eps, abar)
     assert torch.allclose(x0_from_eps(x, eps, abar), x0, atol=1e-10)
-    assert torch.allclose(eps_from_x0(x, x0, abar), eps, atol=1e-10)
 
 
 def test_index_minus_one_is_the_clean_image():

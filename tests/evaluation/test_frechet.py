@@ -9,10 +9,10 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from ddrep.config import Data
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled
+from ddrep.data.readers import labelled
 from ddrep.errors import UserError
-from ddrep.evaluation.evaluator import Evaluator
 from ddrep.evaluation.frechet import MINIMUM, SPLITS, enough, floor, frechet_distance
+from ddrep.networks.measures import Evaluator
 
 SHIPPED = embedded.FOLDER / "evaluator.safetensors"
 

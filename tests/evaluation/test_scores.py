@@ -24,7 +24,9 @@ from ddrep.errors import UserError
 from ddrep.evaluation.robustness import run, x0_hat
 from ddrep.evaluation.scores import Cell, read_features, score_attribute, score_masks
 from ddrep.files import sha256
-from ddrep.guides import Guide, build
+from ddrep.networks.architectures import build
+from ddrep.networks.guides import Guide
+from ddrep.networks.metadata import GuideMeta
 from tests import tiny
 from tests.training.test_guides import train
 
@@ -109,8 +111,10 @@ def test_robustness_is_measured_on_all_classes_of_a_sorted_folder(tmp_path: Path
     section = AttributeImages.model_validate({"data": folder, "attribute": "c", "having": ["c"]})
     write_shard(tmp_path / "test.tar", attribute_images(section, "test", 0, 0, 0))
     tiny.denoiser().save(tmp_path / "d.safetensors")
-    meta = {"of": "attribute", "reads": "pixels", "taps": None, "hidden": 8, "channels": 1, "classes": ["not c", "c"]}
-    meta |= {"image_shape": [1, 8, 8], "denoiser_sha256": sha256(tmp_path / "d.safetensors")}
+    meta = GuideMeta(
+        of="attribute", reads="pixels", taps=None, hidden=8, channels=1, classes=("not c", "c"), image_shape=(1, 8, 8),
+        denoiser_sha256=sha256(tmp_path / "d.safetensors"),
+    )  # fmt: skip
     net = build(meta).requires_grad_(False)
     net[-1].weight.zero_()
     net[-1].bias.copy_(torch.tensor([-1.0, 1.0]))

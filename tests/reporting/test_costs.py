@@ -9,8 +9,8 @@ from ddrep.cli import main
 from ddrep.cli.base import log_to
 from ddrep.errors import UserError
 from ddrep.reporting.costs import run
+from ddrep.sampling.engine import Engine
 from ddrep.sampling.pool import Pool
-from ddrep.sampling.synthesis import Engine
 from ddrep.training.loop import LoopConfig, train
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"

@@ -164,7 +164,7 @@ def test_an_installed_font_is_found_for_the_names_that_want_it(tmp_path):
 def test_the_users_own_settings_of_matplotlib_change_nothing(shards, table4, tmp_path):
     def made(folder: str) -> list[bytes]:
         figure3(_stage(figure3_images=1), shards[2], tmp_path / folder / "figure3.png")
-        figure4(_stage(), table4, tmp_path / folder / "figure4.png")
+        figure4(table4, tmp_path / folder / "figure4.png")
         return [(tmp_path / folder / f"figure{n}.png").read_bytes() for n in (3, 4)]
 
     before = made("before")
@@ -176,7 +176,7 @@ def test_equal_inputs_give_equal_bytes(tmp_path, table4):
     shard = write_synthetic(tmp_path / "ours/00000.tar", _images(3), P, 0.4, CLASSES)
     for folder in ("a", "b"):
         figure1(_stage(figure1_images=3), [shard], tmp_path / folder / "figure1.png")
-        figure4(_stage(), table4, tmp_path / folder / "figure4.png")
+        figure4(table4, tmp_path / folder / "figure4.png")
     for name in ("figure1.png", "figure1.pdf", "figure4.png", "figure4.pdf"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
@@ -217,7 +217,7 @@ def table4(tmp_path):
 
 
 def test_figure4_draws_means_spread_and_runs(table4, tmp_path, drawn):
-    figure4(_stage(), table4, tmp_path / "figure4.png")
+    figure4(table4, tmp_path / "figure4.png")
     plain, mixed = drawn[0].axes
     lines = {line.get_linestyle(): line.get_xydata() for line in plain.lines if line.get_linestyle() != "None"}
     np.testing.assert_allclose(lines["-"], [(0, 70.5), (1, 72.5), (3, 76.5)])
@@ -239,7 +239,7 @@ def test_figure4_says_no_number_where_runs_do_not_agree_on_1x(table4, tmp_path, 
     rows = pd.read_parquet(table4)
     rows.loc[rows["n_synthetic"] == 150, "n_synthetic"] = 120
     rows.to_parquet(table4)
-    figure4(_stage(), table4, tmp_path / "figure4.png")
+    figure4(table4, tmp_path / "figure4.png")
     assert drawn[0].axes[0].get_xlabel() == "synthetic images (multiples of 1x)" and not drawn[0].axes[0].child_axes
 
 
@@ -248,7 +248,7 @@ def test_a_table_that_is_none_is_one_line(table4, tmp_path, change):
     rows = pd.read_parquet(table4)
     (rows.assign(**change) if change else rows.head(0)).to_parquet(table4)
     with pytest.raises(UserError, match=r"table4\.parquet: expected Table 4"):
-        figure4(_stage(), table4, tmp_path / "f.png")
+        figure4(table4, tmp_path / "f.png")
 
 
 @pytest.mark.parametrize("change", [{"accepted": "yes"}, {"p": "a"}, {"attempt": "b"}, {"p": np.nan}], ids=str)
@@ -260,15 +260,14 @@ def test_attempts_that_are_none_are_one_line(shards, tmp_path, change):
 
 
 def test_command_lines(shards, table4, tmp_path, capsys):
-    stage = json.dumps({"config": {"figure1_images": 3, "figure3_classes": [0], "figure3_images": 2}})
     commands = [
-        ["figure1", *map(str, shards)],
-        ["figure3", "--shard", str(shards[2])],
-        ["figure4", "--table", str(table4)],
+        (["figure1", *map(str, shards)], {"figure1_images": 3}),
+        (["figure3", "--shard", str(shards[2])], {"figure3_classes": [0], "figure3_images": 2}),
+        (["figure4", "--table", str(table4)], {}),
     ]
-    for command in commands:
+    for command, config in commands:
         out = tmp_path / f"{command[0]}.png"
-        assert main([*command, "--stage", stage, "--out", str(out)]) == 0
+        assert main([*command, "--stage", json.dumps({"config": config}), "--out", str(out)]) == 0
         assert out.exists() and out.with_suffix(".pdf").exists()
     assert main(["figure4", "--table", str(tmp_path / "no.parquet"), "--out", str(tmp_path / "no.png")]) == 2
     assert "no.parquet: expected Table 4" in capsys.readouterr().err

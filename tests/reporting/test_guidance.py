@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddrep.config import Figures, Stage
+from ddrep.config import Figure2, Stage
 from ddrep.data.masks import MaskedImages, write_masked_shard
 from ddrep.errors import UserError
 from ddrep.evaluation.scores import save_features
@@ -93,14 +93,23 @@ def test_a_run_named_twice_counts_once(tmp_path: Path) -> None:
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     rows, real = files(tmp_path)
     outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
-    moved = rows[0].with_name("99.score.parquet")
+    with pytest.raises(UserError, match="no features of real images of footwear; give") as said:
+        guidance.run(1, rows, real[:0], 300, 0, *outputs)
+    assert "\n" not in str(said.value) and not any(path.exists() for path in outputs)
+
+
+def test_scores_say_themselves_what_they_are_of(tmp_path: Path) -> None:
+    """Wherever they lie, with their features beside them."""
+    rows, real = files(tmp_path)
+    outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
+    guidance.run(1, rows, real, 300, 0, *outputs)
+    before = pd.read_parquet(outputs[1])
+    moved = tmp_path / "elsewhere/99.score.parquet"
+    moved.parent.mkdir()
     rows[0].rename(moved)
-    moved.with_name("20.npz").rename(moved.with_name("99.npz"))
-    for given, says in (((rows[1:], []), "no features of real images of footwear; give"),
-                        (([moved], real), r"no scores of unguided in 20 steps at \.\.\./METHOD/STEPS")):  # fmt: skip
-        with pytest.raises(UserError, match=says) as said:
-            guidance.run(1, *given, 300, 0, *outputs)
-        assert "\n" not in str(said.value) and not any(path.exists() for path in outputs)
+    rows[0].with_name("20.npz").rename(moved.with_name("99.npz"))
+    guidance.run(1, [moved, *rows[1:]], real, 300, 0, *outputs)
+    pd.testing.assert_frame_equal(pd.read_parquet(outputs[1]), before)
 
 
 def test_beside_other_images_the_papers_figures_do_not_stand(tmp_path: Path) -> None:
@@ -152,7 +161,7 @@ def test_figure_2_has_a_row_for_the_targets_and_each_shard(tmp_path: Path, monke
     monkeypatch.setattr(guidance_figures, "tile_grid", lambda *given: seen.append(given))
     monkeypatch.setattr(guidance_figures, "save", lambda figure, out: None)
     paths = [tmp_path / "ours/10.tar", tmp_path / "ddim-i/10.tar"]
-    stage = Stage[Figures](config=Figures(figure2_images=3))
+    stage = Stage[Figure2](config=Figure2(figure2_images=3))
     guidance_figures.figure2(stage, paths, tmp_path / "figure2.png")
     names, rows, columns, *_ = seen[0]
     assert names == ["target", "ours, 10 steps", "ddim-i, 10 steps"] and columns == 3

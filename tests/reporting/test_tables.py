@@ -21,7 +21,7 @@ from ddrep.reporting.tables import read_runs, run, summarise
 from ddrep.runs import Run
 from tests.reporting.make_runs import believable_right, write_run
 
-SETTINGS = AccuracyTable(resamples=200)
+SETTINGS = AccuracyTable(resamples=200, paper=False)
 IMAGES = 300
 
 
@@ -253,7 +253,7 @@ def test_a_run_given_twice_a_missing_and_a_broken_file(written, tmp_path):
 
 
 def test_command_line_writes_what_run_writes_and_prints_it(written, tmp_path, capsys):
-    stage = {"config": {"resamples": 200}}
+    stage = {"config": {"resamples": 200, "paper": False}}
     outs = [tmp_path / name for name in ("table4.parquet", "table4-summary.parquet", "table4-summary.md")]
     paths = [str(path) for path in written[1]]
     named = ["--out", str(outs[0]), "--summary", str(outs[1]), "--markdown", str(outs[2])]

@@ -10,7 +10,8 @@ from torch import Tensor
 from ddrep.config import GuideTraining, Sampling, Taps
 from ddrep.data.masks import IGNORE
 from ddrep.denoiser.schedule import x0_from_eps
-from ddrep.guides import Guide
+from ddrep.networks.guides import Guide
+from ddrep.networks.metadata import GuideMeta
 from ddrep.sampling.guidance import classifier_free, guided
 from ddrep.sampling.sampler import draw, image_seed, sample
 from ddrep.training.guides import fit
@@ -33,11 +34,13 @@ def guide(of: str, reads: str, double: bool = True) -> Guide:
         denoiser.net.double()
         x = x.double()
     y = torch.as_tensor(images.labels if of == "attribute" else (images.images[..., 0] > 60).astype(np.int64))
-    taps = TAPS[of].model_dump(mode="json") if reads == "features" else None
-    meta = {"of": of, "reads": reads, "taps": taps, "hidden": 8, "classes": ["a", "b"], "image_shape": [1, 8, 8]}
+    shown = {"of": of, "reads": reads, "taps": TAPS[of] if reads == "features" else None, "classes": ("a", "b")}
+    meta = GuideMeta.model_validate(
+        shown | {"hidden": 8, "channels": 1, "image_shape": (1, 8, 8), "denoiser_sha256": ""}
+    )
     torch.set_default_dtype(torch.float64 if double else torch.float32)
     try:
-        made = fit(denoiser, meta | {"denoiser_sha256": ""}, x, y, GuideTraining(steps=2, batch=8), seed=0)
+        made = fit(denoiser, meta, x, y, GuideTraining(steps=2, batch=8), seed=0)
     finally:
         torch.set_default_dtype(torch.float32)
     for p in made.net.parameters():  # so that no layer is flat

@@ -9,16 +9,20 @@ import pandas as pd
 import pytest
 import torch
 
-from ddrep.config import Experiment, Sampling, Shard, Stage, Synthesis, shard_of
+from ddrep.config import Experiment, Features, Sampling, Shard, Stage, Synthesis
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.derived import shard_of
 from ddrep.errors import UserError
 from ddrep.files import sha256
-from ddrep.heads import Judge, build
+from ddrep.networks.architectures import build
+from ddrep.networks.judges import Judge
+from ddrep.networks.metadata import FeatureJudge, PixelJudge
 from ddrep.sampling import synthesis
+from ddrep.sampling.engine import Tally, fill
 from ddrep.sampling.sampler import image_seed, sample
-from ddrep.sampling.solvers import time_grid
-from ddrep.sampling.synthesis import KEYS, Tally, class_conditional, fill, match_threshold, matched, run
+from ddrep.sampling.synthesis import KEYS, class_conditional, match_threshold, matched, run
+from ddrep.solvers import time_grid
 from tests import tiny
 
 CLASSES, ATTEMPTS, SEED, INDEX, QUOTA = 3, 60, 7, 2, 6
@@ -57,9 +61,10 @@ def _attempts() -> list[tuple[int, int]]:
 
 def _judge(path: Path, denoiser: Path, kind: str, images: np.ndarray) -> np.ndarray:
     """Save an untrained judge whose p spreads over `images`; return their p (N, CLASSES)."""
-    meta = {"kind": kind, "channels": 64 if kind == "features" else 1, "num_classes": CLASSES, "hidden": 16}
-    meta |= {"dropout": 0.2, "denoiser_sha256": sha256(denoiser)}
-    meta |= {"features": {"timesteps": [300, 800], "noise": "none", "pool": None, "flip": False}}
+    sizes = {"num_classes": CLASSES, "hidden": 16, "dropout": 0.2}
+    meta: FeatureJudge | PixelJudge = PixelJudge(channels=1, **sizes)
+    if kind == "features":
+        meta = FeatureJudge(channels=64, features=Features(), denoiser_sha256=sha256(denoiser), **sizes)
     torch.manual_seed(5)
     net = build(meta).eval().requires_grad_(False)
     judge = Judge(net, meta, Denoiser.load(denoiser) if kind == "features" else None)
@@ -332,7 +337,8 @@ def test_ours_and_classifier_free_share_their_candidates(world, tmp_path, drawn)
 def test_broken_networks_make_no_images(world, tmp_path, who):
     """At threshold 0 every NaN was kept, as a black image."""
     finetuned, judge = Denoiser.load(world.finetuned), Judge.load(world.judge, world.pretrained, torch.device("cpu"))
-    (finetuned.net.out[-1] if who == "finetuned" else judge.net[-1]).bias.fill_(torch.nan)
+    for p in (finetuned if who == "finetuned" else judge).net.parameters():
+        p.fill_(3e38)  # finite, or it would not load
     file = tmp_path / f"{who}.safetensors"
     (finetuned if who == "finetuned" else judge).save(file)
     with pytest.raises(UserError, match="values that are not finite") as said:

@@ -15,13 +15,13 @@ from sklearn.metrics import accuracy_score
 from torch import nn
 
 from ddrep.cli import main
-from ddrep.config import Classifier, Data, Mix
-from ddrep.data.datasets import labelled
+from ddrep.config import Classifier, Data, EmbeddedData, Mix
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.errors import UserError
+from ddrep.networks.classifiers import SmallMapConv, build_classifier, fit_to_size, sees_all
 from ddrep.training import classifier
 from ddrep.training.loop import LoopConfig
-from ddrep.training.networks import SmallMapConv, build_classifier, fit_to_size, sees_all
 from ddrep.training.pretrain import to_unit
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def _one_thread() -> Iterator[None]:
 
 @functools.cache
 def embedded(split: str) -> LabelledImages:
-    return labelled(Data(), split, 0, 0)
+    return labelled(Data(embedded=EmbeddedData(per_class=50)), split, 0, 0)
 
 
 def some(split: str, classes: tuple[int, ...], per_class: int, stride: int = 1) -> LabelledImages:
@@ -282,9 +282,9 @@ def test_rows(
         (
             ["--real", "wide.tar", "--source", "ours", "--scale", "1", "synthetic-0.tar"],
             {},
-            "are 14x14x1, expected 14x28x1",
+            "images 14x14x1, but real.tar has",
         ),
-        (["--real", "named.tar"], {}, "test.tar: classes are 2 (T-shirt/top, Trouser, ...), expected 2 (a, b, ...)"),
+        (["--real", "named.tar"], {}, "test.tar: has 2 classes (T-shirt/top, Trouser, ...)"),
         ([], {}, "no training images"),
         (["--real", "real.tar", "synthetic-0.tar"], {}, "--source real: is for real images alone"),
         (["--real", "real.tar", "--source", "ours", "--scale", "1"], {}, "--source ours: expected its shards"),

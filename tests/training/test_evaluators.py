@@ -10,18 +10,17 @@ from sklearn import metrics
 
 from ddrep import cli, config
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled
-from ddrep.data.embedded import evaluators as script
 from ddrep.data.foreground import garment_masks
 from ddrep.data.idx import write_idx
 from ddrep.data.masks import IGNORE, MaskedImages, write_masked_shard
+from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.errors import UserError
-from ddrep.evaluation.evaluator import Evaluator
 from ddrep.evaluation.segmentation import confusion, miou
-from ddrep.evaluation.segmenter import Segmenter
+from ddrep.networks.measures import Evaluator, Segmenter
 from ddrep.training.evaluators import accuracy, agreement, moves, train_evaluator, train_segmenter
 from tests import tiny
+from tools import embedded_evaluators as script
 
 CPU = torch.device("cpu")
 SHORT = {"width": 8, "epochs": 1, "batch": 20, "warmup": 5, "precision": "fp32"}
@@ -55,7 +54,7 @@ def test_an_image_and_its_mask_move_together():
 
 def whole(split: str, per_class: int) -> LabelledImages:
     """Three kinds of garment that are easily told apart, at their full size."""
-    data = labelled(config.Data(), split, 0, 0)
+    data = labelled(config.Data(embedded=config.EmbeddedData(per_class=50)), split, 0, 0)
     kinds = {"Trouser": 1, "Sneaker": 7, "Bag": 8}
     rows = np.concatenate([np.flatnonzero(data.labels == number)[:per_class] for number in kinds.values()])
     labels = np.repeat(np.arange(3), per_class)
@@ -111,13 +110,13 @@ def test_both_verbs_train_on_several_shards(tmp_path, monkeypatch):
     write_shard(tmp_path / "b.tar", tiny.images("validation", per_class=10))
     assert _call(tmp_path, "evaluator", "--stage.config.name=mine", "--validation", "b.tar", "a.tar", "b.tar") == 0
     made = Evaluator.load(tmp_path / "out.safetensors")
-    assert made.metric == "FD-mine" and made.meta["image_shape"] == [8, 8, 1] and made.meta["width"] == 8
-    assert len(made.meta["provenance"]["shards_sha256"]) == 2 and made.meta["provenance"]["validation"]["n"] == 30
+    assert made.metric == "FD-mine" and made.meta.image_shape == (8, 8, 1) and made.meta.width == 8
+    assert len(made.meta.provenance["shards_sha256"]) == 2 and made.meta.provenance["validation"]["n"] == 30
     write_masked_shard(tmp_path / "c.tar", masks())
     assert _call(tmp_path, "segmenter", "--validation", "c.tar", "c.tar") == 0
     made = Segmenter.load(tmp_path / "out.safetensors")
-    assert made.meta["provenance"]["validation"]["n"] == 60
-    json.dumps(made.meta)
+    assert made.meta.provenance["validation"]["n"] == 60
+    json.dumps(made.meta.provenance)
 
 
 @pytest.mark.parametrize("wrong", ["classes", "size", "kind"])
@@ -148,7 +147,7 @@ def test_the_script_builds_both_files_again_to_the_byte(tmp_path, monkeypatch, c
         first, again = ((tmp_path / out / f"{name}.safetensors").read_bytes() for out in "ab")
         assert first == again
     made = Evaluator.load(tmp_path / "a" / "evaluator.safetensors")
-    assert made.classes == embedded.CLASSES and made.meta["provenance"]["images"] == 60
+    assert made.classes == embedded.CLASSES and made.meta.provenance["images"] == 60
     assert script.main([str(tmp_path / "none"), str(tmp_path / "c")]) == 2
     assert "train-images-idx3-ubyte.gz: no such file" in capsys.readouterr().err
 

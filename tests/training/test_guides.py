@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddrep.config import AttributeImages, GuideTraining, MaskData, Stage, Taps
+from ddrep.config import AttributeImages, Data, EmbeddedData, GuideTraining, MaskData, Stage, Taps
 from ddrep.config import Guide as Settings
 from ddrep.data.attributes import attribute_images
 from ddrep.data.datasets import masked
@@ -17,13 +17,14 @@ from ddrep.data.shards import write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import feature_maps
 from ddrep.errors import UserError
-from ddrep.guides import Guide
+from ddrep.networks.guides import Guide
 from ddrep.training.guides import run
 from tests import tiny
 
 EMBEDDED = Path(__file__).resolve().parents[2] / "ddrep/data/embedded/denoiser.safetensors"
 CPU = torch.device("cpu")
-ATTRIBUTE = AttributeImages(attribute="footwear", having=("Sandal", "Sneaker", "Ankle boot"), examples=30)
+DATA = Data(embedded=EmbeddedData(per_class=50))
+ATTRIBUTE = AttributeImages(data=DATA, attribute="footwear", having=("Sandal", "Sneaker", "Ankle boot"), examples=30)
 
 
 def train(tmp_path: Path, of: str, taps: Taps | None, **training: float) -> Path:

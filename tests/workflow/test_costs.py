@@ -10,18 +10,7 @@ import pytest
 from ddrep.config import load
 from ddrep.runs import cost_jobs
 from tests.workflow.test_replanning import base
-from tests.workflow.tree import REPO, copy_workflow, link_networks
-
-
-def test_the_benchmark_of_each_rule_lies_as_its_log_does() -> None:
-    """By which costs find the log of a benchmark."""
-    found = []
-    for file in sorted((REPO / "workflow/rules").glob("*.smk")):
-        for rule in file.read_text(encoding="utf-8").split("\nrule ")[1:]:
-            if path := re.search(r'benchmark:\s+"(.+)\.tsv"', rule):
-                assert f'"{path[1].replace("/benchmarks/", "/logs/")}.log"' in rule, path[1]
-                found.append(path[1])
-    assert len(found) == len(set(found)) > 30
+from tests.workflow.tree import copy_workflow, link_networks
 
 
 @pytest.mark.parametrize("parts", ["attributes masks augmentation", "masks", "augmentation"])

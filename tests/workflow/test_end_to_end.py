@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from ddrep.config import Data, load
-from ddrep.data.datasets import labelled
 from ddrep.data.embedded import FOLDER
 from ddrep.data.idx import write_idx
+from ddrep.data.readers import labelled
 from ddrep.runs import table3_runs, table4_runs
 from tests.workflow.tree import Tree, copy_workflow
 

@@ -12,7 +12,9 @@ import torch
 from PIL import Image
 
 from ddrep.data.shards import read_shards
-from ddrep.evaluation.segmenter import Segmenter, build
+from ddrep.networks.architectures import build
+from ddrep.networks.measures import Segmenter
+from ddrep.networks.metadata import SegmenterMeta
 from tests import tiny
 from tests.data import replicas
 from tests.workflow.tree import Tree, copy_workflow
@@ -57,7 +59,7 @@ def write_inputs(path: Path) -> Tree:
     replicas.few_shot(path / "masks", train=2, test=2, size=SIZE, mask_size=SIZE, classes=3)
     tiny.denoiser(in_channels=3, out_channels=3).save(path / "denoiser.safetensors")
     torch.manual_seed(0)
-    meta = {"width": 4, "image_shape": [SIZE, SIZE, 3], "classes": ["a", "b", "c"]}
+    meta = SegmenterMeta(width=4, image_shape=(SIZE, SIZE, 3), classes=("a", "b", "c"))
     Segmenter(build(meta), meta).save(path / "segmenter.safetensors")
     tree = copy_workflow(path)
     tree.configure(**OWN)

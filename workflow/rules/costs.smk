@@ -1,20 +1,19 @@
+# Without a benchmark: it reads those of all other jobs.
 rule costs:
     input:
-        attempts=[f"results/{NAME}/{path}" for path in cost_attempts(EXPERIMENT)],
-        benchmarks=expand("results/{experiment}/benchmarks/{job}.tsv", experiment=NAME, job=cost_jobs(EXPERIMENT)),
+        [f"<results>/{path}" for path in cost_attempts(EXPERIMENT)],
+        [f"<results>/benchmarks/{job}.tsv" for job in cost_jobs(EXPERIMENT)],
     output:
-        costs="results/{experiment}/tables/costs.parquet",
+        costs="<results>/tables/costs.parquet",
     log:
-        "results/{experiment}/logs/tables/costs.log",
+        "<results>/logs/tables/costs.log",
     conda:
         "../../environment.yml"
-    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 20 * attempt,
+        **growing(4000, 20),
     params:
-        stage=lambda _: stage_json("costs", Section(), SEED),
+        **told("costs"),
     message:
         "Costs"
     shell:
-        "ddrep costs --stage {params.stage:q} --out {output.costs:q} --threads {threads} --log {log:q} {input.attempts:q} {input.benchmarks:q}"
+        "ddrep {params.words} --stage {params.stage:q} --out {output.costs:q} --threads {threads} --log {log:q} {input:q}"

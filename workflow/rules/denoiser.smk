@@ -1,24 +1,36 @@
 # Left aside when config.yaml names a denoiser that is there already (denoiser.kind: file).
-rule pretrain:
+use rule job as pretrain with:
     output:
-        denoiser="results/{experiment}/denoiser.safetensors",
-        grid="results/{experiment}/denoiser.png",
-    log:
-        "results/{experiment}/logs/pretrain/denoiser.log",
-    benchmark:
-        "results/{experiment}/benchmarks/pretrain/denoiser.tsv"
+        out="<results>/denoiser.safetensors",
+        grid="<results>/denoiser.png",
+    pathvars:
+        **paths(job="pretrain/denoiser"),
     priority: 150
-    conda:
-        "../../environment.yml"
     threads: CORES
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 1440 * attempt,
+        **on_gpu(16000, 1440),
     params:
-        stage=lambda _: tracked_json("pretrain", EXPERIMENT.denoiser.pretrain, EXPERIMENT),
+        **told("pretrain"),
     message:
         "Training the unconditional denoiser"
-    shell:
-        "ddrep pretrain --stage {params.stage:q} --out {output.denoiser:q} --grid {output.grid:q}"
-        " --threads {threads} --log {log:q}"
+
+
+use rule job as finetune with:
+    input:
+        denoiser=DENOISER,
+        train="<subset>/real.tar",
+        validation="<results>/data/validation.tar",
+    output:
+        out="<subset>/finetuned.safetensors",
+        grid="<subset>/finetuned.png",
+        history="<subset>/finetuned.parquet",
+    pathvars:
+        **paths(job="finetune/subset{subset}"),
+    priority: 100
+    threads: WAITED_FOR
+    resources:
+        **on_gpu(16000, 1440),
+    params:
+        **told("finetune", "finetune --processes {gpu}"),
+    message:
+        "Making the denoiser class-conditional, subset {wildcards.subset}"

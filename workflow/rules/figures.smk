@@ -1,75 +1,60 @@
-rule figure1:
+use rule job as figure1 with:
     input:
-        shards=expand(
-            "results/{{experiment}}/subset0/synthetic/{source}/00000.tar",
-            source=["improved-ddpm", "classifier-free", "ours"],
-        ),
+        [f"<results>/subset0/synthetic/{source}/00000.tar" for source in in_figure(1)],
     output:
-        png="results/{experiment}/figures/figure1.png",
-        pdf="results/{experiment}/figures/figure1.pdf",
-    log:
-        "results/{experiment}/logs/figures/figure1.log",
-    benchmark:
-        "results/{experiment}/benchmarks/figures/figure1.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
+        out="<results>/figures/<figure>.png",
+        beside="<results>/figures/<figure>.pdf",
+    pathvars:
+        **paths(figure="figure1", job="figures/<figure>"),
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 20 * attempt,
+        **growing(4000, 20),
     params:
-        stage=lambda _: stage_json("figures", EXPERIMENT.figures, SEED),
+        **told("figure1"),
     message:
         "Figure 1: one class by three sources"
-    shell:
-        "ddrep figure1 --stage {params.stage:q} --out {output.png:q} --threads {threads} --log {log:q} {input.shards:q}"
 
 
-rule figure3:
+use rule figure1 as figure2 with:
     input:
-        shard="results/{experiment}/subset0/synthetic/ours/00000.tar",
-    output:
-        png="results/{experiment}/figures/figure3.png",
-        pdf="results/{experiment}/figures/figure3.pdf",
-    log:
-        "results/{experiment}/logs/figures/figure3.log",
-    benchmark:
-        "results/{experiment}/benchmarks/figures/figure3.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 20 * attempt,
+        [f"<results>/{run.shard}" for run in figure2_runs(EXPERIMENT)],
+    pathvars:
+        **paths(figure="figure2", job="figures/<figure>"),
     params:
-        stage=lambda _: stage_json("figures", EXPERIMENT.figures, SEED),
+        **told("figure2"),
+    message:
+        "Figure 2: images drawn for masks"
+
+
+use rule figure1 as figure3 with:
+    input:
+        shard="<results>/subset0/synthetic/ours/00000.tar",
+    pathvars:
+        **paths(figure="figure3", job="figures/<figure>"),
+    params:
+        **told("figure3"),
     message:
         "Figure 3: accepted images"
-    shell:
-        "ddrep figure3 --stage {params.stage:q} --shard {input.shard:q} --out {output.png:q}"
-        " --threads {threads} --log {log:q}"
 
 
-rule figure4:
+use rule figure1 as figure4 with:
     input:
-        table="results/{experiment}/tables/table4.parquet",
-    output:
-        png="results/{experiment}/figures/figure4.png",
-        pdf="results/{experiment}/figures/figure4.pdf",
-    log:
-        "results/{experiment}/logs/figures/figure4.log",
-    benchmark:
-        "results/{experiment}/benchmarks/figures/figure4.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 20 * attempt,
+        table="<results>/tables/table4.parquet",
+    pathvars:
+        **paths(figure="figure4", job="figures/<figure>"),
     params:
-        stage=lambda _: stage_json("figures", EXPERIMENT.figures, SEED),
+        **told("figure4"),
     message:
         "Figure 4: top-1 against the scale"
-    shell:
-        "ddrep figure4 --stage {params.stage:q} --table {input.table:q} --out {output.png:q}"
-        " --threads {threads} --log {log:q}"
+
+
+use rule figure4 as robustness_figure with:
+    input:
+        table="<results>/tables/robustness.parquet",
+    pathvars:
+        **paths(figure="robustness", job="figures/<figure>"),
+    resources:
+        **growing(2000, 20),
+    params:
+        **told("robustness-figure"),
+    message:
+        "Figure: what the guides make of early estimates"

@@ -1,246 +1,98 @@
-# Guidance by a segmentation mask (paper, 5.2): Table 2 and Figure 2.
-rule mask_images:
+# Guidance by a segmentation mask (paper, 5.2): what Table 2 and Figure 2 are of.
+use rule job as mask_images with:
     input:
-        held_out=branch(lambda w: w.part == "oracle", then="results/{experiment}/masks/test.tar"),
+        branch(lambda w: w.part == "oracle", then="<results>/masks/test.tar"),
     output:
-        shard="results/{experiment}/masks/{part}.tar",
-    log:
-        "results/{experiment}/logs/masks/{part}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/masks/{part}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
+        out="<shard>",
+    pathvars:
+        **paths(shard="<results>/masks/{part}.tar", job="masks/{part}"),
     resources:
-        mem_mb=lambda wildcards, attempt: 32000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        **growing(32000, 240),
     params:
-        stage=lambda _: tracked_json("masks", EXPERIMENT.masks.data, EXPERIMENT),
+        **told("masks", "masks --split {part}"),
     message:
         "Images with masks: {wildcards.part}"
-    shell:
-        "ddrep masks --stage {params.stage:q} --split {wildcards.part} --out {output.shard:q}"
-        " --threads {threads} --log {log:q} {input.held_out:q}"
 
 
-rule mask_examples:
+use rule mask_images as mask_examples with:
     input:
-        held_out="results/{experiment}/masks/test.tar",
-    output:
-        shard="results/{experiment}/subset{subset}/masks/examples.tar",
-    log:
-        "results/{experiment}/logs/masks/subset{subset}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/masks/subset{subset}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
+        "<results>/masks/test.tar",
+    pathvars:
+        **paths(shard="<subset>/masks/examples.tar", job="masks/subset{subset}"),
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        **growing(4000, 60),
     params:
-        stage=lambda _: tracked_json("masks", EXPERIMENT.masks.data, EXPERIMENT),
+        **told("masks", "masks --split train --subset {subset}"),
     message:
         "The few examples with masks, subset {wildcards.subset}"
-    shell:
-        "ddrep masks --stage {params.stage:q} --split train --subset {wildcards.subset} --out {output.shard:q}"
-        " --threads {threads} --log {log:q} {input.held_out:q}"
 
 
-rule mask_guide:
-    input:
-        denoiser=DENOISER,
-        examples="results/{experiment}/subset{subset}/masks/examples.tar",
-    output:
-        guide="results/{experiment}/subset{subset}/masks/{run}/{reads}.safetensors",
-    log:
-        "results/{experiment}/logs/guide/subset{subset}/masks/{run}-{reads}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/guide/subset{subset}/masks/{run}-{reads}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
+use rule attribute_guide as mask_guide with:
+    pathvars:
+        **paths(
+            run="<subset>/masks/{run}",
+            examples="<subset>/masks/examples.tar",
+            job="guide/subset{subset}/masks/{run}-{reads}",
+        ),
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        **on_gpu(16000, 120),
     params:
-        stage=lambda w: stage_json("guide", guide_of(EXPERIMENT.masks, w.reads), subset_seed(SEED, int(w.subset))),
+        **told("guide", "guide --of mask --run-seed {run}"),
     message:
         "Training the guide of masks on {wildcards.reads}, subset {wildcards.subset}, seed {wildcards.run}"
-    shell:
-        "ddrep guide --stage {params.stage:q} --of mask --denoiser {input.denoiser:q} --examples {input.examples:q}"
-        " --run-seed {wildcards.run} --out {output.guide:q} --threads {threads} --log {log:q}"
 
 
-rule mask_shard:
+use rule attribute_shard as mask_shard with:
     input:
         denoiser=DENOISER,
-        guide=branch(
-            lambda w: w.method == "ddim-i",
-            then="results/{experiment}/subset{subset}/masks/{run}/pixels.safetensors",
-            otherwise="results/{experiment}/subset{subset}/masks/{run}/features.safetensors",
-        ),
-        masks="results/{experiment}/masks/test.tar",
+        guide=lambda w: f"<run>/{METHODS[w.method].reads}.safetensors",
+        masks="<results>/masks/test.tar",
     output:
-        shard="results/{experiment}/subset{subset}/masks/{run}/{method}/{steps}.tar",
-    log:
-        "results/{experiment}/logs/guided/subset{subset}/masks/{run}-{method}-{steps}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/guided/subset{subset}/masks/{run}-{method}-{steps}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        out="<drawn>.tar",
+    pathvars:
+        **paths(run="<subset>/masks/{run}", job="guided/subset{subset}/masks/{run}-{method}-{steps}"),
     params:
-        stage=lambda w: stage_json(
-            "guided",
-            guided_of(
-                EXPERIMENT.masks,
-                w.method,
-                int(w.steps),
-                EXPERIMENT,
-                EXPERIMENT.table2.first(int(w.subset), int(w.run)),
-            ),
-            subset_seed(SEED, int(w.subset)),
-        ),
+        **told("guided", "guide-masks --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
     message:
         "Masks by {wildcards.method} in {wildcards.steps} steps, subset {wildcards.subset}, seed {wildcards.run}"
-    shell:
-        "ddrep guide-masks --stage {params.stage:q} --denoiser {input.denoiser:q} --guide {input.guide:q}"
-        " --masks {input.masks:q} --subset {wildcards.subset} --run-seed {wildcards.run}"
-        " --pool results/{wildcards.experiment}/pool --out {output.shard:q} --threads {threads} --log {log:q}"
 
 
 # Left aside when config.yaml names a segmenter.
-rule mask_segmenter:
+use rule attribute_evaluator as mask_segmenter with:
     input:
-        train="results/{experiment}/masks/oracle.tar",
-    output:
-        segmenter="results/{experiment}/masks/segmenter.safetensors",
-    log:
-        "results/{experiment}/logs/segmenter/masks.log",
-    benchmark:
-        "results/{experiment}/benchmarks/segmenter/masks.tsv"
-    conda:
-        "../../environment.yml"
-    threads: WAITED_FOR
+        "<results>/masks/oracle.tar",
+    pathvars:
+        **paths(network="<results>/masks/segmenter.safetensors", job="segmenter/masks"),
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 32000 * attempt,
-        runtime=lambda wildcards, attempt: 720 * attempt,
+        **on_gpu(32000, 720),
     params:
-        stage=lambda _: stage_json("segmenter", EXPERIMENT.evaluation.segmenter_training, SEED),
+        **told("segmenter"),
     message:
         "Training the oracle segmenter"
-    shell:
-        "ddrep segmenter --stage {params.stage:q} --out {output.segmenter:q} --threads {threads} --log {log:q} {input.train:q}"
 
 
-rule mask_real_features:
+use rule attribute_real_features as mask_real_features with:
     input:
-        shard="results/{experiment}/masks/test.tar",
-        evaluator=EXPERIMENT.evaluation.evaluator or [],
+        "<results>/masks/test.tar",
+        evaluator=EVALUATOR,
         inception=INCEPTION,
-    output:
-        features="results/{experiment}/masks/test.npz",
-    log:
-        "results/{experiment}/logs/score/masks/real.log",
-    benchmark:
-        "results/{experiment}/benchmarks/score/masks/real.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+    pathvars:
+        **paths(real="masks", job="score/masks/real"),
+    params:
+        **told("real-features", "real-features --of mask"),
     message:
         "Features of the real images with masks"
-    shell:
-        "ddrep real-features --of mask --evaluator={input.evaluator:q} --inception={input.inception:q}"
-        " --out {output.features:q} --threads {threads} --log {log:q} {input.shard:q}"
 
 
-rule mask_score:
+use rule attribute_score as mask_score with:
     input:
-        shard="results/{experiment}/subset{subset}/masks/{run}/{method}/{steps}.tar",
-        segmenter=EXPERIMENT.evaluation.segmenter or "results/{experiment}/masks/segmenter.safetensors",
-        evaluator=EXPERIMENT.evaluation.evaluator or [],
+        shard="<drawn>.tar",
+        segmenter=EXPERIMENT.evaluation.segmenter or "<results>/masks/segmenter.safetensors",
+        evaluator=EVALUATOR,
         inception=INCEPTION,
-    output:
-        score="results/{experiment}/subset{subset}/masks/{run}/{method}/{steps}.score.parquet",
-        features="results/{experiment}/subset{subset}/masks/{run}/{method}/{steps}.npz",
-    log:
-        "results/{experiment}/logs/score/subset{subset}/masks/{run}-{method}-{steps}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/score/subset{subset}/masks/{run}-{method}-{steps}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+    pathvars:
+        **paths(run="<subset>/masks/{run}", job="score/subset{subset}/masks/{run}-{method}-{steps}"),
+    params:
+        **told("mask-scores", "score-masks --method {method} --steps {steps} --subset {subset} --run-seed {run}"),
     message:
         "Scoring masks by {wildcards.method} in {wildcards.steps} steps, subset {wildcards.subset}, seed {wildcards.run}"
-    shell:
-        "ddrep score-masks --shard {input.shard:q} --segmenter {input.segmenter:q} --evaluator={input.evaluator:q}"
-        " --inception={input.inception:q} --method {wildcards.method} --steps {wildcards.steps} --subset {wildcards.subset}"
-        " --run-seed {wildcards.run} --out {output.score:q} --features-out {output.features:q} --threads {threads} --log {log:q}"
-
-
-rule table2:
-    input:
-        scores=[f"results/{NAME}/{run.score}" for run in table2_runs(EXPERIMENT)],
-        features=[f"results/{NAME}/{run.features}" for run in table2_runs(EXPERIMENT)],
-        real="results/{experiment}/masks/test.npz",
-    output:
-        table="results/{experiment}/tables/table2.parquet",
-        summary="results/{experiment}/tables/table2-summary.parquet",
-        markdown="results/{experiment}/tables/table2-summary.md",
-    log:
-        "results/{experiment}/logs/tables/table2.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/table2.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
-    params:
-        stage=lambda _: stage_json("guidance-tables", guidance_table_of(2, EXPERIMENT), SEED),
-    message:
-        "Table 2"
-    shell:
-        "ddrep guidance-table --stage {params.stage:q} --number 2 --out {output.table:q}"
-        " --summary {output.summary:q} --markdown {output.markdown:q} --threads {threads} --log {log:q}"
-        " {input.scores:q} {input.real:q}"
-
-
-rule figure2:
-    input:
-        shards=[f"results/{NAME}/{run.shard}" for run in figure2_runs(EXPERIMENT)],
-    output:
-        png="results/{experiment}/figures/figure2.png",
-        pdf="results/{experiment}/figures/figure2.pdf",
-    log:
-        "results/{experiment}/logs/figures/figure2.log",
-    benchmark:
-        "results/{experiment}/benchmarks/figures/figure2.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 20 * attempt,
-    params:
-        stage=lambda _: stage_json("figures", EXPERIMENT.figures, SEED),
-    message:
-        "Figure 2: images drawn for masks"
-    shell:
-        "ddrep figure2 --stage {params.stage:q} --out {output.png:q} --threads {threads} --log {log:q} {input.shards:q}"

@@ -7,14 +7,11 @@ rule plan:
         "../../environment.yml"
     threads: WAITED_FOR
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
-        runtime=lambda wildcards, attempt: 20 * attempt,
+        **on_gpu(8000, 20),
     params:
         experiment=lambda _: EXPERIMENT.model_dump_json(),
         cores=CORES,
     message:
         "What {NAME} will cost"
     shell:
-        "ddrep plan --configfile <(printf %s {params.experiment:q}) --cores {params.cores}"
-        " --threads {threads} --log {log:q}"
+        "ddrep plan --configfile <(printf %s {params.experiment:q}) --cores {params.cores} --threads {threads} --log {log:q}"

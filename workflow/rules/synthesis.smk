@@ -1,65 +1,33 @@
-# The control is judged by a classifier on pixels, at a threshold of its own; the other sources by one on denoiser features.
-rule synthesis:
+use rule job as synthesis with:
     input:
-        finetuned="results/{experiment}/subset{subset}/finetuned.safetensors",
+        finetuned="<subset>/finetuned.safetensors",
         pretrained=DENOISER,
-        judge=branch(
-            lambda w: w.source == "pixel-rejection",
-            then="results/{experiment}/subset{subset}/pixel-rejection/classifier.safetensors",
-            otherwise="results/{experiment}/subset{subset}/rejection/classifier.safetensors",
-        ),
-        threshold=branch(
-            lambda w: w.source == "pixel-rejection",
-            then="results/{experiment}/subset{subset}/pixel-rejection/threshold.json",
-        ),
+        judge=lambda w: f"<subset>/{SOURCES[w.source].judge.classifier}",
+        threshold_file=lambda w: [f"<subset>/{file}"] if (file := SOURCES[w.source].judge.threshold) else [],
     output:
-        shard="results/{experiment}/subset{subset}/synthetic/{source}/{index}.tar",
-        attempts="results/{experiment}/subset{subset}/synthetic/{source}/{index}.parquet",
-    log:
-        "results/{experiment}/logs/synthesis/subset{subset}/synthetic/{source}/{index}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/synthesis/subset{subset}/synthetic/{source}/{index}.tsv"
+        out="<subset>/synthetic/{source}/{index}.tar",
+        beside="<subset>/synthetic/{source}/{index}.parquet",
+    pathvars:
+        **paths(job="synthesis/subset{subset}/synthetic/{source}/{index}"),
     priority: 50
-    conda:
-        "../../environment.yml"
-    threads: 1
     resources:
-        gpu=1,
-        mem_mb=lambda wildcards, attempt: 16000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        **on_gpu(16000, 480),
     params:
-        stage=lambda w: stage_json("synthesis", shard_of(w.source, EXPERIMENT), subset_seed(SEED, int(w.subset))),
+        **told("synthesis", "synthesize --index {index} --pool results/{experiment}/pool"),
     message:
         "Generating shard {wildcards.index} of {wildcards.source}, subset {wildcards.subset}"
-    shell:
-        "ddrep synthesize --stage {params.stage:q} --finetuned {input.finetuned:q} --pretrained {input.pretrained:q}"
-        " --judge {input.judge:q} --threshold-file={input.threshold:q} --index {wildcards.index}"
-        " --pool results/{wildcards.experiment}/pool --out {output.shard:q} --threads {threads} --log {log:q}"
 
 
-rule shard_info:
+use rule job as shard_info with:
     input:
-        shards=lambda w: [
-            f"results/{w.experiment}/{shard}"
-            for shard in shard_paths(
-                w.subset, w.source, shards_asked(EXPERIMENT)[int(w.subset), w.source], SHARDS_PER_SCALE
-            )
-        ],
+        lambda w: shards_of(w, shards_asked(EXPERIMENT)[int(w.subset), w.source]),
     output:
-        info="results/{experiment}/subset{subset}/synthetic/{source}/_info.json",
-    log:
-        "results/{experiment}/logs/info/subset{subset}/{source}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/info/subset{subset}/{source}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
+        out="<subset>/synthetic/{source}/_info.json",
+    pathvars:
+        **paths(job="info/subset{subset}/{source}"),
     resources:
-        mem_mb=lambda wildcards, attempt: 2000 * attempt,
-        runtime=lambda wildcards, attempt: 20 * attempt,
+        **growing(2000, 20),
     params:
-        stage=lambda w: stage_json("synthesis", shard_of(w.source, EXPERIMENT), subset_seed(SEED, int(w.subset))),
+        **told("synthesis", "info"),
     message:
         "Listing the shards of {wildcards.source}, subset {wildcards.subset}"
-    shell:
-        "ddrep info --stage {params.stage:q} --out {output.info:q} --threads {threads} --log {log:q} {input.shards:q}"

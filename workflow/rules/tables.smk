@@ -1,31 +1,60 @@
-rule table:
+use rule job as table with:
     input:
-        rows=lambda w: [
-            f"results/{w.experiment}/{run.path}"
-            for run in (table3_runs(EXPERIMENT) if w.number == "3" else table4_runs(EXPERIMENT))
-        ],
-        predictions=lambda w: [
-            f"results/{w.experiment}/{run.predictions}"
-            for run in (table3_runs(EXPERIMENT) if w.number == "3" else table4_runs(EXPERIMENT))
-        ],
+        lambda w: [f"<results>/{run.path}" for run in table_runs(w.number, EXPERIMENT)],
+        beside=lambda w: [f"<results>/{run.predictions}" for run in table_runs(w.number, EXPERIMENT)],
     output:
-        table="results/{experiment}/tables/table{number}.parquet",
-        summary="results/{experiment}/tables/table{number}-summary.parquet",
-        markdown="results/{experiment}/tables/table{number}-summary.md",
-    log:
-        "results/{experiment}/logs/tables/table{number}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/tables/table{number}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
+        out="<results>/tables/<table>.parquet",
+        summary="<results>/tables/<table>-summary.parquet",
+        markdown="<results>/tables/<table>-summary.md",
+    pathvars:
+        **paths(table="table{number}", job="tables/table{number}"),
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        **growing(4000, 60),
     params:
-        stage=lambda _: stage_json("tables", accuracy_table_of(EXPERIMENT), SEED),
+        **told("tables", "table --number {number}"),
     message:
         "Table {wildcards.number}"
-    shell:
-        "ddrep table --stage {params.stage:q} --number {wildcards.number} --out {output.table:q}"
-        " --summary {output.summary:q} --markdown {output.markdown:q} --threads {threads} --log {log:q} {input.rows:q}"
+
+
+use rule table as table1 with:
+    input:
+        [f"<results>/{run.score}" for run in table1_runs(EXPERIMENT)],
+        [f"<results>/attributes/{name}/test.npz" for name in EXPERIMENT.attributes.having],
+        beside=[f"<results>/{run.features}" for run in table1_runs(EXPERIMENT)],
+    pathvars:
+        **paths(table="table1", job="tables/table1"),
+    resources:
+        **growing(8000, 120),
+    params:
+        **told("guidance-tables", "guidance-table --number {number}", number=1),
+    message:
+        "Table 1"
+
+
+use rule table1 as table2 with:
+    input:
+        [f"<results>/{run.score}" for run in table2_runs(EXPERIMENT)],
+        "<results>/masks/test.npz",
+        beside=[f"<results>/{run.features}" for run in table2_runs(EXPERIMENT)],
+    pathvars:
+        **paths(table="table2", job="tables/table2"),
+    params:
+        **told("guidance-tables", "guidance-table --number {number}", number=2),
+    message:
+        "Table 2"
+
+
+use rule job as robustness_table with:
+    input:
+        [f"<results>/{folder}/robustness.parquet" for folder in guide_folders(EXPERIMENT)],
+    output:
+        out="<results>/tables/robustness.parquet",
+        markdown="<results>/tables/robustness-summary.md",
+    pathvars:
+        **paths(job="tables/robustness"),
+    resources:
+        **growing(2000, 20),
+    params:
+        **told("robustness-table"),
+    message:
+        "What the guides make of early estimates"

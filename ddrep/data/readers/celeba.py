@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ddrep.config import CelebA
 from ddrep.data.decoding import exact_size
 from ddrep.data.disk import inside, look, raw, read_text, some
 from ddrep.data.listing import SPLITS, Entry, Listing, drawn, from_disk, listed
+from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted
 from ddrep.data.reading import complain, named, warn
 from ddrep.errors import UserError
 
@@ -19,10 +21,12 @@ WIDTH, HEIGHT = 178, 218
 BOX = (25, 57, 153, 185)
 """left, top, right, bottom of the crop: 128x128 about (89, 121)."""
 IMAGES, ATTRIBUTES, PARTITION = "img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"
+FOLDERS = {IMAGES: "Img", ATTRIBUTES: "Anno", PARTITION: "Eval"}
+"""Where they lie in the published tree."""
 ADVICE = "mend them, or unpack it anew"
 
 
-def celeba(cfg: CelebA) -> Listing:
+def celeba(cfg: CelebA, seed: int = 0) -> Listing:
     """The official partition; class 1 has the attribute. Raises UserError."""
     folder, attributes, partition = (_found(cfg.root, name) for name in (IMAGES, ATTRIBUTES, PARTITION))
     has, complaints = _attribute(attributes, cfg.attribute)
@@ -56,7 +60,7 @@ def celeba(cfg: CelebA) -> Listing:
 
 def _found(root: Path, name: str) -> Path:
     """`name` in the root, or in the folder of the published tree that holds it."""
-    inner = {IMAGES: "Img", ATTRIBUTES: "Anno", PARTITION: "Eval"}[name]
+    inner = FOLDERS[name]
     for path in (root / name, root / inner / name):
         found = look(raw(path))
         if found.exists and found.is_folder == (name == IMAGES):
@@ -115,3 +119,39 @@ def _pixels(image: Image.Image, size: int) -> np.ndarray:
     """(size, size, 3). Bilinear with anti-aliasing, which is what torchvision's Resize does to a Pillow image."""
     square = exact_size(image, WIDTH, HEIGHT).convert("RGB").crop(BOX)
     return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def _places(cfg: CelebA) -> Iterator[Path]:
+    return (cfg.root / path for name, inner in FOLDERS.items() for path in (name, f"{inner}/{name}"))
+
+
+def _expected(cfg: CelebA) -> Known:
+    train, validation, test = cfg.partition
+    return Known((f"not {cfg.attribute}", cfg.attribute), (train - train // 2, train // 2), validation, test)
+
+
+def _known(cfg: CelebA, seed: int) -> Known:
+    attributes = _found(cfg.root, ATTRIBUTES)
+    with attributes.open(encoding="utf-8", errors="replace") as lines:
+        lines.readline()
+        names = lines.readline().split()
+    if names and cfg.attribute not in names:
+        raise UserError(f"{cfg.attribute} is not in {attributes}; it has {', '.join(names)}")
+    if attributes.stat().st_size > CHEAP // 16:  # a list takes longer to read than the names in an archive
+        return Known((f"not {cfg.attribute}", cfg.attribute))
+    return counted(celeba(cfg))
+
+
+READERS.add(
+    Reader(
+        "celeba",
+        CelebA,
+        celeba,
+        paths=lambda cfg: [Named("root", cfg.root, "folder", "it holds CelebA's aligned images and its lists")],
+        places=_places,
+        expected=_expected,
+        known=_known,
+        with_attribute=lambda cfg, name: cfg.model_copy(update={"attribute": name}),
+        paper=(1,),
+    )
+)

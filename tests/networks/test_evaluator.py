@@ -7,10 +7,12 @@ from sklearn import metrics
 
 from ddrep.config import Data
 from ddrep.data import embedded
-from ddrep.data.datasets import labelled
+from ddrep.data.readers import labelled
 from ddrep.errors import UserError
-from ddrep.evaluation.evaluator import Evaluator, build
 from ddrep.evaluation.frechet import MINIMUM
+from ddrep.networks.architectures import build, evaluator_cnn
+from ddrep.networks.measures import Evaluator
+from ddrep.networks.metadata import EvaluatorMeta
 from tests import tiny
 
 SHIPPED = embedded.FOLDER / "evaluator.safetensors"
@@ -18,7 +20,7 @@ SHIPPED = embedded.FOLDER / "evaluator.safetensors"
 
 def _untrained(image_shape=(8, 8, 1), width=6) -> Evaluator:
     torch.manual_seed(0)
-    meta = {"name": "tiny", "image_shape": list(image_shape), "classes": list(tiny.CLASSES), "width": width}
+    meta = EvaluatorMeta(name="tiny", image_shape=image_shape, classes=tiny.CLASSES, width=width)
     return Evaluator(build(meta).eval().requires_grad_(False), meta)
 
 
@@ -45,7 +47,7 @@ def test_no_image_is_no_row():
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3), (218, 178, 3), (256, 256, 3)])
 def test_any_size_has_far_fewer_features_than_the_fewest_images(shape):
-    net = build({"image_shape": shape, "width": 24, "classes": ["a", "b"]})
+    net = evaluator_cnn(shape, classes=2, width=24)
     assert net[-1].in_features <= MINIMUM / 7
     with torch.device("meta"):
         hidden = net.to("meta")[:-3](torch.zeros(1, shape[2], *shape[:2]))
@@ -88,7 +90,7 @@ def test_the_shipped_one_knows_the_test_images():
     evaluator, test = Evaluator.load(SHIPPED), labelled(Data(), "test", 0, 0)
     assert evaluator.metric == "FD-fashion-cnn" and evaluator.classes == test.classes
     p = evaluator.probabilities(test.images)
-    said = evaluator.meta["provenance"]["validation"]
+    said = evaluator.meta.provenance["validation"]
     assert said["n"] == 10_000 and said["top1"] > 92
     assert metrics.accuracy_score(test.labels, p.argmax(1)) == pytest.approx(said["top1"] / 100, abs=0.01)
     assert metrics.log_loss(test.labels, p) == pytest.approx(said["cross_entropy"], abs=0.02)
@@ -96,7 +98,7 @@ def test_the_shipped_one_knows_the_test_images():
 
 
 def test_the_shipped_one_tells_where_it_comes_from():
-    provenance = Evaluator.load(SHIPPED).meta["provenance"]
+    provenance = Evaluator.load(SHIPPED).meta.provenance
     assert provenance["command"] == "python -m ddrep.data.embedded.evaluators"
     assert provenance["images"] == 60_000 and len(provenance["sha256"]) == 2
     assert SHIPPED.stat().st_size < 1_000_000

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ddrep.config import Features, Head, PixelHead, Stage
 from ddrep.cost import ENCODER, TRAINING, Cost, Job, Passes, times
+from ddrep.data import reading
 from ddrep.data.batches import batch_indices, finite, steps_for, to_unit
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
@@ -23,7 +24,9 @@ from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, tensors_from_disk, tensors_on_disk, written_whole
-from ddrep.heads import Judge, build
+from ddrep.networks import architectures
+from ddrep.networks.judges import Judge
+from ddrep.networks.metadata import FeatureJudge, FeaturesFile, PixelJudge
 from ddrep.training.loop import LoopConfig, train
 
 log = logging.getLogger("ddrep")
@@ -35,6 +38,7 @@ JUDGED_AT_ONCE = 1000
 VIEWS = ("features", "mirrored")
 View = np.ndarray | Tensor
 """Inputs (N, C, h, w), features or uint8 pixels; on disk or not, they are read by the batch."""
+Meta = FeatureJudge | PixelJudge
 
 
 @torch.inference_mode()
@@ -45,7 +49,7 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
     """
     device, cfg = pick_device(), stage.config
     model, data = Denoiser.load(denoiser, device), read_shards([images])
-    meta = {"settings": cfg.model_dump_json(), "denoiser_sha256": sha256(denoiser)}
+    meta = FeaturesFile(settings=cfg, denoiser_sha256=sha256(denoiser)).text()
     names = VIEWS if cfg.flip else VIEWS[:1]
     with written_whole(out) as (draft,):
         stored: dict[str, np.memmap] = {}
@@ -59,6 +63,48 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
             array.flush()
 
 
+def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:
+    """Train the rejection CNN on a features file; write it, and its held-out accuracy, confusion and calibration."""
+    data = read_shards([train_shard])
+    views, about = _read_features(features)
+    if len(views[0]) != len(data):
+        raise UserError(f"{features}: of {len(views[0])} images, {train_shard} has {len(data)}; make it of that shard")
+    listens = {"features": about.settings, "denoiser_sha256": about.denoiser_sha256}
+    meta = FeatureJudge(**listens, **_sizes(stage.config, views[0], data))
+    _run(stage, meta, views, data, out, report)
+
+
+def _read_features(path: Path) -> tuple[list[View], FeaturesFile]:
+    """What `extract` wrote: the views (as they are, mirrored), and what they are of."""
+    try:
+        views, text = tensors_from_disk(path)
+        first = views[VIEWS[0]]
+        if any(view.ndim != 4 or view.shape != first.shape for view in views.values()):
+            raise ValueError("expected shapes (N, C, h, w), the same for all")
+    except (OSError, ValueError, KeyError) as e:
+        raise UserError(f"{path}: not a readable features file ({e}); {FeaturesFile.HOW}") from None
+    return [views[name] for name in VIEWS if name in views], FeaturesFile.parsed(path, text)
+
+
+def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Path) -> None:
+    """Train the control on a shard's pixels; write what `run_features` writes."""
+    data = read_shards([train_shard])
+    x = np.moveaxis(data.images, -1, 1)
+    meta = PixelJudge(image_shape=x.shape[1:], **_sizes(stage.config, x, data))
+    _run(stage, meta, [x, x[..., ::-1]] if stage.config.flip else [x], data, out, report)
+
+
+def cost(job: Job) -> Cost:
+    """Of features, or of a head: the images held out of each class are looked at once an epoch and once in the end."""
+    if job.verb == "features":
+        return _cost_of_features(job)
+    cfg, name = job.config(PixelHead), job.verb
+    held_out = sum(reading.share(n, cfg.holdout) for n in job.of_class("train"))
+    seen = steps_for(1, job.images("train") - held_out, cfg.batch) * cfg.epochs * cfg.batch
+    passes = Passes({name + TRAINING: seen, name: (cfg.epochs + 1) * held_out})
+    return Cost(passes, Passes({name: 1}) + job.look("features"))
+
+
 def _cost_of_features(job: Job) -> Cost:
     """Each image is read at each timestep, mirrored as well where that is asked for."""
     cfg = job.config(Features)
@@ -68,54 +114,17 @@ def _cost_of_features(job: Job) -> Cost:
     return Cost(passes, look, 4 * values * passes[ENCODER])
 
 
-def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:
-    """Train the rejection CNN on a features file; write it, and its held-out accuracy, confusion and calibration."""
-    data = read_shards([train_shard])
-    views, meta = _read_features(features)
-    if len(views[0]) != len(data):
-        raise UserError(f"{features}: of {len(views[0])} images, {train_shard} has {len(data)}; make it of that shard")
-    _run(stage, meta, views, data, out, report)
+def _sizes(cfg: Head, view: View, data: LabelledImages) -> dict[str, Any]:
+    sizes = {"channels": view.shape[1], "num_classes": len(data.classes)}
+    return sizes | {"hidden": cfg.hidden, "dropout": cfg.dropout}
 
 
-def _read_features(path: Path) -> tuple[list[View], dict[str, Any]]:
-    """What `extract` wrote: the views (as they are, mirrored) and the metadata of a judge that listens to them."""
-    try:
-        views, written = tensors_from_disk(path)
-        settings = Features.model_validate_json(written["settings"]).model_dump(mode="json")
-        meta = {"kind": "features", "features": settings, "denoiser_sha256": written["denoiser_sha256"]}
-        return [views[name] for name in VIEWS if name in views], meta
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"{path}: not a readable features file ({e}); make one with `ddrep features`") from None
-
-
-def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Path) -> None:
-    """Train the control on a shard's pixels; write what `run_features` writes."""
-    data = read_shards([train_shard])
-    x = np.moveaxis(data.images, -1, 1)
-    meta = {"kind": "pixels", "image_shape": list(x.shape[1:])}
-    _run(stage, meta, [x, x[..., ::-1]] if stage.config.flip else [x], data, out, report)
-
-
-def cost(job: Job) -> Cost:
-    """Of features, or of a head: the images held out of each class are looked at once an epoch and once in the end."""
-    if job.verb == "features":
-        return _cost_of_features(job)
-    cfg, name = job.config(PixelHead), job.verb
-    held_out = sum(held_out_of(n, cfg.holdout) for n in job.of_class("train"))
-    seen = steps_for(1, job.images("train") - held_out, cfg.batch) * cfg.epochs * cfg.batch
-    passes = Passes({name + TRAINING: seen, name: (cfg.epochs + 1) * held_out})
-    return Cost(passes, Passes({name: 1}) + job.look("features"))
-
-
-def _run(
-    stage: Stage[Any], meta: dict[str, Any], views: Sequence[View], data: LabelledImages, out: Path, report: Path
-) -> None:
+def _run(stage: Stage[Any], meta: Meta, views: Sequence[View], data: LabelledImages, out: Path, report: Path) -> None:
     cfg: Head = stage.config
-    labels, classes = torch.as_tensor(data.labels), len(data.classes)
-    meta |= {"channels": views[0].shape[1], "num_classes": classes, "hidden": cfg.hidden, "dropout": cfg.dropout}
+    labels = torch.as_tensor(data.labels)
     net, held_out = train_head(meta, views, labels, cfg, seed=stage.seed, device=pick_device())
     with written_whole(report) as (draft,):
-        assessment = assess(net, _batches(views[0], held_out), labels[held_out], classes)
+        assessment = assess(net, _batches(views[0], held_out), labels[held_out], meta.num_classes)
         draft.write_text(json.dumps(assessment, indent=1), encoding="utf-8")
     Judge(net, meta).save(out)
 
@@ -123,22 +132,12 @@ def _run(
 def hold_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     """Indices (train, held out): `share` of each class, at least one image, chosen by the seed."""
     rng = np.random.default_rng(seed)
-    held = []
-    for label in labels.unique():
-        of_class = np.flatnonzero(labels.numpy() == int(label))
-        held.append(rng.permutation(of_class)[: held_out_of(len(of_class), share)])
-    mask = torch.zeros(len(labels), dtype=torch.bool)
-    mask[np.concatenate(held)] = True
-    return (~mask).nonzero()[:, 0], mask.nonzero()[:, 0]
-
-
-def held_out_of(images: int, share: float) -> int:
-    """How many images of a class are held out."""
-    return max(1, round(share * images))
+    kept, held = reading.hold_out(labels.numpy(), lambda n: reading.share(n, share), lambda _: rng)
+    return torch.as_tensor(kept), torch.as_tensor(held)
 
 
 def train_head(
-    meta: dict[str, Any], views: Sequence[View], labels: Tensor, cfg: Head, *, seed: int, device: torch.device
+    meta: Meta, views: Sequence[View], labels: Tensor, cfg: Head, *, seed: int, device: torch.device
 ) -> tuple[nn.Sequential, Tensor]:
     """Train a judge's network and return it as of its best epoch, with the indices held out to choose that.
 
@@ -146,7 +145,7 @@ def train_head(
     cross-entropy, which fewer than a hundred images tell better apart than accuracy does.
     """
     torch.manual_seed(seed)
-    net = build(meta).to(device)
+    net = architectures.build(meta).to(device)
     kept, held_out = hold_out(labels, cfg.holdout, seed)
     per_epoch = steps_for(1, len(kept), cfg.batch)
     best = _Best(net, views[0], held_out, labels, per_epoch)

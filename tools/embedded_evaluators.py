@@ -1,5 +1,5 @@
 """Train the embedded evaluator and segmenter on Fashion-MNIST's own files, all of them labelled:
-`python -m ddrep.data.embedded.evaluators FOLDER [OUT]`.
+`python tools/embedded_evaluators.py FOLDER [OUT]`.
 
 FOLDER holds the official IDX files, as Debian's package dataset-fashion-mnist installs them. The two networks are for
 measuring generated images: no experiment learns or is guided by them.
@@ -62,7 +62,7 @@ def build_evaluator(train: LabelledImages, test: LabelledImages, digests: dict[s
     """Train on `train`, measure on `test`, write."""
     state = state_path("evaluator", EVALUATOR.model_dump_json(), *digests.values())
     made = train_evaluator(train, EVALUATOR, seed=SEED, device=torch.device("cpu"), state=state)
-    made.meta["provenance"] = _provenance(EVALUATOR, len(train), digests, accuracy(made, test))
+    made.meta.provenance = _provenance(EVALUATOR, len(train), digests, accuracy(made, test))
     made.save(out)
     state.unlink(missing_ok=True)
 
@@ -72,21 +72,21 @@ def build_segmenter(train: MaskedImages, test: MaskedImages, digests: dict[str, 
     digests = digests | {"masks": hashlib.sha256(train.masks.tobytes()).hexdigest()}
     state = state_path("segmenter", SEGMENTER.model_dump_json(), *digests.values())
     made = train_segmenter(train, SEGMENTER, seed=SEED, device=torch.device("cpu"), state=state)
-    made.meta["provenance"] = _provenance(SEGMENTER, len(train), digests, agreement(made, test))
+    made.meta.provenance = _provenance(SEGMENTER, len(train), digests, agreement(made, test))
     made.save(out)
     state.unlink(missing_ok=True)
 
 
 def _provenance(section: config.Oracle, n: int, digests: dict[str, str], measured: dict[str, Any]) -> dict[str, Any]:
     log.info("on the official test split: %s", measured)
-    command = {"command": "python -m ddrep.data.embedded.evaluators", "seed": SEED, "section": section.model_dump()}
+    command = {"command": "python tools/embedded_evaluators.py", "seed": SEED, "section": section.model_dump()}
     return command | {"images": n, "sha256": digests, "validation": measured}
 
 
 def main(args: list[str]) -> int:
     """`FOLDER [OUT]`; OUT is this package by default."""
     if len(args) not in (1, 2):
-        print("usage: python -m ddrep.data.embedded.evaluators FOLDER [OUT]", file=sys.stderr)
+        print("usage: python tools/embedded_evaluators.py FOLDER [OUT]", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     set_threads(1)  # the number of threads decides in which order is summed, and so the last bits of the weights

@@ -1,4 +1,4 @@
-"""Choose the embedded subset from Fashion-MNIST's own files: `python -m ddrep.data.embedded.build FOLDER`.
+"""Choose the embedded subset from Fashion-MNIST's own files: `python tools/embedded_data.py FOLDER`.
 
 FOLDER holds the official IDX files, as Debian's package dataset-fashion-mnist installs them.
 """
@@ -66,9 +66,9 @@ def build(source: Path, out: Path) -> None:
 
 
 def main(args: list[str]) -> int:
-    """`FOLDER [OUT]`; OUT is this package by default."""
+    """`FOLDER [OUT]`; OUT is ddrep/data/embedded by default."""
     if len(args) not in (1, 2):
-        print("usage: python -m ddrep.data.embedded.build FOLDER [OUT]", file=sys.stderr)
+        print("usage: python tools/embedded_data.py FOLDER [OUT]", file=sys.stderr)
         return 2
     try:
         build(Path(args[0]), Path(args[1]) if len(args) == 2 else FOLDER)

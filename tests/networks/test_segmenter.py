@@ -9,7 +9,9 @@ from ddrep.data import embedded
 from ddrep.data.datasets import masked
 from ddrep.errors import UserError
 from ddrep.evaluation.segmentation import confusion, miou, pixel_accuracy
-from ddrep.evaluation.segmenter import Segmenter, build
+from ddrep.networks.architectures import SegmentationNet, build
+from ddrep.networks.measures import Segmenter
+from ddrep.networks.metadata import SegmenterMeta
 from tests import tiny
 
 SHIPPED = embedded.FOLDER / "segmenter.safetensors"
@@ -17,7 +19,7 @@ SHIPPED = embedded.FOLDER / "segmenter.safetensors"
 
 def _untrained(image_shape=(8, 8, 1), width=6) -> Segmenter:
     torch.manual_seed(0)
-    meta = {"image_shape": list(image_shape), "classes": ["none", *tiny.CLASSES], "width": width}
+    meta = SegmenterMeta(image_shape=image_shape, classes=("none", *tiny.CLASSES), width=width)
     return Segmenter(build(meta).eval().requires_grad_(False), meta)
 
 
@@ -37,7 +39,7 @@ def test_label_maps_are_the_likeliest_classes():
 def test_every_pixel_sees_the_whole_image_at_any_size(shape):
     """The gradient of a corner's logit reaches the opposite corner."""
     torch.manual_seed(0)
-    net = build({"image_shape": shape, "width": 4, "classes": list("abc")}).eval()
+    net = SegmentationNet(shape, classes=3, width=4).eval()
     x = torch.randn(1, shape[2], *shape[:2], requires_grad=True)
     out = net(x)
     assert out.shape == (1, 3, *shape[:2])
@@ -73,7 +75,7 @@ def test_the_shipped_one_finds_the_garments():
     """Its agreement with the masks of all 10,000 official test images is in its metadata; ours are 5,000 of them."""
     segmenter, test = Segmenter.load(SHIPPED), masked(MaskData(embedded=EmbeddedMasks(test=1000)), "test", 0)
     assert segmenter.classes == test.classes
-    said = segmenter.meta["provenance"]["validation"]
+    said = segmenter.meta.provenance["validation"]
     assert said["n"] == 10_000 and said["miou"] > 0.85 and said["pixel_accuracy"] > 94
     counts = confusion(segmenter.label_maps(test.images), test.masks, len(test.classes))
     assert miou(counts) == pytest.approx(said["miou"], abs=0.03)
@@ -81,5 +83,5 @@ def test_the_shipped_one_finds_the_garments():
 
 
 def test_the_shipped_one_tells_where_it_comes_from():
-    provenance = Segmenter.load(SHIPPED).meta["provenance"]
+    provenance = Segmenter.load(SHIPPED).meta.provenance
     assert provenance["command"] == "python -m ddrep.data.embedded.evaluators" and provenance["images"] == 60_000

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
+from pathlib import Path
 
-from ddrep.config import SPLIT_FOLDERS, ImageFolder
+from ddrep.config import ImageFolder
 from ddrep.data.decoding import FORMATS, fitted
-from ddrep.data.disk import Found, inside, look, printable, raw, reason, some
+from ddrep.data.disk import Found, inside, look, names_in, printable, raw, reason, some
 from ddrep.data.listing import Entry, Listing, drawn, from_disk, listed
+from ddrep.data.readers import READERS, Named, Reader
 from ddrep.data.reading import named, warn
 from ddrep.errors import UserError
 
+SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+"""What the folder of each split may be called, in large or small letters."""
 ADVICE = f"expected whole images ({', '.join(FORMATS)}) in folders named as train's; mend or remove them"
 EXPECTED = "expected test/CLASS/*, train/CLASS/* and, if there are such images, validation/CLASS/*"
 TWICE = "an image is expected in one class of one split: leave one of the two out"
@@ -98,3 +102,19 @@ def _entries(folder: str, files: dict[str, list[Found]], classes: Sequence[str])
     number = {name: label for label, name in enumerate(classes)}
     entries, wrong = listed((shown, number[name], each) for shown, name, each in everything if name in number)
     return entries, wrong + strange
+
+
+def _places(cfg: ImageFolder) -> Iterator[Path]:
+    known = {name for names in SPLIT_FOLDERS.values() for name in names}
+    return (cfg.root / name for name in names_in(cfg.root) if name.lower() in known)
+
+
+READERS.add(
+    Reader(
+        "image-folder",
+        ImageFolder,
+        image_folder,
+        paths=lambda cfg: [Named("root", cfg.root, "folder", "it holds train/CLASS/* and test/CLASS/*")],
+        places=_places,
+    )
+)

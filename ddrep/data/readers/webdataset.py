@@ -13,8 +13,9 @@ from pathlib import Path
 
 from ddrep.config import WebDatasetFiles
 from ddrep.data.decoding import fitted
-from ddrep.data.disk import check_size, inside, look, opened, raw, reason, some
+from ddrep.data.disk import check_size, inside, look, names_in, opened, raw, reason, some
 from ddrep.data.listing import Contents, Entry, Listing, drawn, listed, once
+from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted
 from ddrep.data.reading import complain, named, warn
 from ddrep.errors import UserError
 
@@ -219,3 +220,23 @@ def _contents(entries: Sequence[Entry]) -> Contents:
                     yield rows.pop(member.offset_data), partial(_content, tar, member)
                 if not rows:
                     break
+
+
+def _paths(cfg: WebDatasetFiles) -> Iterator[Named]:
+    for split, paths in (("train", cfg.train), ("validation", cfg.validation), ("test", cfg.test)):
+        for path in paths:
+            yield Named(split, path, "file or folder", "give tars, or folders of tars")
+
+
+def _places(cfg: WebDatasetFiles) -> Iterator[Path]:
+    for path in (*cfg.train, *cfg.validation, *cfg.test):
+        yield from [path / name for name in names_in(path) if name.endswith(".tar")] or [path]
+
+
+def _known(cfg: WebDatasetFiles, seed: int) -> Known | None:
+    if sum(path.stat().st_size for path in _places(cfg) if path.exists()) > CHEAP:
+        return Known(cfg.classes) if cfg.classes else None
+    return counted(webdataset(cfg, seed))
+
+
+READERS.add(Reader("webdataset", WebDatasetFiles, webdataset, paths=_paths, places=_places, known=_known))

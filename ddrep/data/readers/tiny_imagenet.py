@@ -10,7 +10,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -22,6 +22,7 @@ from ddrep.config import TinyImageNet
 from ddrep.data.decoding import exact_size
 from ddrep.data.disk import Found, as_text, below, check_size, look, opened, raw, read_bytes, reason, some
 from ddrep.data.listing import Contents, Entry, Listing, drawn, from_disk, listed
+from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader
 from ddrep.data.reading import complain
 from ddrep.errors import UserError
 
@@ -188,3 +189,43 @@ def _names(files: _Files, wnids: list[str]) -> tuple[str, ...]:
     names = [words.get(wnid, wnid).split(",")[0].strip() for wnid in wnids]
     count = Counter(names)
     return tuple(name if count[name] == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True))
+
+
+def _expected(cfg: TinyImageNet) -> Known:
+    held_out, test = (cfg.classes * n for n in (cfg.validation_per_class, cfg.test_per_class))
+    train = (cfg.train_per_class - cfg.validation_per_class,) * cfg.classes
+    return Known(tuple(map(str, range(cfg.classes))), train, held_out, test)
+
+
+def _known(cfg: TinyImageNet, seed: int) -> Known:
+    """The number of images is what the configuration expects: the listing holds it against what is there."""
+    if cfg.path.is_file() and not zipfile.is_zipfile(cfg.path):
+        raise UserError(f"{cfg.path}: not a whole zip file; fetch it again")
+    expected, wnids = _expected(cfg), cfg.path / WNIDS
+    names = expected.classes
+    if wnids.is_file():
+        names = tuple(wnids.read_text(encoding="utf-8", errors="replace").split())
+    elif cfg.path.is_dir() or cfg.path.stat().st_size <= CHEAP:
+        names = tiny_imagenet(cfg, 0).classes
+    if len(names) != cfg.classes:
+        raise UserError(f"{cfg.path}: {len(names)} classes; data.tiny_imagenet.classes says {cfg.classes}, mend one")
+    return replace(expected, classes=names)
+
+
+def _places(cfg: TinyImageNet) -> list[Path]:
+    parts = ("train", "val", WNIDS, WORDS)
+    return [cfg.path / name for name in parts] if look(raw(cfg.path)).is_folder else [cfg.path]
+
+
+READERS.add(
+    Reader(
+        "tiny-imagenet",
+        TinyImageNet,
+        tiny_imagenet,
+        paths=lambda cfg: [Named("path", cfg.path, "file or folder", "give tiny-imagenet-200, or its zip")],
+        places=_places,
+        expected=_expected,
+        known=_known,
+        paper=(3, 4),
+    )
+)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics
-from torch.nn.functional import cross_entropy
 
 from ddrep.config import Features, Head, PixelHead, Stage
 from ddrep.data.batches import to_unit
@@ -12,26 +11,14 @@ from ddrep.data.shards import read_shards, write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.errors import UserError
-from ddrep.heads import Judge, build, feature_cnn, pixel_cnn
-from ddrep.training import heads
-from ddrep.training.heads import assess, extract, hold_out, run_features, run_pixels, train_head
+from ddrep.networks.judges import Judge
+from ddrep.networks.metadata import FeatureJudge
+from ddrep.training import judges
+from ddrep.training.judges import assess, extract, hold_out, run_features, run_pixels, train_head
 from tests import tiny
 
 CPU = torch.device("cpu")
-META = {"kind": "features", "channels": 6, "num_classes": 3, "hidden": 16, "dropout": 0.2}
-
-
-def test_the_feature_cnn_has_the_papers_size():
-    with torch.device("meta"):
-        sizes = {h: sum(p.numel() for p in feature_cnn(1024, 200, h, 0.2).parameters()) for h in (192, 256)}
-    assert round(sizes[192] / 1e6, 1) == 1.2 and round(sizes[256] / 1e6, 2) == 2.09
-
-
-@pytest.mark.parametrize(("make", "size"), [(feature_cnn, 7), (pixel_cnn, 28)])
-def test_both_cnns_have_four_layers_and_a_logit_a_class(make, size):
-    net = make(3, 5, 32, 0.2)
-    assert sum(isinstance(m, torch.nn.Conv2d) for m in net.modules()) == 4
-    assert net(torch.zeros(2, 3, size, size)).shape == (2, 5)
+META = FeatureJudge(channels=6, num_classes=3, hidden=16, dropout=0.2, features=Features(), denoiser_sha256="")
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.01])
@@ -63,7 +50,7 @@ def test_separable_classes_are_told_apart():
 def test_the_best_epoch_on_the_held_out_images_is_returned(monkeypatch):
     x, y = _separable(60, seed=0, spread=3.0)
     y = torch.where(torch.rand(60, generator=torch.Generator().manual_seed(2)) < 0.4, (y + 1) % 3, y)  # to overfit
-    losses, real = [], heads.train
+    losses, real = [], judges.train
 
     def spy(net, optimizer, loss_at, cfg, on_step):
         def follow(step, ema):
@@ -78,9 +65,9 @@ def test_the_best_epoch_on_the_held_out_images_is_returned(monkeypatch):
         return real(net, optimizer, loss_at, cfg, on_step=follow)
 
     held = hold_out(y, 0.2, 0)[1]
-    monkeypatch.setattr(heads, "train", spy)
+    monkeypatch.setattr(judges, "train", spy)
     cfg = Head(epochs=12, batch=16, lr=1e-2, dropout=0.0)
-    net, held_out = train_head({**META, "dropout": 0.0}, [x], y, cfg, seed=0, device=CPU)
+    net, held_out = train_head(META.model_copy(update={"dropout": 0.0}), [x], y, cfg, seed=0, device=CPU)
     assert torch.equal(held, held_out) and len(losses) == 12
     p = net(x[held]).double().softmax(1).detach().numpy()
     assert metrics.log_loss(y[held], p, labels=[0, 1, 2]) == pytest.approx(min(losses), rel=1e-5)
@@ -100,7 +87,7 @@ def test_held_out_images_are_never_trained_on(monkeypatch):
         def __call__(self, *_):
             pass
 
-    monkeypatch.setattr(heads, "_Best", NoBest)
+    monkeypatch.setattr(judges, "_Best", NoBest)
     net, _ = train_head(META, [spoilt, spoilt.flip(-1)], y, Head(epochs=2, batch=16), seed=0, device=CPU)
     assert all(torch.isfinite(v).all() for v in net.state_dict().values())
 
@@ -200,14 +187,14 @@ def test_mirrored_features_are_those_of_mirrored_images(files):
 
 def test_pixels_are_read_mirrored_half_of_the_time(files, monkeypatch):
     seen = []
-    real = heads._inputs
+    real = judges._inputs
 
     def spy(view, rows):
         x = real(view, rows)
         seen.append((x.clone(), rows))  # into which the mirrored ones are written
         return x
 
-    monkeypatch.setattr(heads, "_inputs", spy)
+    monkeypatch.setattr(judges, "_inputs", spy)
     cfg = Stage[PixelHead](config=PixelHead(hidden=16, epochs=1, batch=48, flip=True))
     run_pixels(cfg, files / "train.tar", files / "out.safetensors", files / "out.json")
     x = to_unit(read_shards([files / "train.tar"]).images)
@@ -256,10 +243,3 @@ def test_features_of_other_images_or_none_are_refused(files):
         with pytest.raises(UserError, match=rf"{name}: not a readable features file .*ddrep features"):
             run_features(head, files / name, files / "train.tar", *outputs)
     assert not any(path.exists() for path in outputs)
-
-
-def test_a_judges_network_is_built_from_its_metadata():
-    made = build({**META, "kind": "pixels", "channels": 1, "hidden": 32})
-    assert made.state_dict().keys() == pixel_cnn(1, 3, 32, 0.2).state_dict().keys()
-    loss = cross_entropy(made(torch.zeros(2, 1, 8, 8)), torch.tensor([0, 2]))
-    assert torch.isfinite(loss)

@@ -9,7 +9,7 @@ from ddrep.config import Sampling
 from ddrep.denoiser.schedule import Schedule
 from ddrep.errors import UserError
 from ddrep.sampling.sampler import ImageNoise, solve
-from ddrep.sampling.solvers import ddim_step, dpm_step, most_steps, time_grid
+from ddrep.solvers import ddim_step, dpm_step, most_steps, time_grid
 
 CPU = torch.device("cpu")
 SCALE, MEAN = 0.25, 0.3
@@ -91,7 +91,7 @@ def test_dpm_solver_equals_diffusers(algorithm, eta):
 def _error(solver: str, steps: int) -> float:
     """RMS distance to the exact solution of the sampling ODE: for Gaussian data, an affine map of the noise."""
     schedule = Schedule("cosine", 1000)
-    cfg = Sampling(solver=solver, steps=steps)
+    cfg = Sampling(solver=solver, steps=steps, eta=0.0)
     noise = ImageNoise(range(64), (1, 2, 2), CPU)
     x_start = ImageNoise(range(64), (1, 2, 2), CPU).draw()
     x = solve(lambda x, index: _eps(x, index, schedule), schedule, noise, cfg)
@@ -175,7 +175,7 @@ def test_many_steps_end_where_pure_noise_belongs(solver, steps):
         lambda x, index: _eps(x, index, schedule),
         schedule,
         ImageNoise(range(64), (1, 2, 2), CPU),
-        Sampling(solver=solver, steps=steps),
+        Sampling(solver=solver, steps=steps, eta=0.0),
     )
     exact = MEAN + SCALE * ImageNoise(range(64), (1, 2, 2), CPU).draw()
     assert (x - exact.clamp(-1, 1)).square().mean().sqrt() < 0.01

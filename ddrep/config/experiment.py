@@ -1,0 +1,72 @@
+"""The whole of config.yaml."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge
+from pydantic import StringConstraints, model_validator
+
+from ddrep.config.base import Section
+from ddrep.config.data import Data
+from ddrep.config.evaluation import Evaluation
+from ddrep.config.guidance import Attributes, Masks, Robustness, Table1, Table2
+from ddrep.config.stages import (
+    Classifier,
+    DenoiserChoice,
+    Features,
+    FineTune,
+    Head,
+    PixelHead,
+    Sampling,
+    Synthesis,
+)
+from ddrep.config.tables import Figures, Runs, Table3, Tables
+
+Part = Literal["augmentation", "attributes", "masks"]
+
+
+class Experiment(Section):
+    """The whole of config.yaml, which `ddrep config` writes from these defaults."""
+
+    experiment: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "fashion-demo"
+    """Name; results go to results/NAME."""
+    seed: Annotated[int, Ge(0)] = 0
+    """Of everything but the runs of tables, which have their own seeds below."""
+    parts: tuple[Part, ...] = ("attributes", "masks", "augmentation")
+    """Of the paper: Table 1 and what guides make of x0hat; Table 2 and Figure 2; Tables 3, 4 and Figures 1, 3, 4."""
+    digest: Literal["times", "contents"] = "times"
+    """By which a changed data set is noticed: its files' names, sizes and times; or their names and contents, for which
+    all are read at every call."""
+    data: Data = Data()
+    denoiser: DenoiserChoice = DenoiserChoice()
+    finetune: FineTune = FineTune()
+    features: Features = Features()
+    rejection: Head = Head()
+    pixel_rejection: PixelHead = PixelHead()
+    sampling: Sampling = Sampling()
+    synthesis: Synthesis = Synthesis()
+    classifier: Classifier = Classifier()
+    attributes: Attributes = Attributes()
+    masks: Masks = Masks()
+    evaluation: Evaluation = Evaluation()
+    robustness: Robustness = Robustness()
+    table1: Table1 = Table1()
+    table2: Table2 = Table2()
+    table3: Table3 = Table3()
+    table4: tuple[Runs, ...] = (
+        Runs(),
+        Runs(mix=(False,), sources=("real-equal-steps",), scales=(1, 2, 3)),
+        Runs(mix=(False,), sources=("ours",), scales=(4, 5, 6, 7)),
+    )
+    """Real images with k x synthetic ones: blocks of runs, each the product of its lists; scale 0 belongs to real, the
+    others to all but real. The second block asks: is it the data, or the longer training? The third goes on to 7x, for
+    Figure 4."""
+    tables: Tables = Tables()
+    figures: Figures = Figures()
+
+    @model_validator(mode="after")
+    def _has_attributes(self) -> Experiment:
+        if "attributes" in self.parts and not self.attributes.groups:
+            raise ValueError("attributes.groups: empty; name one attribute at least, or leave attributes out of parts")
+        return self

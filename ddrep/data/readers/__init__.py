@@ -1,0 +1,146 @@
+"""The readers of labelled data sets: each declared once, in a module of this folder or anywhere else.
+
+A reader is a section of settings (`data.kind` names it, `data.{kind}` holds it) and what makes a listing of it; splits,
+decoding, digests and checks follow. A file that calls `READERS.add` adds one.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from ddrep.config import Data, Section
+from ddrep.config.data import TABLES
+from ddrep.data.listing import SPLITS, Listing, read
+from ddrep.data.reading import complain
+from ddrep.data.shards import LabelledImages
+from ddrep.errors import UserError
+from ddrep.registry import Registry
+
+CHEAP = 2**25
+"""Bytes of archives and lists up to which they are read through to tell what is known: a second's work at most."""
+
+
+@dataclass(frozen=True)
+class Named:
+    """A path among the settings: its key within the section, what it is to be, and what to do where it is not."""
+
+    key: str
+    path: Path
+    kind: Literal["file", "folder", "file or folder"]
+    advice: str
+
+
+@dataclass(frozen=True)
+class Known:
+    """Of a data set: names of the classes, training images of each in one labelled subset, validation and test images;
+    None: not known."""
+
+    classes: tuple[str, ...]
+    train: tuple[int, ...] | None = None
+    validation: int | None = None
+    test: int | None = None
+
+
+def square(section: Any) -> tuple[int, int, int]:
+    """Height, width, channels of images that are made `size` pixels wide and high."""
+    return section.size, section.size, getattr(section, "channels", 3)
+
+
+def counted(listing: Listing) -> Known:
+    """Raises UserError naming the files that cannot be used."""
+    for split, broken in listing.complaints.items():
+        complain(listing.where, broken, f"files of {split} cannot be used", listing.advice)
+    of = Counter(entry.label for entry in listing.splits["train"])
+    train = tuple(of[label] for label in range(len(listing.classes)))
+    return Known(listing.classes, train, len(listing.splits["validation"]), len(listing.splits["test"]))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A kind of data set. The functions take its section first; they raise UserError, or OSError, for sets that are not
+    what they should be."""
+
+    name: str
+    section: type[Section]
+    listing: Callable[[Any, int], Listing] | None = None
+    """All its images by split; the seed decides what is held out where there is no validation split."""
+    images: Callable[[Any, str, int, int], LabelledImages] | None = None
+    """Section, split, subset, seed -> the images, of a set that is no listing of files."""
+    paths: Callable[[Any], Iterable[Named]] = lambda section: ()
+    """The paths among its settings."""
+    places: Callable[[Any], Iterable[Path]] | None = None
+    """Files and folders that it reads, for the digest, as far as they are there; None: the paths themselves."""
+    expected: Callable[[Any], Known] | None = None
+    """What its settings alone tell, as of a published set of known size."""
+    known: Callable[[Any, int], Known | None] | None = None
+    """What names and lists tell at once, without a look into images or large archives; None: what settings or else the
+    whole listing tell."""
+    with_attribute: Callable[[Any, str], Any] | None = None
+    """Of sets that have attributes beside classes: the section whose two classes are without and with one."""
+    image_shape: Callable[[Any], tuple[int, int, int]] = square
+    subsets: int = 1
+    """Disjoint labelled subsets."""
+    paper: tuple[int, ...] = ()
+    """Tables in which the paper's own figures may stand beside this set's."""
+
+
+class Readers(Registry[Reader]):
+    def add(self, member: Reader) -> Reader:
+        """Declare a reader, and its section as a table of `data`."""
+        TABLES.setdefault(member.name.replace("-", "_"), member.section)
+        return super().add(member)
+
+
+READERS = Readers("kind of data set")
+
+
+def reader_of(data: Data) -> Reader:
+    return READERS[data.kind]
+
+
+def listing_of(data: Data, seed: int) -> Listing:
+    """All images of a data set that is a listing of files. Raises UserError."""
+    listing = reader_of(data).listing
+    assert listing, f"{data.kind} is no listing of files"
+    return listing(data.section, seed)
+
+
+def labelled(data: Data, split: str, subset: int, seed: int) -> LabelledImages:
+    """The images of `split`; `subset` says which labelled subset the training images are.
+
+    `seed` decides which training images are held out where a data set has no validation images. Raises UserError.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split {split}: expected one of {', '.join(SPLITS)}")
+    reader = reader_of(data)
+    if reader.images:
+        return reader.images(data.section, split, subset, seed)
+    if subset:
+        raise UserError(f"subset {subset}: data of kind {data.kind} has only subset 0; set subsets to [0]")
+    return read(listing_of(data, seed), split)
+
+
+def known(data: Data, seed: int) -> Known | None:
+    """What is known of a set whose paths are there. Raises UserError, or OSError, where it is not what it should be."""
+    reader = reader_of(data)
+    if reader.known:
+        return reader.known(data.section, seed)
+    return reader.expected(data.section) if reader.expected else counted(listing_of(data, seed))
+
+
+def places(data: Data) -> Iterable[Path]:
+    """Files and folders that the data set's reader reads."""
+    reader = reader_of(data)
+    if reader.places:
+        return reader.places(data.section)
+    return [named.path for named in reader.paths(data.section)]
+
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,0 +1,46 @@
+"""The subset of Fashion-MNIST that comes with ddrep."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ddrep.config import EmbeddedData
+from ddrep.data import embedded
+from ddrep.data.idx import read_idx
+from ddrep.data.readers import READERS, Known, Reader
+from ddrep.data.shards import LabelledImages
+from ddrep.errors import UserError
+
+
+def embedded_images(split: str, subset: int, n: int | None = None) -> LabelledImages:
+    """The first n images, or all; the classes take turns, so that they are balanced. Raises UserError."""
+    images, labels, indices = (read_idx(embedded.path(split, kind)) for kind in ("images", "labels", "indices"))
+    if subset >= embedded.SUBSETS:
+        raise UserError(f"subset {subset}: the embedded data set has 0 to {embedded.SUBSETS - 1}")
+    if split == "train":
+        images, labels, indices = images[subset], labels[subset], indices[subset]
+    keys = [f"{embedded.PARTS[split]}-{i:05d}" for i in indices[:n]]
+    return LabelledImages(images[:n, ..., None], labels[:n].astype(np.int64), keys, embedded.CLASSES)
+
+
+def _images(cfg: EmbeddedData, split: str, subset: int, seed: int) -> LabelledImages:
+    train = cfg.per_class * len(embedded.CLASSES)
+    return embedded_images(split, subset, {"train": train, "validation": None, "test": cfg.test_images}[split])
+
+
+def _known(cfg: EmbeddedData) -> Known:
+    validation = len(read_idx(embedded.path("validation", "labels")))
+    return Known(embedded.CLASSES, (cfg.per_class,) * len(embedded.CLASSES), validation, cfg.test_images)
+
+
+READERS.add(
+    Reader(
+        "embedded",
+        EmbeddedData,
+        images=_images,
+        expected=_known,
+        image_shape=lambda _: embedded.SHAPE,
+        subsets=embedded.SUBSETS,
+        paper=(1, 3, 4),
+    )
+)

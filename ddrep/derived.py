@@ -1,0 +1,185 @@
+"""What each stage of the workflow is told: the sections that follow from the experiment, and their canonical JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from ddrep.config import (
+    CELEBA_19,
+    AccuracyTable,
+    AttributeImages,
+    Attributes,
+    AttributeScores,
+    Data,
+    Experiment,
+    Figure1,
+    Figure2,
+    Figure3,
+    GuidanceTable,
+    Guide,
+    GuidedShard,
+    Masks,
+    Mix,
+    Sampling,
+    Section,
+    Shard,
+    Training,
+    stage_json,
+    subset_seed,
+)
+from ddrep.data.digest import digest, places
+from ddrep.errors import UserError
+from ddrep.methods import METHODS
+from ddrep.sources import SOURCES
+
+F = TypeVar("F", Figure1, Figure2, Figure3)
+Wildcards = Mapping[str, str]
+
+
+def denoiser_path(experiment: Experiment) -> str:
+    """Where the unconditional denoiser is, or will be."""
+    if experiment.denoiser.kind == "pretrain":
+        return f"results/{experiment.experiment}/denoiser.safetensors"
+    return str(experiment.denoiser.file.path)
+
+
+def data_of(experiment: Experiment) -> Data:
+    """The data section without the sub-tables that do not count: they may change and nothing is planned anew."""
+    data = experiment.data
+    # of other kinds, `embedded` as its default was when they were first made, or they would be planned again
+    return Data.model_validate(
+        {"embedded": {"per_class": 50}, "kind": data.kind, data.table: data.section.model_dump()}
+    )
+
+
+def shard_of(source: str, experiment: Experiment) -> Shard:
+    """The shard section of a source: with settings of its own for sampling; at threshold 0 if it keeps every candidate.
+
+    Writing these as settings, not as cases, keeps a changed threshold from replanning what has none.
+    """
+    own = SOURCES[source]
+    sampling = experiment.sampling.model_copy(update=dict(own.sampling))
+    accepts = {} if own.filtered else {"threshold": 0.0}
+    return Shard(sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts))
+
+
+def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
+    """The training section of a run: no Mixup settings for the unmixed, the size of 1x for equal steps alone."""
+    classifier = experiment.classifier if mixed else experiment.classifier.model_copy(update={"mix": Mix()})
+    per_class = experiment.synthesis.per_class if SOURCES[source].equal_steps else 0
+    return Training(classifier=classifier, mixed=mixed, per_class=per_class)
+
+
+def attribute_images_of(attribute: str, examples: bool, experiment: Experiment) -> AttributeImages:
+    """All images of an attribute, or the examples that guides learn from."""
+    section = experiment.attributes
+    if attribute not in section.having:
+        raise UserError(f"attributes.groups: no {attribute}; it has {', '.join(section.having)}")
+    count = section.examples if examples else 0
+    having = section.having[attribute]
+    return AttributeImages(data=data_of(experiment), attribute=attribute, having=having, examples=count)
+
+
+def scores_of(attribute: str, experiment: Experiment) -> AttributeScores:
+    """Which of the evaluator's classes have an attribute: one trained for the attribute knows it by its name."""
+    given = experiment.evaluation.evaluator is not None
+    having = experiment.attributes.having[attribute] if given else (attribute,)
+    return AttributeScores(attribute=attribute, having=having)
+
+
+def guide_of(section: Attributes | Masks, reads: str) -> Guide:
+    """The section of a guide on features, or on pixels, which has no taps."""
+    return Guide(taps=section.taps if reads == "features" else None, training=section.training)
+
+
+def guided_of(
+    section: Attributes | Masks, method: str, steps: int, experiment: Experiment, first: int = 0
+) -> GuidedShard:
+    """The section of a shard of guided images: with a scale if the method steers, and a threshold if it refuses.
+
+    first: of masks, as Table2.first has it.
+
+    Writing these as settings keeps a changed scale from replanning what is not guided.
+    """
+    drawn, how = section.sampling, METHODS[method]
+    sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
+    shard = GuidedShard(sampling=sampling, scale=drawn.scale if how.steered else 0.0)
+    if isinstance(section, Masks):
+        return shard.model_copy(update={"images": experiment.table2.images, "first": first})
+    table = experiment.table1
+    refused = {"threshold": table.threshold, "max_attempts": table.max_attempts} if how.refused else {}
+    return shard.model_copy(update={"images": table.images, **refused})
+
+
+def accuracy_table_of(experiment: Experiment) -> AccuracyTable:
+    """The section of Tables 3 and 4. The paper's figures stand beside its own data set and the embedded one, which the
+    project compares with it; beside other images they would look comparable."""
+    paper = experiment.data.kind in ("embedded", "tiny-imagenet")
+    return AccuracyTable(**experiment.tables.model_dump(), paper=paper)
+
+
+def guidance_table_of(number: int, experiment: Experiment) -> GuidanceTable:
+    """The section of Table 1 or 2, with the paper's figures beside the same data sets and the embedded one."""
+    masks = experiment.masks.data
+    of_faces = masks.kind == "celebamask-hq" or (masks.few_shot is not None and masks.few_shot.classes == CELEBA_19)
+    paper = {1: experiment.data.kind in ("embedded", "celeba"), 2: masks.kind == "embedded" or of_faces}[number]
+    return GuidanceTable(minimum=experiment.evaluation.minimum, paper=paper)
+
+
+def figure_of(kind: type[F], experiment: Experiment) -> F:
+    """The section of a figure: its own keys of figures."""
+    return kind(**experiment.figures.model_dump(include=set(kind.model_fields)))
+
+
+def _guided(e: Experiment, w: Wildcards) -> GuidedShard:
+    if "attribute" in w:
+        return guided_of(e.attributes, w["method"], int(w["steps"]), e)
+    return guided_of(e.masks, w["method"], int(w["steps"]), e, e.table2.first(int(w["subset"]), int(w["run"])))
+
+
+SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
+    "data": lambda e, w: data_of(e),
+    "masks": lambda e, w: e.masks.data,
+    "pretrain": lambda e, w: e.denoiser.pretrain,
+    "finetune": lambda e, w: e.finetune,
+    "features": lambda e, w: e.features,
+    "rejection": lambda e, w: e.rejection,
+    "pixel-rejection": lambda e, w: e.pixel_rejection,
+    "pixel-threshold": lambda e, w: shard_of("pixel-rejection", e),
+    "synthesis": lambda e, w: shard_of(w["source"], e),
+    "classifier": lambda e, w: training_of(w["source"], w["mix"] == "mix", e),
+    "tables": lambda e, w: accuracy_table_of(e),
+    "figure1": lambda e, w: figure_of(Figure1, e),
+    "figure2": lambda e, w: figure_of(Figure2, e),
+    "figure3": lambda e, w: figure_of(Figure3, e),
+    "figure4": lambda e, w: Section(),
+    "costs": lambda e, w: Section(),
+    "attribute-images": lambda e, w: attribute_images_of(w["attribute"], "run" in w, e),
+    "guide": lambda e, w: guide_of(e.attributes if "attribute" in w else e.masks, w["reads"]),
+    "guided": _guided,
+    "evaluator": lambda e, w: e.evaluation.evaluator_training,
+    "segmenter": lambda e, w: e.evaluation.segmenter_training,
+    "real-features": lambda e, w: Section(),
+    "attribute-scores": lambda e, w: scores_of(w["attribute"], e),
+    "mask-scores": lambda e, w: Section(),
+    "robustness": lambda e, w: e.robustness,
+    "robustness-table": lambda e, w: Section(),
+    "robustness-figure": lambda e, w: Section(),
+    "guidance-tables": lambda e, w: guidance_table_of(int(w["number"]), e),
+}
+"""Of every stage, by its name in VERSIONS."""
+OF_SUBSET = frozenset((
+    "finetune", "rejection", "pixel-rejection", "pixel-threshold", "synthesis",
+    "classifier", "guide", "guided", "robustness",
+))  # fmt: skip
+"""Stages whose seed is the labelled subset's, not the experiment's."""
+
+
+def told(stage: str, experiment: Experiment, wildcards: Wildcards) -> str:
+    """The canonical JSON of a stage's job: its section, seed and version, and its data set's digest."""
+    section = SECTIONS[stage](experiment, wildcards)
+    seed = subset_seed(experiment.seed, int(wildcards["subset"])) if stage in OF_SUBSET else experiment.seed
+    return stage_json(stage, section, seed, digest(places(section), experiment.digest))

@@ -1,0 +1,51 @@
+"""The methods of Tables 1 and 2: each declared once, and made of it settings, jobs, tables and figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from ddrep.registry import Registry
+
+Reads = Literal["features", "pixels"]
+"""What a guide reads of an image: a denoiser's features of it, or the image itself."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """How images are drawn that have an attribute, or show a mask."""
+
+    name: str
+    steered: bool = False
+    """Whether the guide's gradient steers each step (paper, eq. 10 and 13)."""
+    refused: bool = False
+    """Whether images are refused that the guide does not believe (Table 1's threshold)."""
+    reads: Reads = "features"
+    """What its guide reads."""
+    masks: bool = True
+    """Whether it draws for masks (Table 2) as for attributes (Table 1)."""
+
+
+METHODS: Registry[Method] = Registry("method")
+"""In the order of the tables."""
+METHODS.add(Method("unguided"))
+METHODS.add(Method("rejection", refused=True, masks=False))
+METHODS.add(Method("ddim-i", steered=True, reads="pixels"))
+METHODS.add(Method("ours", steered=True))
+
+
+def for_masks() -> tuple[str, ...]:
+    """Names of the methods of Table 2."""
+    return tuple(name for name, method in METHODS.items() if method.masks)
+
+
+def _draws_for_masks(name: str) -> str:
+    if not METHODS[name].masks:
+        raise ValueError(f"{name} does not draw for masks; expected of {', '.join(for_masks())}")
+    return name
+
+
+MethodName = Annotated[str, AfterValidator(METHODS.known)]
+MaskMethodName = Annotated[MethodName, AfterValidator(_draws_for_masks)]

@@ -1,0 +1,46 @@
+"""Members of one kind by name: the thing that is declared once, and looked up by everything that is made of it."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Protocol, TypeVar
+
+from ddrep.errors import UserError
+
+
+class Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+M = TypeVar("M", bound=Named)
+
+
+class Registry(dict[str, M]):
+    """Name -> member, in the order of declaration. A name that is not there is a UserError that says which are."""
+
+    def __init__(self, kind: str) -> None:
+        """kind: what the members are called in messages, such as "source of images"."""
+        super().__init__()
+        self.kind = kind
+
+    def add(self, member: M) -> M:
+        """Declare a member. Raises ValueError if its name is taken."""
+        if member.name in self:
+            raise ValueError(f"{self.kind} {member.name}: declared twice")
+        self[member.name] = member
+        return member
+
+    def __missing__(self, name: str) -> M:
+        raise UserError(self._unknown(name))
+
+    def known(self, name: str) -> str:
+        """`name` itself, for the types of settings. Raises ValueError, which pydantic tells with the key."""
+        if name not in self:
+            raise ValueError(self._unknown(name))
+        return name
+
+    def _unknown(self, name: str) -> str:
+        near = difflib.get_close_matches(name, self, n=2)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        return f"no {self.kind} {name}; {hint}there are {', '.join(self)}"

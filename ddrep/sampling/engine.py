@@ -1,0 +1,189 @@
+"""The generation engine: class-exact shards of accepted images, and a row for every attempt they took.
+
+An image is a function of (experiment seed, class, shard, attempt) and of the denoiser and the sampling settings; not of
+the source, the batch or the order. Acceptance is p(its class) >= threshold (paper, 4.2), p being computed on the stored
+uint8 image.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ddrep.data.shards import LabelledImages, write_shard
+from ddrep.errors import UserError
+from ddrep.files import written_whole
+from ddrep.sampling.pool import Attempt, Pool
+from ddrep.sampling.sampler import image_seed
+
+log = logging.getLogger("ddrep")
+
+NAMED = 10
+"""Classes that a message names."""
+
+
+@dataclass
+class Tally:
+    """What is known of one class: p of its attempts in order, and how many of them are accepted."""
+
+    label: int
+    threshold: float
+    name: str = ""
+    """Of the class, for people."""
+    p: list[float] = field(default_factory=list)
+
+    @property
+    def accepted(self) -> int:
+        return sum(p >= self.threshold for p in self.p)
+
+    @property
+    def known(self) -> str:
+        """Name, accepted, attempts and their ratio."""
+        made = len(self.p)
+        return f"{self.name or self.label} ({self.accepted}/{made} = {self.accepted / made:.1%})"
+
+    def needed(self, quota: int) -> int:
+        """Attempts up to the one that fills the quota, or all of them."""
+        hits = [i for i, p in enumerate(self.p) if p >= self.threshold]
+        return hits[quota - 1] + 1 if len(hits) >= quota else len(self.p)
+
+    def wanted(self, quota: int, budget: int) -> range:
+        """The next attempts to make: as many as should fill the quota at the rate seen so far, within the budget."""
+        missing = quota - self.accepted
+        rate = (self.accepted + 1) / (len(self.p) + 1)
+        return range(len(self.p), min(budget, len(self.p) + math.ceil(missing / rate))) if missing > 0 else range(0)
+
+
+Draw = Callable[[Sequence[Attempt]], np.ndarray]
+"""(class, attempt) of each image -> uint8 images (N, H, W, C)."""
+Probabilities = Callable[[np.ndarray], np.ndarray]
+"""uint8 images (N, H, W, C) -> (N, classes)."""
+
+
+class Engine:
+    """Draws candidates of one shard through the pool and has them judged.
+
+    evaluations: of denoisers, an attempt takes; those of judges and guides apart.
+    """
+
+    def __init__(self, draw: Draw, pool: Pool, batch: int, evaluations: int):
+        self.draw, self.pool, self.batch, self.evaluations = draw, pool, batch, evaluations
+
+    def candidates(self, attempts: Sequence[Attempt]) -> np.ndarray:
+        """uint8 images (N, H, W, C) of the attempts, drawn now unless the pool has them."""
+        with self.pool.locked():
+            missing = [a for a in attempts if a not in self.pool.images]
+            for i in range(0, len(missing), self.batch):
+                part = missing[i : i + self.batch]
+                self.pool.add(part, self.draw(part))
+                if len(missing) > self.batch:
+                    log.info("%d of %d candidates drawn", i + len(part), len(missing))
+            log.info("%d candidates, %d of them drawn now", len(attempts), len(missing))
+        return np.stack([self.pool.images[a] for a in attempts])
+
+    def judged(self, attempts: Sequence[Attempt], judge: Probabilities) -> list[float]:
+        """p(its class) of each attempt."""
+        p = judge(self.candidates(attempts))
+        return [float(row[label]) for row, (label, _) in zip(p, attempts, strict=True)]
+
+    def write_accepted(
+        self, tallies: Sequence[Tally], quota: int, seed: int, shard: int, classes: tuple[str, ...], out: Path
+    ) -> None:
+        """The first `quota` accepted images of each class, shuffled, as a shard; a row an attempt beside it."""
+        rows = attempt_rows(tallies, quota, seed, shard).assign(evaluations=self.evaluations)
+        kept = rows[rows["accepted"]].sample(frac=1, random_state=np.random.RandomState(shard))
+        images = np.stack([self.pool.images[a] for a in zip(kept["class"], kept["attempt"], strict=True)])
+        accepted = LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), classes)
+        with written_whole(out, out.with_suffix(".parquet")) as (shard_draft, table_draft):
+            write_shard(shard_draft, accepted)
+            rows.to_parquet(table_draft, index=False)
+
+
+def fill(
+    tallies: Sequence[Tally],
+    quota: int,
+    budget: int,
+    judge: Callable[[Sequence[Attempt]], list[float]],
+    keys: tuple[str, str],
+) -> None:
+    """Make attempts until every class has its quota. Raises UserError naming the classes that used up the budget.
+
+    keys: the budget's config key, and what else the user can do.
+    """
+    while wanted := [(t.label, attempt) for t in tallies for attempt in t.wanted(quota, budget)]:
+        by_label = {t.label: t for t in tallies}
+        for (label, _), p in zip(wanted, judge(wanted), strict=True):
+            by_label[label].p.append(p)
+        log.info("%s", progress(tallies, quota))
+    short = [t for t in tallies if t.accepted < quota]
+    if short:
+        log.error("%s", attempts_table(tallies, quota))
+        rates = ", ".join(t.known for t in short[:NAMED])
+        more = f" and {len(short) - NAMED} more (the log has a table)" if len(short) > NAMED else ""
+        raise UserError(
+            f"{keys[0]}: classes {rates}{more} accepted fewer than the {quota} images asked for; "
+            f"raise the budget, {keys[1]}"
+        )
+
+
+def attempts(verdicts: Iterable[bool], quota: int, budget: int) -> int:
+    """Attempts at a class that `fill` makes, rounds and all, given the verdict on each up to the last it needs."""
+    tally, verdict = Tally(0, threshold=1), iter(verdicts)
+    while wanted := tally.wanted(quota, budget):
+        tally.p += [float(next(verdict, True)) for _ in wanted]
+    return len(tally.p)
+
+
+@lru_cache
+def likely_attempts(acceptance: float, quota: int, budget: int) -> np.ndarray:
+    """Attempts at a class whose candidates are accepted at random, (256,)."""
+    rng = np.random.default_rng(0)
+    return np.array([attempts(rng.random(budget) < acceptance, quota, budget) for _ in range(256)])
+
+
+def progress(tallies: Sequence[Tally], quota: int) -> str:
+    """What has been accepted so far, in one line."""
+    kept, made = sum(t.accepted for t in tallies), sum(len(t.p) for t in tallies)
+    full = sum(t.accepted >= quota for t in tallies)
+    slowest = min(tallies, key=lambda t: t.accepted / len(t.p))
+    return (
+        f"{kept} of {made} attempts accepted ({kept / made:.0%}); {full} of {len(tallies)} classes have their {quota} "
+        f"images; least: {slowest.known}"
+    )
+
+
+def attempts_table(tallies: Sequence[Tally], quota: int) -> str:
+    """A line a class, of what a used-up budget leaves to look at: which threshold would have done is p's quantile."""
+    head = f"{'attempts':>8} {'accepted':>8} {'share':>6} {'median p':>8} {'90% p':>6}  class"
+    lines = [
+        f"{len(t.p):8d} {t.accepted:8d} {t.accepted / len(t.p):6.1%} {np.median(t.p):8.3f} {np.quantile(t.p, 0.9):6.3f}"
+        f"  {t.name or t.label}{'' if t.accepted >= quota else f' ({quota - t.accepted} missing)'}"
+        for t in tallies
+    ]
+    return "\n".join(
+        [f"attempts at threshold {tallies[0].threshold:g}, {quota} images a class asked for:", head, *lines]
+    )
+
+
+def attempt_rows(tallies: Sequence[Tally], quota: int, seed: int, shard: int) -> pd.DataFrame:
+    """One row an attempt, up to the last one needed of each class."""
+    rows = [
+        {
+            "key": f"{t.label:04d}-{shard:05d}-{attempt:06d}",
+            "class": t.label,
+            "attempt": attempt,
+            "seed": image_seed(seed, t.label, shard, attempt),
+            "p": t.p[attempt],
+            "accepted": t.p[attempt] >= t.threshold,
+        }
+        for t in tallies
+        for attempt in range(t.needed(quota))
+    ]
+    return pd.DataFrame(rows)

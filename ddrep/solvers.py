@@ -1,0 +1,146 @@
+"""The solvers of the reverse process: each declared once, as the grid of times it visits and the step between two.
+
+A step is a pure function of the images, the clean-image estimate and the noise levels. abar and its neighbours are
+(N, 1, 1, 1): every image may be at a level of its own. abar = 1 means clean. A file that calls `SOLVERS.add` adds one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Protocol
+
+from pydantic import AfterValidator
+
+from ddrep.errors import UserError
+from ddrep.registry import Registry
+
+if TYPE_CHECKING:  # settings are read without torch
+    from torch import Tensor
+
+    from ddrep.denoiser.schedule import Schedule
+
+
+class Step(Protocol):
+    def __call__(
+        self, x: Tensor, x0: Tensor, x0_before: Tensor, abar: Tensor, abar_next: Tensor, abar_before: Tensor,
+        eta: float = 0.0, noise: Tensor | None = None,
+    ) -> Tensor: ...  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Solver:
+    """How a sampler goes from noise to images."""
+
+    name: str
+    step: Step
+    """x_t, x0hat and that of the step before, abar here, at the next step and at the one before, eta, and standard
+    normal noise, which eta = 0 does without -> x at the next level. At the first step abar_before is abar."""
+    most_steps: Callable[[Sequence[float]], int]
+    """abar of each level -> the most steps it can take, each at a level of its own."""
+    grid: Callable[[int, int, int], list[int]]
+    """Levels, the most steps, steps -> that many indices, strictly falling."""
+
+
+SOLVERS: Registry[Solver] = Registry("solver")
+SolverName = Annotated[str, AfterValidator(SOLVERS.known)]
+
+
+def most_steps(schedule: Schedule, solver: str) -> int:
+    """The most steps that a sampler can take on a schedule, each at a noise level of its own."""
+    return SOLVERS[solver].most_steps(schedule.abar.tolist())
+
+
+def time_grid(schedule: Schedule, solver: str, steps: int) -> list[int]:
+    """The schedule indices a sampler visits, from noise to data; after the last comes the clean image.
+
+    Exactly `steps` of them, strictly falling. Raises UserError for more steps than `most_steps`.
+    """
+    most = most_steps(schedule, solver)
+    if not 1 <= steps <= most:
+        raise UserError(
+            f"steps: {steps}, but {solver} takes 1 to {most} on this denoiser's {schedule.kind} schedule of "
+            f"{schedule.num_steps} noise levels; ask for no more"
+        )
+    return SOLVERS[solver].grid(schedule.num_steps, most, steps)
+
+
+def ddim_step(
+    x: Tensor, x0: Tensor, abar: Tensor, abar_next: Tensor, eta: float = 0.0, noise: Tensor | None = None
+) -> Tensor:
+    """DDIM (Song et al. 2021, eq. 12); eta = 1 is DDPM's ancestral step with the posterior's variance.
+
+    eps is taken from x0, so that a clipped x0 is followed consistently (as the published `ddimN` does).
+    """
+    eps = (x - abar.sqrt() * x0) / (1 - abar).sqrt()
+    if eta == 0 or noise is None:
+        return abar_next.sqrt() * x0 + (1 - abar_next).sqrt() * eps
+    variance = eta**2 * (1 - abar_next) / (1 - abar) * (1 - abar / abar_next)
+    direction = (1 - abar_next - variance).clamp(min=0).sqrt()
+    return abar_next.sqrt() * x0 + direction * eps + variance.sqrt() * noise
+
+
+def _ddim_grid(levels: int, most: int, steps: int) -> list[int]:
+    """Every stride-th from 0 by the first stride that gives so many, as the published `ddimN` (improved-diffusion,
+    space_timesteps), which starts within a stride of the last index; where no stride does, evenly spaced from the last
+    index itself to 0."""
+    strided = range(0, levels, -(-levels // steps))
+    if len(strided) == steps > 1:
+        return list(strided)[::-1]
+    last, gaps = levels - 1, max(1, steps - 1)
+    return [last - (2 * k * last + gaps) // (2 * gaps) for k in range(steps)]  # k last / gaps, rounded
+
+
+DDIM = SOLVERS.add(
+    Solver(
+        "ddim",
+        lambda x, x0, x0_before, abar, abar_next, abar_before, eta=0.0, noise=None: ddim_step(
+            x, x0, abar, abar_next, eta, noise
+        ),
+        most_steps=len,
+        grid=_ddim_grid,
+    )
+)
+
+
+def dpm_step(
+    x: Tensor, x0: Tensor, x0_before: Tensor, abar: Tensor, abar_next: Tensor, abar_before: Tensor, eta: float = 0.0,
+    noise: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order from this step's and the last step's x0.
+
+    eta = 1 is SDE-DPM-Solver++(2M) (the same, appendix A), whose noise mends what a denoiser gets wrong early.
+    An image at its first step passes x0_before = x0, which makes the step first-order; so is the step to abar = 1.
+    """
+    h = _half_log_snr(abar_next) - _half_log_snr(abar)
+    h_before = _half_log_snr(abar) - _half_log_snr(abar_before)
+    second = h.isfinite() & (h_before > 0)
+    c = (h / (2 * h_before)).masked_fill(~second, 0)
+    d = (1 + c) * x0 - c * x0_before
+    kept = ((1 - abar_next) / (1 - abar)).sqrt() * ((-eta * h).exp() if eta else 1.0)
+    mean = kept * x - abar_next.sqrt() * (-(1 + eta) * h).expm1() * d
+    if eta == 0 or noise is None:
+        return mean
+    return mean + (-(1 - abar_next) * (-2 * eta * h).expm1()).sqrt() * noise
+
+
+def _half_log_snr(abar: Tensor) -> Tensor:
+    """lambda = log(alpha / sigma) of the DPM-Solver papers."""
+    return 0.5 * (abar.log() - (1 - abar).log())
+
+
+def _dpm_most_steps(abar: Sequence[float]) -> int:
+    """It begins where lambda = -5.1, its authors' limit for the cosine schedule, beyond which x0 cannot be told from
+    eps in floats: at the index that is also its number of steps."""
+    return max(0, sum(level >= math.exp(2 * -5.1) * (1 - level) for level in abar) - 1)
+
+
+def _dpm_grid(levels: int, most: int, steps: int) -> list[int]:
+    """Evenly spaced from `most` to above 0."""
+    import torch  # whose single precision decides where a half is rounded to
+
+    return torch.linspace(0, most, steps + 1).round().int().tolist()[:0:-1]
+
+
+DPM_SOLVER = SOLVERS.add(Solver("dpm-solver++", dpm_step, _dpm_most_steps, _dpm_grid))

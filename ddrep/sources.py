@@ -1,0 +1,153 @@
+"""The sources of training images: each declared once, and made of it settings, jobs, tables, figures and README's list.
+
+A file that calls `SOURCES.add` adds one; the classifiers on it then stand in Tables 3 and 4 and in Figure 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
+
+from ddrep.registry import Registry
+
+
+@dataclass(frozen=True)
+class Style:
+    """A line of Figure 4. The colours are Okabe and Ito's, which people of all colour visions tell apart; the dashes
+    tell them in grey."""
+
+    colour: str
+    dashes: Any = "-"
+    width: float = 1.3
+    shift: float = 0.0
+    """To the side, in scales: keeps the spreads of several lines apart."""
+    band: bool = False
+    """The spread over runs as a band; else as bars."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Who says how likely a candidate is of its class: a classifier of a labelled subset, in a folder of this name."""
+
+    name: str
+    jobs: tuple[str, ...]
+    """The stages that make it, and its threshold: a job of each for every labelled subset."""
+    matched: bool = False
+    """Its threshold is the one at which it accepts as large a share as `rejection` does, not the configured one."""
+
+    @property
+    def classifier(self) -> str:
+        """Its file, relative to the folder of the labelled subset."""
+        return f"{self.name}/classifier.safetensors"
+
+    @property
+    def threshold(self) -> str | None:
+        """The file of its own threshold, likewise; None where the configured one counts."""
+        return f"{self.name}/threshold.json" if self.matched else None
+
+
+JUDGES: Registry[Judge] = Registry("judge")
+REJECTION = JUDGES.add(Judge("rejection", ("features", "rejection")))
+PIXEL_REJECTION = JUDGES.add(Judge("pixel-rejection", ("pixel-rejection", "pixel-threshold"), matched=True))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the training images of a classifier come from."""
+
+    name: str
+    about: str
+    """What it is, for README: Markdown that follows the name."""
+    style: Style
+    synthetic: bool = True
+    """Whether there are shards of its own, made by the fine-tuned denoiser."""
+    scaled: bool = True
+    """Whether it has scales 1x, 2x, ...; else scale 0 alone."""
+    equal_steps: bool = False
+    """Of real images alone: trained for as many steps as real and synthetic images of its scale would be."""
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of section `sampling` that are its own, whatever the configuration says."""
+    judge: Judge = REJECTION
+    filtered: bool = True
+    """Whether the judge's verdict counts: a source that keeps every candidate is judged as well, for the record."""
+    figures: tuple[int, ...] = ()
+    """Which of Figures 1 and 3 show its images."""
+
+
+SOURCES: Registry[Source] = Registry("source")
+"""In the order of the tables, the method that all is about last: each is compared with those before it."""
+
+SOURCES.add(Source("real", "the labelled images alone", Style("#000000"), synthetic=False, scaled=False))
+SOURCES.add(
+    Source(
+        "real-equal-steps",
+        "the same, trained for as many steps as real + kx: longer training is not better data",
+        Style("#777777", (0, (1, 1.2)), 1.5, 0.1),
+        synthetic=False,
+        equal_steps=True,
+    )
+)
+SOURCES.add(
+    Source(
+        "improved-ddpm",
+        "the fine-tuned denoiser, no guidance, no rejection",
+        Style("#56B4E9", (0, (3, 1.5, 1, 1.5, 1, 1.5)), shift=-0.1),
+        sampling={"guidance_scale": 0.0, "unconditional": "row"},
+        filtered=False,
+        figures=(1,),
+    )
+)
+SOURCES.add(
+    Source(
+        "classifier-free",
+        "with classifier-free guidance, no rejection",
+        Style("#0072B2", (0, (3, 1.5, 1, 1.5)), shift=-0.05),
+        filtered=False,
+        figures=(1,),
+    )
+)
+SOURCES.add(
+    Source(
+        "pixel-rejection",
+        "guidance, and rejection by a CNN on *pixels*, at the same acceptance rate: the control",
+        Style("#009E73", (0, (5, 1.5)), shift=0.05),
+        judge=PIXEL_REJECTION,
+    )
+)
+SOURCES.add(
+    Source(
+        "ours",
+        "guidance, and rejection by a CNN on *denoiser features*: the paper's method",
+        Style("#D55E00", width=2.4, band=True),
+        figures=(1, 3),
+    )
+)
+
+
+def synthetic() -> tuple[str, ...]:
+    """Names of the sources that have shards."""
+    return tuple(name for name, source in SOURCES.items() if source.synthetic)
+
+
+def controls() -> tuple[str, ...]:
+    """Names of the sources of real images alone: what a gain has to survive, for it could be none at all, or that of
+    longer training."""
+    return tuple(name for name, source in SOURCES.items() if not source.synthetic)
+
+
+def in_figure(number: int) -> tuple[str, ...]:
+    """Names of the sources whose images Figure 1 or 3 shows."""
+    return tuple(name for name, source in SOURCES.items() if number in source.figures)
+
+
+def _has_shards(name: str) -> str:
+    if not SOURCES[name].synthetic:
+        raise ValueError(f"{name} has no synthetic images; expected of {', '.join(synthetic())}")
+    return name
+
+
+SourceName = Annotated[str, AfterValidator(SOURCES.known)]
+SyntheticName = Annotated[SourceName, AfterValidator(_has_shards)]

@@ -1,0 +1,58 @@
+"""What each stage is told follows from the experiment."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ddrep.config import VERSIONS, Experiment, Mix, Section, parse, subset_seed
+from ddrep.derived import OF_SUBSET, SECTIONS, data_of, shard_of, told, training_of
+
+
+def experiment(**settings: Any) -> Experiment:
+    return parse({"experiment": "a", **settings})
+
+
+def test_every_stage_has_a_section_and_a_version() -> None:
+    assert set(SECTIONS) == set(VERSIONS) and set(VERSIONS) >= OF_SUBSET
+
+
+def test_seeds_are_the_subsets_where_they_are_its_own() -> None:
+    e = experiment(seed=3)
+    seeds = {stage: json.loads(told(stage, e, {"subset": "2"}))["seed"] for stage in ("finetune", "features")}
+    assert seeds == {"finetune": subset_seed(3, 2), "features": 3}
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_figure_is_told_of_its_own_keys_alone(number: int) -> None:
+    config = json.loads(told(f"figure{number}", experiment(), {}))["config"]
+    figures = experiment().figures.model_dump(mode="json")
+    assert config == {key: value for key, value in figures.items() if key.startswith(f"figure{number}_")}
+    assert json.loads(told("figure4", experiment(), {}))["config"] == Section().model_dump()
+
+
+def test_unfiltered_sources_do_not_hear_of_the_threshold() -> None:
+    low, high = (experiment(synthesis={"threshold": value}, sampling={"guidance_scale": 0.3}) for value in (0.2, 0.9))
+    for source in ("improved-ddpm", "classifier-free"):
+        assert shard_of(source, low) == shard_of(source, high)
+    for source in ("pixel-rejection", "ours"):
+        assert shard_of(source, low) != shard_of(source, high)
+    assert shard_of("improved-ddpm", low).sampling.guidance_scale == 0
+    assert shard_of("classifier-free", low).sampling.guidance_scale == 0.3
+
+
+def test_runs_hear_of_what_concerns_them() -> None:
+    plain, other = experiment(), experiment(classifier={"mix": {"prob": 0.9}}, synthesis={"per_class": 7})
+    assert training_of("ours", False, plain) == training_of("ours", False, other)
+    assert training_of("ours", True, other).classifier.mix == Mix(prob=0.9)
+    assert training_of("ours", True, other).per_class == 0
+    assert training_of("real-equal-steps", False, other).per_class == 7
+
+
+def test_a_sub_table_that_does_not_count_is_left_out() -> None:
+    folder = {"root": "images"}
+    assert data_of(experiment(data={"image_folder": folder})) == data_of(experiment())
+    chosen = {"kind": "image-folder", "image_folder": folder}
+    assert data_of(experiment(data={**chosen, "embedded": {"per_class": 3}})) == data_of(experiment(data=chosen))

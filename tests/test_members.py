@@ -1,0 +1,143 @@
+"""A source, a solver and a reader, each declared by one file outside the package, and run."""
+
+from __future__ import annotations
+
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ddrep import config
+from ddrep.checks import check
+from ddrep.config import Experiment, Stage, stage_json
+from ddrep.config.data import TABLES
+from ddrep.data.digest import digest, places
+from ddrep.data.readers import READERS, labelled
+from ddrep.denoiser.schedule import Schedule
+from ddrep.derived import data_of, shard_of, told
+from ddrep.errors import UserError
+from ddrep.registry import Registry
+from ddrep.reporting.figures import figure4
+from ddrep.reporting.tables import run as make_table
+from ddrep.runs import Run, shards_asked
+from ddrep.sampling.sampler import ImageNoise, solve
+from ddrep.solvers import SOLVERS
+from ddrep.sources import SOURCES
+from tests import tiny
+from tests.reporting.make_runs import write_run
+
+
+@pytest.fixture
+def member(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Imports the file of tests/members that the test names, and forgets what it declared."""
+    before = {id(registry): dict(registry) for registry in (SOURCES, SOLVERS, READERS)}
+    tables = dict(TABLES)
+    runpy.run_path(str(Path(__file__).parent / f"members/{request.param}.py"))
+    yield
+    for registry in (
+        SOURCES,
+        SOLVERS,
+        READERS,
+    ):
+        registry.clear()
+        dict.update(registry, before[id(registry)])
+    TABLES.clear()
+    TABLES.update(tables)
+
+
+@pytest.mark.parametrize("member", ["a_source"], indirect=True)
+def test_a_source(member: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "unguided-rejection"
+    block: dict[str, Any] = {"sources": ["real", name], "scales": [0, 1], "mix": [False]}
+    experiment = config.parse({"experiment": "x", "table4": [block], "table3": {"sources": [name]}})
+    assert shards_asked(experiment)[0, name] == 1
+    shard = shard_of(name, experiment)
+    assert shard.sampling.guidance_scale == 0 and shard.synthesis == experiment.synthesis
+    assert Stage[config.Shard].model_validate_json(stage_json("synthesis", shard, 0)).config == shard
+    rows = []
+    for seed in range(2):
+        for source, scale, correct in (("real", 0, 60), (name, 1, 70), ("ours", 1, 75)):
+            right = np.arange(100) < correct
+            rows.append(write_run(tmp_path, Run(0, "resnet18", False, source, scale, seed), right))
+    outputs = [tmp_path / f"table4{suffix}" for suffix in (".parquet", "-summary.parquet", ".md")]
+    make_table(Stage[config.AccuracyTable](config=config.AccuracyTable()), 4, rows, *outputs)
+    cells = pd.read_parquet(outputs[1]).set_index("source")
+    assert list(cells.index) == ["real", "ours", name], "in the order of declaration"
+    assert cells.loc[name, "vs_real"] == pytest.approx(10) and cells.loc[name, "vs_ours"] == pytest.approx(-5)
+    assert f"| {name}" in capsys.readouterr().out
+    figure4(outputs[0], tmp_path / "figure4.png")
+    assert b"unguided" in (tmp_path / "figure4.pdf").read_bytes() or (tmp_path / "figure4.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("member", ["a_solver"], indirect=True)
+def test_a_solver_equals_ddim_of_the_same_grid(member: None) -> None:
+    """In sigma and x / sqrt(abar), a step of DDIM is one of Euler's (Song et al. 2021, 4.3)."""
+    schedule, denoiser = Schedule(), tiny.denoiser()
+    noise = lambda: ImageNoise([1, 2], denoiser.image_shape, torch.device("cpu"))  # noqa: E731
+    drawn = {
+        name: solve(denoiser.eps, schedule, noise(), config.Sampling(solver=name, steps=1000, eta=0.0))
+        for name in ("euler", "ddim")
+    }
+    assert torch.allclose(drawn["euler"], drawn["ddim"], atol=1e-3)
+    assert config.parse({"experiment": "x", "sampling": {"solver": "euler"}}).sampling.solver == "euler"
+
+
+@pytest.mark.parametrize("member", ["a_reader"], indirect=True)
+def test_a_reader(member: None, tmp_path: Path) -> None:
+    images = tiny.images(classes=3, per_class=20)
+    held_out = tiny.images("test", classes=3, per_class=5)
+    for split, part in (("train", images), ("test", held_out)):
+        np.savez(tmp_path / f"{split}.npz", images=part.images[..., 0], labels=part.labels)
+    raw = {"experiment": "x", "data": {"kind": "arrays", "arrays": {"root": str(tmp_path)}}, "parts": ["augmentation"]}
+    experiment = config.parse(raw)
+    planned = told("data", experiment, {})
+    stage = Stage[config.Data].model_validate_json(planned)
+    assert stage.config == data_of(experiment) and digest(places(stage.config), "times") == stage.files
+    test = labelled(stage.config, "test", 0, stage.seed)
+    assert np.array_equal(test.images, held_out.images) and np.array_equal(test.labels, held_out.labels)
+    parts = [labelled(stage.config, split, 0, stage.seed) for split in ("train", "validation")]
+    together = np.concatenate([part.images for part in parts])
+    assert sorted(x.tobytes() for x in together) == sorted(x.tobytes() for x in images.images)
+    tiny.denoiser().save(tmp_path / "d.safetensors")
+    check(config.parse(raw | {"denoiser": {"file": {"path": str(tmp_path / "d.safetensors")}}}))
+    wrong = raw | {"data": {"kind": "arrays", "arrays": {"root": str(tmp_path / "gone")}}}
+    with pytest.raises(UserError, match=r"data\.arrays\.root: no folder"):
+        check(config.parse(wrong))
+    with pytest.raises(UserError, match=r"data.*roof: unknown key"):
+        config.parse(raw | {"data": {"kind": "arrays", "arrays": {"roof": "x"}}})
+
+
+@pytest.mark.parametrize(
+    ("raw", "line"),
+    [
+        ({"sampling": {"solver": "ddym"}}, "sampling.solver: no solver ddym; did you mean ddim?"),
+        ({"table3": {"sources": ["our"]}}, "table3.sources.0: no source our; did you mean ours?"),
+        ({"table3": {"sources": ["real"]}}, "table3.sources.0: real has no synthetic images"),
+        ({"table1": {"methods": ["ddim"]}}, "table1.methods.0: no method ddim; did you mean ddim-i?"),
+        ({"table2": {"methods": ["rejection"]}}, "table2.methods.0: rejection does not draw for masks"),
+        ({"data": {"kind": "folder"}}, "data.kind: no kind of data set folder"),
+    ],
+)
+def test_an_unknown_name_is_one_line_with_the_near_ones(raw: dict[str, Any], line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        config.parse({"experiment": "x"} | raw)
+    assert line in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_readme_lists_the_sources_as_they_are_declared() -> None:
+    readme = Path(__file__).parents[1].joinpath("README.md").read_text(encoding="utf-8")
+    listed = [line for line in readme.splitlines() if line.startswith("| `")]
+    assert listed[: len(SOURCES)] == [f"| `{name}` | {source.about} |" for name, source in SOURCES.items()]
+
+
+def test_a_name_is_declared_once() -> None:
+    with pytest.raises(ValueError, match="source ours: declared twice"):
+        SOURCES.add(SOURCES["ours"])
+    assert isinstance(SOURCES, Registry) and Experiment(experiment="x").sampling.solver in SOLVERS
+    with pytest.raises(UserError, match="no source nobody's; there are real, "):
+        SOURCES["nobody's"]
