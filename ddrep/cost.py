@@ -59,7 +59,7 @@ class Job:
     """Of its `ddrep VERB`; "" for a target."""
     wildcards: Mapping[str, str]
     inputs: Mapping[str, tuple[str, ...]]
-    """Paths by name, as are `outputs`; "" for those without one."""
+    """Paths by name, of those without one by "", as are `outputs`."""
     outputs: Mapping[str, tuple[str, ...]]
     stage: Mapping[str, Any]
     """What --stage tells it; empty where nothing is passed through a network."""
@@ -81,11 +81,6 @@ class Job:
     """those among them that no job before it has drawn."""
 
     @property
-    def out(self) -> str:
-        """Path of its main output; "" of a target."""
-        return "".join(self.outputs.get("out", ()))
-
-    @property
     def refuses(self) -> bool:
         """Whether it draws more candidates than it keeps."""
         config = self.stage.get("config", {})
@@ -100,12 +95,12 @@ class Job:
         """The section that it is told."""
         return model.model_validate(self.stage["config"])
 
-    def of_class(self, name: str) -> tuple[int, ...]:
-        """Images of each class in the input `name`."""
+    def of_class(self, name: str = "") -> tuple[int, ...]:
+        """Images of each class in the input `name`, or in those without a name."""
         return tuple(map(sum, zip(*(self.shards.get(path, ()) for path in self.inputs.get(name, ())), strict=True)))
 
-    def images(self, name: str) -> int:
-        """Images in the input `name`."""
+    def images(self, name: str = "") -> int:
+        """Images in the input `name`, or in those without a name."""
         return sum(self.of_class(name))
 
     def look(self, *names: str) -> Passes:

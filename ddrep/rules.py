@@ -42,7 +42,7 @@ def params(experiment: Experiment, stage: str, text: str = "", **given: Any) -> 
 
     text: a verb, if it is not the stage's name, and its options; {name} is a wildcard, one of `given`, or the job's
     number of GPUs (gpu). Snakemake tracks no param that may look at the output, so that other words alone make no
-    result anew: versions do. The function that makes the words has the verb as its attribute, for the forecast.
+    result anew: versions do.
     """
 
     def of_stage(wildcards: Named) -> str:
@@ -52,7 +52,6 @@ def params(experiment: Experiment, stage: str, text: str = "", **given: Any) -> 
         known = {**given, **dict(wildcards.items()), "gpu": resources.get("gpu")}
         return AlwaysQuotedFormatter().format(text or stage, **known)
 
-    words.verb = (text or stage).split()[0]  # type: ignore[attr-defined]
     return {"stage": of_stage, "words": words}
 
 
@@ -62,20 +61,14 @@ def files(wildcards: Named, input: Named, output: Named) -> str:
     Those named `beside` are left out: the command finds them beside others.
     """
     options = [*_options(input), *_options(output)]
-    return shlex.join([*options, *without_name(input)])
+    return shlex.join([*options, *input[: len(input) - sum(len(paths) for _, paths in _named(input))]])
 
 
 def _options(paths: Named) -> Iterator[str]:
-    for name, given in named_files(paths):
+    for name, given in _named(paths):
         for path in given if name != "beside" else []:
             yield from (f"--{name.replace('_', '-')}", path)
 
 
-def without_name(paths: Named) -> list[str]:
-    """Those of a job's input that have no name, which come first."""
-    return list(paths[: len(paths) - sum(len(given) for _, given in named_files(paths))])
-
-
-def named_files(paths: Named) -> list[tuple[str, list[str]]]:
-    """Names of a job's input or output, each with its files."""
+def _named(paths: Named) -> list[tuple[str, list[str]]]:
     return [(name, [given] if isinstance(given, str) else list(given)) for name, given in paths.items()]

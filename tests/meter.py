@@ -10,22 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from ddrep import guides, heads
 from ddrep.cost import DENOISER, ENCODER
 from ddrep.denoiser.unet import UNet
-from ddrep.evaluation import evaluator, segmenter
+from ddrep.networks import architectures
 from ddrep.planning.forecast import Step
 from ddrep.training import classifier
-from ddrep.training import guides as training_of_guides
-from ddrep.training import heads as training_of_heads
 
-BUILDERS: dict[Any, tuple[Any, ...]] = {
-    heads: (training_of_heads,),
-    guides: (training_of_guides,),
-    evaluator: (),
-    segmenter: (),
-}
-"""Modules that build networks, and those that import their `build`."""
 Counts = dict[str, int]
 
 
@@ -36,11 +26,8 @@ class Meter:
         self.counts: Counter[str] = Counter()
         for name in ("encode", "decode"):
             monkeypatch.setattr(UNet, name, self.counting(name, getattr(UNet, name)))
-        fit = classifier.fit_to_size
-        for builder, users in BUILDERS.items():
-            make = lambda meta, build=builder.build: self.watched(build(meta))  # noqa: E731
-            for module in (builder, *users):
-                monkeypatch.setattr(module, "build", make)
+        build, fit = architectures.build, classifier.fit_to_size
+        monkeypatch.setattr(architectures, "build", lambda meta: self.watched(build(meta)))
         # behind fit_to_size, which looks at the network's sizes with images of its own
         monkeypatch.setattr(classifier, "fit_to_size", lambda *args: self.watched(fit(*args)))
 

@@ -18,24 +18,26 @@ import torch
 import yaml
 from PIL import Image
 
-from ddrep import cli, heads
+from ddrep import cli
 from ddrep.checks.sets import mask_counts
 from ddrep.config import Experiment, Sampling, load
 from ddrep.cost import Job, Passes
 from ddrep.data import embedded
-from ddrep.data.readers import labelled, masked
+from ddrep.data.datasets import masked
+from ddrep.data.readers import labelled
 from ddrep.data.shards import write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig, bytes_of
 from ddrep.networks.guides import Guide
+from ddrep.networks.judges import Judge
 from ddrep.planning import dag
 from ddrep.planning.draws import ASSUMED, read_verdicts
 from ddrep.planning.forecast import Plan, Step, elapsed, forecast
 from ddrep.planning.sizes import Sizes, denoiser_of, sizes_of
 from ddrep.planning.speed import Speeds, per_image
+from ddrep.sampling.engine import attempts
 from ddrep.sampling.sampler import sample
-from ddrep.sampling.synthesis import attempts
 from tests.meter import Counts, Meter, passes, spread
 from tests.overlays import overlays
 from tests.workflow.tree import copy_workflow
@@ -126,10 +128,10 @@ def commands_of(e: Experiment, monkeypatch: pytest.MonkeyPatch) -> dict[Job, lis
 
 def make_opinionated(job: Job) -> None:
     """What has hardly been trained refuses some candidates, not all or none."""
-    path, base = Path("".join(next(iter(job.outputs.values())))), Path("denoiser.safetensors")
+    path, base = Path(*job.outputs["out"]), Path("denoiser.safetensors")
     cfg = Sampling(solver="ddim", steps=3, eta=1, guidance_scale=0)
     images = sample(Denoiser.load(base), range(100), cfg)
-    load_judge: Any = Guide.load if job.verb == "guide" else heads.Judge.load
+    load_judge: Any = Guide.load if job.verb == "guide" else Judge.load
     judge = load_judge(path, base, torch.device("cpu"))
     spread(judge, images)
     judge.save(path)
@@ -163,7 +165,7 @@ def test_what_is_forecast_is_what_passes_the_networks(
     refused = sum(step.job.judged - step.images for step in after if step.row in refusing and step.images)
     assert refused > 20, "some were refused, or nothing here is tested"
     for step in after:
-        for path in map(Path, step.job.outputs.get("shard", ())):
+        for path in map(Path, (p for p in step.job.outputs.get("out", ()) if p.endswith(".tar"))):
             assert path.stat().st_size < 1.1 * step.disk, path
     with_files = {"features": "subset0/rejection/features.safetensors", "finetune": "subset0/finetuned.safetensors"}
     for step in after:
@@ -188,8 +190,8 @@ def test_candidates_are_shared_and_what_refuses_draws_more(tmp_path: Path, monke
         ours = [judged for job, (judged, _) in made.items() if job.wildcards.get("source") == "ours" and judged]
         # somewhat above quota / acceptance: the last round asks for what should do, and must be made whole
         assert 2 / acceptance * 0.8 < np.mean(ours) / 10 < 2 / acceptance * 1.6
-    shards = {job.outputs["shard"][0].removeprefix("results/small/subset0/"): n for job, n in made.items() if n[0]
-              if "shard" in job.outputs}  # fmt: skip
+    drawing = {job: n for job, n in made.items() if any(n)}
+    shards = {job.outputs["out"][0].removeprefix("results/small/subset0/"): n for job, n in drawing.items()}
     assert shards["synthetic/classifier-free/00000.tar"] == (20, 20)
     assert shards["synthetic/improved-ddpm/00000.tar"] == (20, 20), "without guidance it shares nothing"
     judged, drawn = shards["synthetic/ours/00000.tar"]
@@ -231,8 +233,7 @@ def test_sizes_of_each_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_sizes_that_only_made_shards_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     table = {"train": ["train.tar"], "test": ["test.tar"], "size": 28, "channels": 1}
-    data = {"kind": "webdataset", "webdataset": table}
-    e = Experiment.model_validate({"experiment": "e", "parts": ["augmentation"], "data": data})
+    e = Experiment.model_validate({"experiment": "e", "data": {"kind": "webdataset", "webdataset": table}})
     sizes, remarks = sizes_of(e)
     assert sizes == Sizes((28, 28, 1)) and "make results/e/subset0/real.tar and" in remarks[0]
     small_data = Experiment.model_validate({**SMALL}).data

@@ -38,14 +38,14 @@ def subsets(data: Data | MaskData) -> int:
 def counts(data: Data, seed: int) -> dict[str, tuple[int, ...]]:
     """Split -> images of each class, of one labelled subset, whether they are there yet or not.
 
-    Raises UserError where images alone tell, and there are none.
+    Raises UserError, or OSError, where images alone tell, and there are none.
     """
     reader = reader_of(data)
     found = reader.expected(data.section) if reader.expected else known(data, seed)
-    if not found or found.train is None:
-        raise UserError(f"a data set of kind {data.kind} does not tell before it is read")
-    others = {"validation": found.validation or 0, "test": found.test or 0}
-    return {"train": found.train, **{split: evenly(n, len(found.classes)) for split, n in others.items()}}
+    if not (found and found.train and found.validation is not None and found.test is not None):
+        raise UserError(f"data.{data.kind}: too much to be read for that")
+    held_out, classes = {"validation": found.validation, "test": found.test}, len(found.classes)
+    return {"train": found.train, **{split: evenly(n, classes) for split, n in held_out.items()}}
 
 
 def made_counts(shard: Path) -> tuple[int, ...]:

@@ -112,4 +112,4 @@ def cost(job: Job) -> Cost:
     """Of real or guided images: what says what they show, and what distances are taken on (`features_of`)."""
     judge = {"score-attribute": "evaluator", "score-masks": "segmenter"}.get(job.verb)
     measures = [name for name in (INCEPTION, "evaluator") if job.inputs.get(name)][:1]
-    return Cost(times(job.images("shard") + job.images(""), Passes([*measures, judge] if judge else measures)))
+    return Cost(times(job.images("shard") + job.images(), Passes([*measures, judge] if judge else measures)))

@@ -14,7 +14,6 @@ from snakemake_interface_executor_plugins.settings import ExecMode
 from ddrep.config import Experiment
 from ddrep.cost import Job
 from ddrep.errors import UserError
-from ddrep.rules import named_files, without_name
 
 
 def jobs_of(experiment: Experiment, cores: int) -> list[Job]:
@@ -41,11 +40,16 @@ def jobs_of(experiment: Experiment, cores: int) -> list[Job]:
 
 
 def _job(job: Any, rules: Sequence[str], after: Sequence[Job]) -> Job:
-    verb, gpus = getattr(job.rule.params.get("words"), "verb", ""), job.resources.get("gpu", 0)
+    gpus, of, words = job.resources.get("gpu", 0), dict(job.wildcards.items()), job.rule.params.get("words")
+    verb = words(job.wildcards, job.output, job.resources).split()[0] if words else ""
     # other stages are told of their data sets, and the line of a data set takes a look at all of its files
-    told = job.params.get("stage") if gpus else None
-    inputs, outputs = ({name: tuple(of) for name, of in named_files(files)} for files in (job.input, job.output))
-    inputs[""] = tuple(without_name(job.input))
-    names = job.rule.name, verb, dict(job.wildcards.items())
+    stage = json.loads(job.params.get("stage", "{}")) if gpus else {}
     rank = rules.index(job.rule.name) if job.output else len(rules)
-    return Job(*names, inputs, outputs, json.loads(told) if told else {}, job.threads, gpus, rank, tuple(after))
+    files = _paths(job.input), _paths(job.output)
+    return Job(job.rule.name, verb, of, *files, stage, job.threads, gpus, rank, tuple(after))
+
+
+def _paths(files: Any) -> dict[str, tuple[str, ...]]:
+    """By name; "" is that of those without, which are the first."""
+    named = {name: (given,) if isinstance(given, str) else tuple(given) for name, given in files.items()}
+    return {"": tuple(files[: len(files) - sum(map(len, named.values()))]), **named}

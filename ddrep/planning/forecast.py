@@ -45,8 +45,7 @@ class Step:
     """A job, and what it does."""
 
     job: Job
-    row: str
-    """Of the table."""
+    row: str  # of the table
     passes: Passes
     images: int
     """Accepted images, generated."""
@@ -70,7 +69,7 @@ def forecast(plan: Plan, assumed: float = ASSUMED) -> list[Step]:
         if draws := hasattr(stage, "wanted"):
             wanted = stage.wanted(job, plan.sizes.classes)
             job.judged, job.drawn = pools.draw(job, wanted)
-            made = wanted.images if job.out.endswith(".tar") else ()
+            made = () if job.verb == "pixel-threshold" else wanted.images
         cost = stage.cost(job) if stage else Cost(Passes())
         for path in (path for paths in job.outputs.values() for path in paths):
             shards[path], looks[path] = made, cost.look

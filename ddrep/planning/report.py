@@ -19,8 +19,6 @@ from ddrep.planning.sizes import denoiser_of, sizes_of
 from ddrep.planning.speed import measure
 from ddrep.reporting.markdown import grid
 
-SECONDS = 5.0
-"""Of measurement."""
 EXPLANATION = (
     "Images: accepted ones. Denoiser, encoder (the part of it that features need), classifiers (and guides): images "
     "passed through these networks, once each; passes backward are in the time alone. Disk: at most, of what stays. "
@@ -39,7 +37,7 @@ def run(experiment: Experiment, cores: int | None, gpus: int | None, light_start
     network, more = denoiser_of(experiment, sizes.image)
     missing = [said.partition(";")[0] for said in paths.absent(experiment) if not said.startswith("denoiser.file")]
     plan = Plan(experiment, jobs, sizes, network, read_verdicts(jobs))
-    steps, speeds = forecast(plan), measure(plan, startups, SECONDS)
+    steps, speeds = forecast(plan), measure(plan, startups, seconds=5.0)
     seconds = lambda step: speeds.of(step.passes, step.job.threads) if step.job.verb else 0.0  # noqa: E731
     machine = f"{cores} cores" + (f" and {gpus} GPUs" if gpus else "")
     where = torch.cuda.get_device_name() if speeds.device.type == "cuda" else "this CPU"

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ddrep.checks.headers import denoiser_header
 from ddrep.checks.sets import counts, image_shape, made_counts
 from ddrep.config import Experiment
 from ddrep.data.listing import SPLITS
 from ddrep.denoiser.importers import published
-from ddrep.denoiser.network import UNetConfig, network_of
+from ddrep.denoiser.network import DenoiserFile, UNetConfig, network_of
 from ddrep.errors import UserError
+from ddrep.saved import header
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def sizes_of(experiment: Experiment) -> tuple[Sizes, list[str]]:
         return Sizes(image_shape(experiment.masks.data)), []
     try:
         return Sizes(image_shape(data), counts(data, experiment.seed)), []
-    except UserError as e:
+    except (UserError, OSError) as e:
         made = [results / name for name in ("subset0/real.tar", "data/validation.tar", "data/test.tar")]
         if all(path.is_file() for path in made):
             return Sizes(image_shape(data), dict(zip(SPLITS, map(made_counts, made), strict=True))), []
@@ -50,7 +50,7 @@ def denoiser_of(experiment: Experiment, image: tuple[int, int, int]) -> tuple[UN
         return network_of(experiment.denoiser.pretrain.network, image[0], image[2]), []
     path = experiment.denoiser.file.path
     try:
-        return denoiser_header(path).network, []
+        return header(path, DenoiserFile).network, []
     except UserError as e:
         name, network = published(path.stem, image[0]) or ("", None)
         instead = f"planned with the network of {name}" if network else "its disk and time are left out"

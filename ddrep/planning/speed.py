@@ -29,8 +29,7 @@ SAMPLED, TRAINED = 250, 16
 """Most images that denoisers are tried on at once, and fewest that classifiers are."""
 ON_A_CPU = 64
 """Width of the largest images that denoisers are tried on on a CPU; more takes minutes, and is told by the pixels."""
-Pass = Callable[[int], object]
-"""Passes a batch of so many images."""
+Pass = Callable[[int], object]  # of a batch of so many images
 
 
 @dataclass(frozen=True)
@@ -56,14 +55,14 @@ def measure(plan: Plan, startups: tuple[float, float], seconds: float) -> Speeds
     found, device, batch = dict[str, float](), pick_device(), plan.experiment.classifier.batch
     names = sorted({job.wildcards["architecture"] for job in plan.jobs if job.verb == "classify"})
     clock = partial(_clock, device)
-    begun = clock()
+    ends = clock() + seconds
     if cfg := plan.network:
         size = min(cfg.image_size, ON_A_CPU) if device.type == "cpu" else cfg.image_size
-        one = per_image(_denoiser(cfg, size, device), 1, SAMPLED, clock, begun + seconds / (1 + len(names)))
+        one = per_image(_denoiser(cfg, size, device), 1, SAMPLED, clock, ends - seconds * len(names) / (1 + len(names)))
         whole = one * (cfg.image_size / size) ** 2
         found |= {DENOISER: whole, **{part: share * whole for part, share in PARTS.items()}}
     for i, name in enumerate(names):
-        until = clock() + (begun + seconds - clock()) / (len(names) - i)
+        until = clock() + (ends - clock()) / (len(names) - i)
         found[name] = per_image(_classifier(plan, name, device), TRAINED, batch, clock, until) / BACKWARD
     return Speeds(found, startups, device)
 

@@ -134,7 +134,7 @@ def fill(
 
 
 def attempts(verdicts: Iterable[bool], quota: int, budget: int) -> int:
-    """Attempts at a class that the engine makes, rounds and all, given the verdict on each up to the last it needs."""
+    """Attempts at a class that `fill` makes, rounds and all, given the verdict on each up to the last it needs."""
     tally, verdict = Tally(0, threshold=1), iter(verdicts)
     while wanted := tally.wanted(quota, budget):
         tally.p += [float(next(verdict, True)) for _ in wanted]

@@ -84,7 +84,7 @@ def steps_of(cfg: Training, images: int, classes: int, scale: int) -> int:
 def cost(job: Job) -> Cost:
     """Training and the test; the section has no `per_class` but for real-equal-steps."""
     cfg, name = job.config(Training), job.wildcards["architecture"]
-    images, classes = job.images("real") + job.images(""), len(job.of_class("test"))
+    images, classes = job.images("real") + job.images(), len(job.of_class("test"))
     trained = steps_of(cfg, images, classes, int(job.wildcards["scale"])) * cfg.classifier.batch
     return Cost(Passes({name + TRAINING: trained, name: job.images("test")}), disk=32 * job.images("test"))
 

@@ -74,6 +74,13 @@ def agreement(made: Segmenter, data: MaskedImages) -> dict[str, Any]:
     return {"n": len(data), "pixel_accuracy": 100 * pixel_accuracy(counts), "miou": miou(counts)}
 
 
+def cost(job: Job) -> Cost:
+    """Of training an evaluator or a segmenter."""
+    cfg = job.config(config.Evaluator if job.verb == "evaluator" else config.Segmenter)
+    seen = steps_for(cfg.epochs, job.images(), cfg.batch) * cfg.batch
+    return Cost(Passes({job.verb + TRAINING: seen}))
+
+
 def _run(
     verb: str, stage: Stage[Any], how: tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]],
     shards: list[Path], validation: Path | None, out: Path,
@@ -91,13 +98,6 @@ def _run(
     made.meta.provenance = provenance | ({"validation": measure(made, held_out)} if held_out else {})
     made.save(out)
     state.unlink(missing_ok=True)
-
-
-def cost(job: Job) -> Cost:
-    """Of training an evaluator or a segmenter."""
-    cfg = job.config(config.Evaluator if job.verb == "evaluator" else config.Segmenter)
-    seen = steps_for(cfg.epochs, job.images(""), cfg.batch) * cfg.batch
-    return Cost(Passes({job.verb + TRAINING: seen}))
 
 
 def _fit(

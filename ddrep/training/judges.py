@@ -62,15 +62,6 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
             array.flush()
 
 
-def _cost_of_features(job: Job) -> Cost:
-    """Each image is read at each timestep, mirrored as well where that is asked for."""
-    cfg = job.config(Features)
-    look = Passes({ENCODER: len(cfg.timesteps)})
-    passes = times(job.images("images") * (1 + cfg.flip), look)
-    values = job.network.widths[-1] * (cfg.pool or job.network.sizes[-1]) ** 2 if job.network else 0
-    return Cost(passes, look, 4 * values * passes[ENCODER])
-
-
 def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:
     """Train the rejection CNN on a features file; write it, and its held-out accuracy, confusion and calibration."""
     data = read_shards([train_shard])
@@ -110,6 +101,15 @@ def cost(job: Job) -> Cost:
     seen = steps_for(1, job.images("train") - held_out, cfg.batch) * cfg.epochs * cfg.batch
     passes = Passes({name + TRAINING: seen, name: (cfg.epochs + 1) * held_out})
     return Cost(passes, Passes({name: 1}) + job.look("features"))
+
+
+def _cost_of_features(job: Job) -> Cost:
+    """Each image is read at each timestep, mirrored as well where that is asked for."""
+    cfg = job.config(Features)
+    look = Passes({ENCODER: len(cfg.timesteps)})
+    passes = times(job.images("images") * (1 + cfg.flip), look)
+    values = job.network.widths[-1] * (cfg.pool or job.network.sizes[-1]) ** 2 if job.network else 0
+    return Cost(passes, look, 4 * values * passes[ENCODER])
 
 
 def _run(
