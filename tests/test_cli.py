@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
-from typing import get_args
+from types import UnionType
+from typing import Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ddrep import cli
-from ddrep.config import VERSIONS
+from ddrep.cli.base import Verb
+from ddrep.config import VERSIONS, Section, Stage
 from ddrep.data.shards import read_shards
 
 REPO = Path(__file__).resolve().parents[1]
@@ -139,3 +144,28 @@ def test_warnings_are_seen_where_a_job_has_a_log(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert done.returncode == 0 and line.startswith("ddrep: warning: images: notes.txt: not used")
     assert "notes.txt: not used" in (tmp_path / "a.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("verb", [name for name, model in VERBS.items() if hasattr(model, "does")])
+def test_what_a_verb_does_takes_its_options_by_their_names_and_types(verb: str) -> None:
+    """Which mypy cannot see: the verb calls it with its fields as they come."""
+    module, _, name = VERBS[verb].does.partition(":")
+    function = getattr(importlib.import_module(f"ddrep.{module}"), name)
+    taken = {key: hint for key, hint in get_type_hints(function).items() if key != "return"}
+    options = VERBS[verb].model_fields.keys() - Verb.model_fields.keys()
+    given = {key: hint for key, hint in get_type_hints(VERBS[verb]).items() if key in options}
+    if "stage" not in taken:
+        assert given.pop("stage", Stage[Section]) is Stage[Section], "an empty section tells nothing"
+    assert taken.keys() == given.keys()
+    parameters = signature(function).parameters.values()
+    assert all(each.kind is each.KEYWORD_ONLY for each in parameters if each.name != "stage")
+    assert {key: _spelt(hint) for key, hint in taken.items()} == {key: _spelt(hint) for key, hint in given.items()}
+
+
+def _spelt(hint: object) -> object:
+    """A sequence is taken where a list is given, any text where one of some is."""
+    if isinstance(hint, UnionType) or get_origin(hint) is Union:
+        return frozenset(map(_spelt, get_args(hint)))
+    if get_origin(hint) is Sequence:
+        return list[get_args(hint)]  # type: ignore[misc]
+    return str if get_origin(hint) is Literal else hint

@@ -65,12 +65,17 @@ def test_a_source(member: None, tmp_path: Path, capsys: pytest.CaptureFixture[st
             right = np.arange(100) < correct
             rows.append(write_run(tmp_path, Run(0, "resnet18", False, source, scale, seed), right))
     outputs = [tmp_path / f"table4{suffix}" for suffix in (".parquet", "-summary.parquet", ".md")]
-    make_table(Stage[config.AccuracyTable](config=config.AccuracyTable()), 4, rows, *outputs)
+    make_table(
+        Stage[config.AccuracyTable](config=config.AccuracyTable()),
+        number=4,
+        rows=rows,
+        **dict(zip(("out", "summary", "markdown"), outputs, strict=True)),
+    )
     cells = pd.read_parquet(outputs[1]).set_index("source")
     assert list(cells.index) == ["real", "ours", name], "in the order of declaration"
     assert cells.loc[name, "vs_real"] == pytest.approx(10) and cells.loc[name, "vs_ours"] == pytest.approx(-5)
     assert f"| {name}" in capsys.readouterr().out
-    figure4(outputs[0], tmp_path / "figure4.png")
+    figure4(table=outputs[0], out=tmp_path / "figure4.png")
     assert b"unguided" in (tmp_path / "figure4.pdf").read_bytes() or (tmp_path / "figure4.png").stat().st_size > 10_000
 
 

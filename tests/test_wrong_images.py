@@ -143,7 +143,12 @@ def test_the_control_notes_the_size_that_it_was_trained_on(tmp_path: Path) -> No
     tiny.denoiser().save(tmp_path / "d.safetensors")
     write_shard(tmp_path / "train.tar", tiny.images())
     outputs = tmp_path / "pixels.safetensors", tmp_path / "report.json"
-    run_pixels(Stage[PixelHead](config=PixelHead(epochs=1, hidden=8)), tmp_path / "train.tar", *outputs)
+    run_pixels(
+        Stage[PixelHead](config=PixelHead(epochs=1, hidden=8)),
+        train=tmp_path / "train.tar",
+        out=outputs[0],
+        report=outputs[1],
+    )
     control = Judge.load(outputs[0], tmp_path / "d.safetensors", CPU)
     assert control.probabilities(GOOD).shape == (2, 3)
     with pytest.raises(UserError, match="the rejection classifier on pixels: images are 16x16x1 uint8, expected 8x8x1"):

@@ -6,8 +6,10 @@ import logging
 import shlex
 import sys
 from functools import partial
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -24,6 +26,8 @@ class Verb(BaseModel):
     """Base of all verbs."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    does: ClassVar[str]
+    """MODULE:FUNCTION of ddrep, whose parameters are the options; imported when it is called, for that takes time."""
     threads: Annotated[int, Ge(1)] | None = None
     """CPU threads for torch; the default is torch's own."""
     log: Annotated[Path | None, Output("log")] = None
@@ -58,7 +62,13 @@ class Verb(BaseModel):
         set_threads(self.threads)
 
     def run(self) -> None:
-        raise NotImplementedError
+        """Call what the verb `does` with its options, by their names."""
+        module, _, name = self.does.partition(":")
+        function = getattr(import_module(f"ddrep.{module}"), name)
+        options = {name: getattr(self, name) for name in type(self).model_fields.keys() - Verb.model_fields.keys()}
+        if "stage" not in signature(function).parameters:  # whose section is empty: there to have a version
+            del options["stage"]
+        function(**options)
 
 
 class Light(Verb):

@@ -15,6 +15,7 @@ from ddrep.config import Stage
 class Evaluator(Verb):
     """Train the classifier on whose features Fréchet distances are taken."""
 
+    does = "training.evaluators:run_evaluator"
     stage: Stage[config.Evaluator]
     train: CliPositionalArg[list[Path]]
     """Shards of labelled images."""
@@ -23,15 +24,11 @@ class Evaluator(Verb):
     out: OutputFile
     """Evaluator (.safetensors) to write."""
 
-    def run(self) -> None:
-        from ddrep.training.evaluators import run_evaluator
-
-        run_evaluator(self.stage, self.train, self.validation, self.out)
-
 
 class Segmenter(Verb):
     """Train the segmenter that says what a generated image shows, pixel by pixel."""
 
+    does = "training.evaluators:run_segmenter"
     stage: Stage[config.Segmenter]
     train: CliPositionalArg[list[Path]]
     """Shards of images with masks."""
@@ -39,8 +36,3 @@ class Segmenter(Verb):
     """Shard of images with masks on which its mIoU is measured, for its metadata."""
     out: OutputFile
     """Segmenter (.safetensors) to write."""
-
-    def run(self) -> None:
-        from ddrep.training.evaluators import run_segmenter
-
-        run_segmenter(self.stage, self.train, self.validation, self.out)

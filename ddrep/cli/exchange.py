@@ -49,12 +49,8 @@ class Import(Verb):
 class Export(Verb):
     """Write a denoiser as a folder that diffusers reads (UNet2DModel, DDPMScheduler, DDIMScheduler)."""
 
+    does = "denoiser.diffusers:export_folder"
     denoiser: CliPositionalArg[Path]
     """The denoiser (.safetensors)."""
     out: NewFolder
     """Folder to make."""
-
-    def run(self) -> None:
-        from ddrep.denoiser.diffusers import export_folder
-
-        export_folder(self.denoiser, self.out)

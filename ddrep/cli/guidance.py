@@ -50,6 +50,7 @@ class Guide(Verb):
     The defaults of the stage are those of attributes, or with `--of mask` config.yaml's for masks.
     """
 
+    does = "training.guides:run"
     stage: Stage[config.Guide] = Stage[config.Guide](config=guide_of(config.Attributes(), "features"))
     of: Literal["attribute", "mask"]
     """What is told of an image: one class, or one for each pixel."""
@@ -66,11 +67,6 @@ class Guide(Verb):
     def by_hand(cls, options: dict[str, Any]) -> dict[str, Any]:
         section = config.Masks() if options.get("of") == "mask" else config.Attributes()
         return {"config": guide_of(section, "features").model_dump()}
-
-    def run(self) -> None:
-        from ddrep.training.guides import run
-
-        run(self.stage, self.of, self.denoiser, self.examples, self.run_seed, self.out)
 
 
 def _ours(section: config.Attributes | config.Masks, steps: int) -> Stage[config.GuidedShard]:
@@ -99,29 +95,19 @@ class Guided(Verb):
 class GuideAttribute(Guided):
     """Draw images of an attribute, and as many of its absence; by hand, as method ours."""
 
+    does = "sampling.guided:attribute_shard"
     stage: Stage[config.GuidedShard] = _ours(config.Attributes(), config.Table1().steps[0])
     out: OutputWithAttempts
     """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
-
-    def run(self) -> None:
-        from ddrep.sampling.guided import attribute_shard
-
-        run = self.subset, self.run_seed
-        attribute_shard(self.stage, self.denoiser, self.guide, *run, self.pool, self.out, self.batch)
 
 
 class GuideMasks(Guided):
     """Draw an image for each of `--stage.config.images` target masks, from `--stage.config.first` on; by hand, ours."""
 
+    does = "sampling.guided:mask_shard"
     stage: Stage[config.GuidedShard] = _ours(config.Masks(), config.Table2().steps[0])
     masks: Path
     """Shard of images with the target masks."""
-
-    def run(self) -> None:
-        from ddrep.sampling.guided import mask_shard
-
-        inputs, run = (self.denoiser, self.guide, self.masks), (self.subset, self.run_seed)
-        mask_shard(self.stage, *inputs, *run, self.pool, self.out, self.batch)
 
 
 class Measured(Verb):
@@ -136,6 +122,7 @@ class Measured(Verb):
 class RealFeatures(Measured):
     """Write the features of real images."""
 
+    does = "evaluation.scores:real_features"
     stage: Stage[config.Section]
     images: CliPositionalArg[Path]
     """Shard of images with classes, or with masks."""
@@ -143,11 +130,6 @@ class RealFeatures(Measured):
     """Which of the two the shard is of."""
     out: OutputArrays
     """Features (.npz) to write."""
-
-    def run(self) -> None:
-        from ddrep.evaluation.scores import real_features
-
-        real_features(self.images, self.of, self.evaluator, self.inception, self.out)
 
 
 class Score(Measured):
@@ -172,35 +154,23 @@ class Score(Measured):
 class ScoreAttribute(Score):
     """Score guided images of an attribute: the share that shows it, or does not where it should not."""
 
+    does = "evaluation.scores:score_attribute"
     stage: Stage[config.AttributeScores]
-
-    def run(self) -> None:
-        from ddrep.errors import UserError
-        from ddrep.evaluation.scores import Cell, score_attribute
-
-        if self.evaluator is None:
-            raise UserError("--evaluator: missing; it says which images have the attribute")
-        cell = Cell(self.method, self.steps, self.subset, self.run_seed)
-        score_attribute(self.stage, self.shard, self.evaluator, self.inception, cell, self.out, self.features_out)
 
 
 class ScoreMasks(Score):
     """Score mask-guided images: how well a segmenter's label maps of them agree with the targets."""
 
+    does = "evaluation.scores:score_masks"
     stage: Stage[config.Section]
     segmenter: Path
     """The oracle."""
-
-    def run(self) -> None:
-        from ddrep.evaluation.scores import Cell, score_masks
-
-        cell = Cell(self.method, self.steps, self.subset, self.run_seed)
-        score_masks(self.shard, self.segmenter, self.evaluator, self.inception, cell, self.out, self.features_out)
 
 
 class Robustness(Verb):
     """Measure the guides' accuracy on estimates of the clean image, from early in sampling to late (paper, 4.1)."""
 
+    does = "evaluation.robustness:run"
     stage: Stage[config.Robustness]
     guides: CliPositionalArg[list[Path]]
     """Guides of one attribute."""
@@ -216,9 +186,3 @@ class Robustness(Verb):
     """Seed of the run."""
     out: OutputFile
     """Rows (.parquet) to write."""
-
-    def run(self) -> None:
-        from ddrep.evaluation.robustness import run
-
-        run_of = self.subset, self.run_seed
-        run(self.stage, self.attribute, self.denoiser, self.guides, self.test, *run_of, self.out)

@@ -18,6 +18,7 @@ from ddrep.config import Stage
 class GuidanceTable(Light):
     """Write Table 1 or 2 (one row a run), its summary and its Markdown, and print it."""
 
+    does = "reporting.guidance:run"
     stage: Stage[config.GuidanceTable]
     files: CliPositionalArg[list[Path]]
     """Scores (.parquet) of the table's runs, the features of their images beside them; features (.npz) of the real
@@ -31,18 +32,11 @@ class GuidanceTable(Light):
     markdown: OutputFile
     """The same for reading (.md) to write."""
 
-    def run(self) -> None:
-        from ddrep.reporting.guidance import run
-
-        real = [path for path in self.files if path.suffix == ".npz"]
-        rows = [path for path in self.files if path.suffix == ".parquet"]
-        settings, outputs = self.stage.config, (self.out, self.summary, self.markdown)
-        run(self.number, rows, real, settings.minimum, self.stage.seed, *outputs, settings.paper)
-
 
 class RobustnessTable(Light):
     """Gather the guides' accuracy on estimates of the clean image, and print its means."""
 
+    does = "reporting.guidance:robustness"
     stage: Stage[config.Section]
     rows: CliPositionalArg[list[Path]]
     """Rows (.parquet) of `ddrep robustness`."""
@@ -51,33 +45,20 @@ class RobustnessTable(Light):
     markdown: OutputFile
     """Its means for reading (.md) to write."""
 
-    def run(self) -> None:
-        from ddrep.reporting.guidance import robustness
-
-        robustness(self.rows, self.out, self.markdown)
-
 
 class RobustnessFigure(Figure):
     """Draw the guides' accuracy on estimates of the clean image."""
 
+    does = "reporting.guidance_figures:robustness"
     stage: Stage[config.Section]
     table: Path
     """Table (.parquet) of `ddrep robustness-table`."""
-
-    def run(self) -> None:
-        from ddrep.reporting.guidance_figures import robustness
-
-        robustness(self.table, self.out)
 
 
 class Figure2(Figure):
     """Draw Figure 2: target masks and the images drawn for them."""
 
+    does = "reporting.guidance_figures:figure2"
     stage: Stage[config.Figure2]
     shards: CliPositionalArg[list[Path]]
     """Shards (.../METHOD/STEPS.tar) of images drawn for the masks."""
-
-    def run(self) -> None:
-        from ddrep.reporting.guidance_figures import figure2
-
-        figure2(self.stage, self.shards, self.out)

@@ -17,6 +17,7 @@ from ddrep.config import Stage
 class Table(Light):
     """Write Table 3 or 4 (one row a run), its summary and its Markdown, and print it."""
 
+    does = "reporting.tables:run"
     stage: Stage[config.AccuracyTable]
     rows: CliPositionalArg[list[Path]]
     """Rows (.parquet) of the table's runs, their predictions beside them."""
@@ -29,11 +30,6 @@ class Table(Light):
     markdown: OutputFile
     """The same for reading (.md) to write."""
 
-    def run(self) -> None:
-        from ddrep.reporting.tables import run
-
-        run(self.stage, self.number, self.rows, self.out, self.summary, self.markdown)
-
 
 class Figure(Light):
     """Base of the verbs that draw a figure."""
@@ -45,54 +41,37 @@ class Figure(Light):
 class Figure1(Figure):
     """Draw Figure 1: one class by three sources from the same starting noise."""
 
+    does = "reporting.figures:figure1"
     stage: Stage[config.Figure1]
     shards: CliPositionalArg[list[Path]]
     """First shards of improved-ddpm, classifier-free and ours."""
-
-    def run(self) -> None:
-        from ddrep.reporting.figures import figure1
-
-        figure1(self.stage, self.shards, self.out)
 
 
 class Figure3(Figure):
     """Draw Figure 3: accepted images of several classes."""
 
+    does = "reporting.figures:figure3"
     stage: Stage[config.Figure3]
     shard: Path
     """First shard of ours."""
-
-    def run(self) -> None:
-        from ddrep.reporting.figures import figure3
-
-        figure3(self.stage, self.shard, self.out)
 
 
 class Figure4(Figure):
     """Draw Figure 4: top-1 against the scale of the synthetic images."""
 
+    does = "reporting.figures:figure4"
     stage: Stage[config.Section]
     table: Path
     """Table 4 (.parquet)."""
-
-    def run(self) -> None:
-        from ddrep.reporting.figures import figure4
-
-        figure4(self.table, self.out)
 
 
 class Costs(Light):
     """Gather what the stages took: time and memory, images tried and kept."""
 
+    does = "reporting.costs:run"
     stage: Stage[config.Section]
     files: CliPositionalArg[list[Path]]
     """Attempts (.parquet) of the drawn shards and benchmarks (.tsv) of the jobs, .../benchmarks/STAGE/JOB.tsv with the
     job's log at .../logs/STAGE/JOB.log."""
     out: OutputFile
     """Costs (.parquet) to write."""
-
-    def run(self) -> None:
-        from ddrep.reporting.costs import run
-
-        benchmarks = [path for path in self.files if path.suffix == ".tsv"]
-        run([path for path in self.files if path.suffix == ".parquet"], benchmarks, self.out)

@@ -67,16 +67,12 @@ class Masks(Light):
 class Pretrain(Verb):
     """Train an unconditional denoiser on unlabelled images."""
 
+    does = "training.pretrain:run"
     stage: Stage[config.Pretrain]
     out: OutputFile
     """Denoiser (.safetensors) to write."""
     grid: OutputImage | None = None
     """PNG of 64 samples to write."""
-
-    def run(self) -> None:
-        from ddrep.training.pretrain import run
-
-        run(self.stage, self.out, self.grid)
 
 
 class Finetune(Verb):
@@ -114,13 +110,14 @@ def _finetune(options: dict[str, Any]) -> None:
     verb = Finetune.model_validate(options)
     if rank() == 0 and not log.handlers:
         log_to(verb.log, "a")
-    files = verb.denoiser, verb.train, verb.validation, verb.out, verb.grid, verb.history
-    run(verb.stage, *files, verb.micro_batch, verb.log and verb.log.with_suffix(""))
+    given = {name: getattr(verb, name) for name in Finetune.model_fields if name not in ("processes", "threads", "log")}
+    run(**given, previews=verb.log and verb.log.with_suffix(""))
 
 
 class Features(Verb):
     """Read the unconditional denoiser's features of labelled images."""
 
+    does = "training.judges:extract"
     stage: Stage[config.Features]
     denoiser: Path
     """The unconditional denoiser."""
@@ -128,11 +125,6 @@ class Features(Verb):
     """Shard of images."""
     out: OutputFile
     """Features (.safetensors) to write."""
-
-    def run(self) -> None:
-        from ddrep.training.judges import extract
-
-        extract(self.stage, self.denoiser, self.images, self.out)
 
 
 class Head(Verb):
@@ -149,25 +141,17 @@ class Head(Verb):
 class Rejection(Head):
     """Train the rejection classifier on denoiser features."""
 
+    does = "training.judges:run_features"
     stage: Stage[config.Head]
     features: Path
     """Features of the training images."""
-
-    def run(self) -> None:
-        from ddrep.training.judges import run_features
-
-        run_features(self.stage, self.features, self.train, self.out, self.report)
 
 
 class PixelRejection(Head):
     """Train the control: a rejection classifier on pixels."""
 
+    does = "training.judges:run_pixels"
     stage: Stage[config.PixelHead]
-
-    def run(self) -> None:
-        from ddrep.training.judges import run_pixels
-
-        run_pixels(self.stage, self.train, self.out, self.report)
 
 
 class Drawing(Verb):
@@ -189,6 +173,7 @@ class Drawing(Verb):
 class Synthesize(Drawing):
     """Generate one shard of accepted images; by hand, as the source ours."""
 
+    does = "sampling.synthesis:run"
     threshold_file: Path | None = None
     """JSON made by pixel-threshold; its threshold replaces the section's."""
     index: Count
@@ -196,26 +181,15 @@ class Synthesize(Drawing):
     out: OutputWithAttempts
     """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
 
-    def run(self) -> None:
-        from ddrep.sampling.synthesis import run
-
-        inputs = self.finetuned, self.pretrained, self.judge, self.threshold_file
-        run(self.stage, *inputs, self.index, self.pool, self.out, self.batch)
-
 
 class PixelThreshold(Drawing):
     """Choose the threshold at which the control on pixels accepts as many candidates as the rejection classifier."""
 
+    does = "sampling.synthesis:match_threshold"
     pixel_judge: Path
     """The control on pixels."""
     out: OutputFile
     """Threshold and acceptance rates (.json) to write."""
-
-    def run(self) -> None:
-        from ddrep.sampling.synthesis import match_threshold
-
-        judges = self.judge, self.pixel_judge
-        match_threshold(self.stage, self.finetuned, self.pretrained, *judges, self.pool, self.out, self.batch)
 
 
 class Info(Light):
@@ -236,6 +210,7 @@ class Info(Light):
 class Classify(Verb):
     """Train one classifier and write its row, and its prediction for each test image; by hand, an unmixed one."""
 
+    does = "training.classifier:run"
     stage: Stage[config.Training]
     synthetic: CliPositionalArg[list[Path]] = []
     """Synthetic shards to train on."""
@@ -262,11 +237,3 @@ class Classify(Verb):
     def by_hand(cls, options: dict[str, Any]) -> dict[str, Any]:
         source = options.get("source", cls.model_fields["source"].default)
         return {"config": training_of(source, False, config.Experiment()).model_dump()}
-
-    def run(self) -> None:
-        from ddrep.runs import Run
-        from ddrep.training.classifier import run
-
-        kind = self.architecture, self.stage.config.mixed, self.source, self.scale, self.train_seed
-        job = Run(self.subset, *kind, real=self.real is not None)
-        run(self.stage, job, self.real, self.synthetic, self.test, self.out, self.predictions)

@@ -105,22 +105,22 @@ def _file_of(unet: Path) -> Path:
     raise UserError(f"{unet / WEIGHTS}: no such file; expected the weights; there are {found}")
 
 
-def export_folder(file: Path, out: Path) -> None:
+def export_folder(*, denoiser: Path, out: Path) -> None:
     """Write a Denoiser's file as a folder that UNet2DModel, DDPMScheduler and DDIMScheduler of diffusers read.
 
     The folder is new, and is there whole or not at all. UserError names what diffusers cannot express.
     """
-    denoiser = Denoiser.load(file)
+    made = Denoiser.load(denoiser)
     if out.exists():
         raise UserError(f"{out}: is there already; give the name of a new folder")
     configs = {
-        CONFIG: config_of(file, denoiser.net.cfg),
-        SCHEDULER: scheduler_of(file, denoiser.schedule, denoiser.learns_variance),
+        CONFIG: config_of(denoiser, made.net.cfg),
+        SCHEDULER: scheduler_of(denoiser, made.schedule, made.learns_variance),
     }
-    weights = in_their_names(denoiser.net.state_dict(), denoiser.net.cfg)
+    weights = in_their_names(made.net.state_dict(), made.net.cfg)
     with written_whole(out) as (draft,):
         draft.mkdir()
-        save_tensors(weights, draft / WEIGHTS, {"format": "pt", CLASSES: json.dumps(denoiser.classes)})
+        save_tensors(weights, draft / WEIGHTS, {"format": "pt", CLASSES: json.dumps(made.classes)})
         for name, config in configs.items():
             (draft / name).write_text(json.dumps(config.model_dump(by_alias=True), indent=2) + "\n", "utf-8")
 

@@ -20,8 +20,8 @@ from ddrep.networks.guides import Guide
 
 
 def run(
-    stage: Stage[Robustness], attribute: str, denoiser: Path, guides: list[Path], test: Path, subset: int, seed: int,
-    out: Path,
+    stage: Stage[Robustness], *, attribute: str, denoiser: Path, guides: list[Path], test: Path, subset: int,
+    run_seed: int, out: Path,
 ) -> None:  # fmt: skip
     """A row for each guide and timestep: accuracy (percent) on x0hat(x_t) of test images noised to t.
 
@@ -39,7 +39,7 @@ def run(
         for guide in loaded:
             right = 100 * (guess(guide, estimate) == y).double().mean().item()
             rows.append({"reads": guide.meta.reads, "t": t, "accuracy": right, "n": len(y)})
-    table = pd.DataFrame(rows).assign(attribute=attribute, subset=subset, seed=seed)
+    table = pd.DataFrame(rows).assign(attribute=attribute, subset=subset, seed=run_seed)
     with written_whole(out) as (draft,):
         table.to_parquet(draft, index=False)
 

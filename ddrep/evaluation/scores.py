@@ -57,26 +57,29 @@ def read_features(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
         raise UserError(f"{path}: not features of images ({e}); make them anew") from None
 
 
-def real_features(shard: Path, of: str, evaluator: Path | None, inception: Path | None, out: Path) -> None:
+def real_features(*, images: Path, of: str, evaluator: Path | None, inception: Path | None, out: Path) -> None:
     """Write the features of a shard of real images, with their classes; those of masked images have class 0."""
     if of == "mask":
-        images = read_masked_shards([shard]).images
-        labels = np.zeros(len(images), np.int64)
+        pixels = read_masked_shards([images]).images
+        labels = np.zeros(len(pixels), np.int64)
     else:
-        labelled = read_shards([shard])
-        images, labels = labelled.images, labelled.labels
-    save_features(out, *features_of(images, evaluator, inception), labels)
+        labelled = read_shards([images])
+        pixels, labels = labelled.images, labelled.labels
+    save_features(out, *features_of(pixels, evaluator, inception), labels)
 
 
 def score_attribute(
-    stage: Stage[AttributeScores], shard: Path, evaluator: Path, inception: Path | None, cell: Cell, out: Path,
-    features: Path,
+    stage: Stage[AttributeScores], *, shard: Path, evaluator: Path | None, inception: Path | None, method: str,
+    steps: int, subset: int, run_seed: int, out: Path, features_out: Path,
 ) -> None:  # fmt: skip
     """Write two rows, for the attribute and its absence: the share (percent) of images that show what they were to.
 
     An image has the attribute where the evaluator gives the classes that have it more than one half.
     """
+    if evaluator is None:
+        raise UserError("--evaluator: missing; it says which images have the attribute")
     images, judge = read_shards([shard]), Evaluator.load(evaluator, pick_device())
+    cell = Cell(method, steps, subset, run_seed)
     names = stage.config.having
     if unknown := [name for name in names if name not in judge.classes]:
         raise UserError(f"{evaluator}: knows no class {unknown[0]}; it has {', '.join(judge.classes)}")
@@ -89,22 +92,24 @@ def score_attribute(
         row: dict[str, Any] = {"attribute": stage.config.attribute, "present": bool(target), **cell.__dict__}
         tried = int((attempts["class"] == target).sum())
         rows.append(row | {"share": 100 * float(right[mine].mean()), "n": int(mine.sum()), "attempts": tried})
-    save_features(features, *features_of(images.images, evaluator, inception), images.labels)
+    save_features(features_out, *features_of(images.images, evaluator, inception), images.labels)
     with written_whole(out) as (draft,):
         pd.DataFrame(rows).to_parquet(draft, index=False)
 
 
 def score_masks(
-    shard: Path, segmenter: Path, evaluator: Path | None, inception: Path | None, cell: Cell, out: Path, features: Path
-) -> None:
+    *, shard: Path, segmenter: Path, evaluator: Path | None, inception: Path | None, method: str, steps: int,
+    subset: int, run_seed: int, out: Path, features_out: Path,
+) -> None:  # fmt: skip
     """Write a row: the mean intersection over union of the segmenter's label maps with the target masks, 0..1."""
     images, oracle = read_masked_shards([shard]), Segmenter.load(segmenter, pick_device())
     if oracle.classes != images.classes:
         raise UserError(f"{segmenter}: its classes are not those of {shard}; train one on images with such masks")
     counts = confusion(oracle.label_maps(images.images), images.masks, len(images.classes))
     labels = np.zeros(len(images), np.int64)
-    save_features(features, *features_of(images.images, evaluator, inception), labels)
+    save_features(features_out, *features_of(images.images, evaluator, inception), labels)
     with written_whole(out) as (draft,):
+        cell = Cell(method, steps, subset, run_seed)
         pd.DataFrame([{**cell.__dict__, "miou": miou(counts), "n": len(images)}]).to_parquet(draft, index=False)
 
 

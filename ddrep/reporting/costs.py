@@ -17,21 +17,21 @@ Job = tuple[str, str]
 """Stage and job, e.g. ("synthesis", "subset0/ours/00000")."""
 
 
-def run(attempts: Sequence[Path], benchmarks: Sequence[Path], out: Path) -> None:
+def run(*, files: Sequence[Path], out: Path) -> None:
     """One row a job: stage, subset, job, seconds, max_rss_mb, partial and, for drawn images, source, attempts,
     accepted, acceptance, attempts_per_accepted, seconds_per_accepted, network_evaluations_per_accepted.
 
-    benchmarks: Snakemake's, .../benchmarks/{stage}/{job}.tsv, with the job's log at .../logs/{stage}/{job}.log;
-    attempts: those beside the shards,
-    .../subset{k}/synthetic/{source}/{index}.parquet and, the method as source,
-    .../subset{k}/attributes/{name}/{seed}/{method}/{steps}.parquet. A column is empty where it does not apply or was
-    not measured.
+    files: Snakemake's benchmarks, .../benchmarks/{stage}/{job}.tsv, with the job's log at .../logs/{stage}/{job}.log;
+    and the attempts (.parquet) beside the shards, .../subset{k}/synthetic/{source}/{index}.parquet and, the method as
+    source, .../subset{k}/attributes/{name}/{seed}/{method}/{steps}.parquet. A column is empty where it does not apply
+    or was not measured.
 
     Counts are those of an undisturbed run, whatever was killed, and the evaluations of denoisers those of all attempts,
     wherever they lay. seconds are those of a job's last run. Where partial is true that was not all of the work: it
     went on from where a killed run was, or took candidates from the pool that this or another job had drawn; what they
     took is not known, and seconds_per_accepted is empty. Raises UserError.
     """
+    benchmarks, attempts = ([path for path in files if path.suffix == suffix] for suffix in (".tsv", ".parquet"))
     measured = _by_job(benchmarks, _job_of_benchmark, lambda path: _measured(path) | {"partial": _is_partial(path)})
     counted = _by_job(attempts, _job_of_attempts, _counted)
     rows = {job: measured.get(job, {}) | counted.get(job, {}) for job in measured.keys() | counted.keys()}

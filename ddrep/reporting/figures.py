@@ -32,7 +32,7 @@ MARKERS = dict(zip(ARCHITECTURES, "os^", strict=True))
 
 
 @lettering()
-def figure1(stage: Stage[Figure1], shards: Sequence[Path], out: Path) -> None:
+def figure1(stage: Stage[Figure1], *, shards: Sequence[Path], out: Path) -> None:
     """A row for each shard (its folder names the source), a column for each of one class's first attempts.
 
     The images of a column have one starting noise. Where a source refused its candidate, a hatched tile says p.
@@ -60,7 +60,7 @@ def figure1(stage: Stage[Figure1], shards: Sequence[Path], out: Path) -> None:
 
 
 @lettering()
-def figure3(stage: Stage[Figure3], shard: Path, out: Path) -> None:
+def figure3(stage: Stage[Figure3], *, shard: Path, out: Path) -> None:
     """A row for each class: its first accepted images."""
     cfg = stage.config
     images = read_shards([shard])
@@ -145,7 +145,7 @@ def _tile(axes: Axes, r: int, c: int, content: np.ndarray | float, size: float, 
 
 
 @lettering()
-def figure4(table: Path, out: Path) -> None:
+def figure4(*, table: Path, out: Path) -> None:
     """Top-1 against scale: a panel for each mix, a line for each source and architecture, from the real-only runs on.
 
     Lines: means over runs; the band and the bars: their standard deviation (ddof 1); points: the runs.

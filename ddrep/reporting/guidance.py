@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ddrep.config import GuidanceTable, Stage
 from ddrep.errors import UserError
 from ddrep.evaluation.frechet import enough, floor, frechet_distance
 from ddrep.evaluation.inception import LAYER
@@ -25,29 +26,24 @@ MEASURE = {1: "share", 2: "miou"}
 
 
 def run(
-    number: int,
-    rows: Sequence[Path],
-    real: Sequence[Path],
-    minimum: int,
-    seed: int,
-    out: Path,
-    summary: Path,
-    text: Path,
-    beside_paper: bool = False,
+    stage: Stage[GuidanceTable], *, files: Sequence[Path], number: int, out: Path, summary: Path, markdown: Path
 ) -> None:
-    """Score files, each with its images' features beside it, and the real images' features -> Table 1 or 2.
+    """Score files (.parquet), each with its images' features beside it, and the real images' features (.npz) -> Table 1
+    or 2.
 
-    real: of Table 1 a file for each attribute, .../ATTRIBUTE/NAME.npz; of Table 2 one. beside_paper: whether the
-    paper's figures stand beside the measured ones. Raises UserError.
+    Real images' are of Table 1 a file for each attribute, .../ATTRIBUTE/NAME.npz; of Table 2 one. Raises UserError.
     """
-    rows = list(dict.fromkeys(rows))  # a seed that the configuration names twice is one run
+    real = [path for path in files if path.suffix == ".npz"]
+    # a seed that the configuration names twice is one run
+    rows = list(dict.fromkeys(path for path in files if path.suffix == ".parquet"))
+    beside_paper = stage.config.paper
     scores = {path: _read(path, number) for path in rows}
     table = _sorted(pd.concat(scores.values(), ignore_index=True), number)
     cells = summarise(table, number, beside_paper)
-    distances = _distances(cells, number, scores, real, minimum, seed)
+    distances = _distances(cells, number, scores, real, stage.config.minimum, stage.seed)
     cells = cells.merge(distances, on=KEYS[number], how="left")
-    document = markdown(cells, number, beside_paper)
-    with written_whole(out, summary, text) as (table_draft, summary_draft, text_draft):
+    document = as_markdown(cells, number, beside_paper)
+    with written_whole(out, summary, markdown) as (table_draft, summary_draft, text_draft):
         table.to_parquet(table_draft, index=False)
         cells.to_parquet(summary_draft, index=False)
         text_draft.write_text(document, encoding="utf-8")
@@ -152,7 +148,7 @@ EXPLAINED = {
 }
 
 
-def markdown(cells: pd.DataFrame, number: int, beside_paper: bool = False) -> str:
+def as_markdown(cells: pd.DataFrame, number: int, beside_paper: bool = False) -> str:
     """The summary of Table 1 or 2 as a document that reads well unrendered."""
     metric = str(cells["metric"].iloc[0])
     runs = (
@@ -221,7 +217,7 @@ def _reported(number: int) -> list[str]:
     return ["## Reported by the paper: 500 images of CelebA-Mask, 10 steps", grid(["Method", "mIoU", "FID"], lines, 1)]
 
 
-def robustness(rows: Sequence[Path], out: Path, text: Path) -> None:
+def robustness(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     """Rows of ddrep.evaluation.robustness -> one table, and its means by attribute, guide and timestep, printed."""
     table = pd.concat([_read_robustness(path) for path in rows], ignore_index=True)
     table = table.sort_values(["attribute", "reads", "subset", "seed", "t"]).reset_index(drop=True)
@@ -237,7 +233,7 @@ def robustness(rows: Sequence[Path], out: Path, text: Path) -> None:
     )
     titles = ["Attribute", "The guide reads", *(f"t={t:g}" for t in means.columns)]
     document = "\n\n".join(["# Who understands early estimates", wrapped(note), grid(titles, lines, 2)]) + "\n"
-    with written_whole(out, text) as (table_draft, text_draft):
+    with written_whole(out, markdown) as (table_draft, text_draft):
         table.to_parquet(table_draft, index=False)
         text_draft.write_text(document, encoding="utf-8")
     print(document)

@@ -22,7 +22,7 @@ READS = {"features": ("ours", "denoiser features (ours)"), "pixels": ("classifie
 
 
 @lettering()
-def figure2(stage: Stage[Figure2], shards: Sequence[Path], out: Path) -> None:
+def figure2(stage: Stage[Figure2], *, shards: Sequence[Path], out: Path) -> None:
     """A row of target masks, then a row for each shard (.../METHOD/STEPS.tar); a column for each of the first masks."""
     drawn = [read_masked_shards([path]) for path in shards]
     first = drawn[0]
@@ -46,7 +46,7 @@ def coloured(masks: np.ndarray, classes: int) -> np.ndarray:
 
 
 @lettering()
-def robustness(table: Path, out: Path) -> None:
+def robustness(*, table: Path, out: Path) -> None:
     """A panel for each attribute: accuracy on x0hat(x_t) against t by guide; thin lines are the runs."""
     try:
         rows = pd.read_parquet(table, columns=["attribute", "reads", "subset", "seed", "t", "accuracy"])

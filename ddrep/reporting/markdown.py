@@ -22,7 +22,7 @@ TITLES = {
 }
 
 
-def markdown(table: pd.DataFrame, cells: pd.DataFrame, number: int, test_images: int, confidence: float) -> str:
+def as_markdown(table: pd.DataFrame, cells: pd.DataFrame, number: int, test_images: int, confidence: float) -> str:
     """table (a row a run) and cells (a row a cell) as from ddrep.reporting.tables -> the document."""
     grids = [_sources(cells)] if number == 3 else _scales(cells)
     parts = [f"# {TITLES[number]}", _caption(table, cells, test_images), *grids, *_longer_training(cells)]

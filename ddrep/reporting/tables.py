@@ -16,7 +16,7 @@ from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference
 from ddrep.files import written_whole
 from ddrep.reporting.controls import headline, versus
-from ddrep.reporting.markdown import markdown
+from ddrep.reporting.markdown import as_markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
 from ddrep.sources import SOURCES
 
@@ -27,12 +27,14 @@ CELL = ["architecture", "mix", "source", "scale"]
 ARCHITECTURES = tuple(dict.fromkeys(architecture for architecture, _ in TABLE4))
 
 
-def run(stage: Stage[AccuracyTable], number: int, rows: Sequence[Path], out: Path, summary: Path, text: Path) -> None:
+def run(
+    stage: Stage[AccuracyTable], *, rows: Sequence[Path], number: int, out: Path, summary: Path, markdown: Path
+) -> None:
     """Row files -> table, summary (.parquet) and Markdown, which is printed as well. Raises UserError."""
     table, correct = read_runs(rows)
     cells = summarise(table, correct, stage.config, stage.seed, number)
-    document = markdown(table, cells, number, correct.shape[1], stage.config.confidence)
-    with written_whole(out, summary, text) as (table_draft, summary_draft, text_draft):
+    document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence)
+    with written_whole(out, summary, markdown) as (table_draft, summary_draft, text_draft):
         table.to_parquet(table_draft, index=False)
         cells.to_parquet(summary_draft, index=False)
         text_draft.write_text(document, encoding="utf-8")

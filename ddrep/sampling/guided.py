@@ -54,7 +54,7 @@ def dealt(first: int, images: int, masks: int) -> np.ndarray:
 
 
 def attribute_shard(
-    stage: Stage[GuidedShard], denoiser: Path, guide: Path, subset: int, run: int, pool: Path, out: Path,
+    stage: Stage[GuidedShard], *, denoiser: Path, guide: Path, subset: int, run_seed: int, pool: Path, out: Path,
     batch: int | None = None,
 ) -> None:  # fmt: skip
     """Write as many images of class 1, which has the attribute, as of class 0, which has not; attempts beside them.
@@ -62,7 +62,7 @@ def attribute_shard(
     With a threshold the guide refuses images as well: guidance and rejection compose.
     """
     loaded = Guide.load(guide, denoiser, pick_device())
-    number, cfg = noise_number(subset, run), stage.config
+    number, cfg = noise_number(subset, run_seed), stage.config
     targets: Targets = lambda attempts: np.array([label for label, _ in attempts])  # noqa: E731
     engine = _engine(stage, loaded, targets, [denoiser, guide], number, pool, batch)
     tallies = [Tally(label, cfg.threshold, name) for label, name in enumerate(loaded.classes)]
@@ -71,7 +71,7 @@ def attribute_shard(
 
 
 def mask_shard(
-    stage: Stage[GuidedShard], denoiser: Path, guide: Path, masks: Path, subset: int, run: int, pool: Path,
+    stage: Stage[GuidedShard], *, denoiser: Path, guide: Path, masks: Path, subset: int, run_seed: int, pool: Path,
     out: Path, batch: int | None = None,
 ) -> None:  # fmt: skip
     """Write images with the target masks of a shard that they were drawn for, from the section's `first` on.
@@ -80,7 +80,7 @@ def mask_shard(
     """
     loaded, targets = Guide.load(guide, denoiser, pick_device()), read_masked_shards([masks])
     check_masks(masks, targets.masks, targets.classes, loaded)
-    number, n = noise_number(subset, run), stage.config.images
+    number, n = noise_number(subset, run_seed), stage.config.images
     rows = dealt(stage.config.first, n, len(targets))
     chosen: Targets = lambda attempts: targets.masks[rows[[i for _, i in attempts]]]  # noqa: E731
     engine = _engine(stage, loaded, chosen, [denoiser, guide, masks], number, pool, batch)

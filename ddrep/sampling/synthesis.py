@@ -51,6 +51,7 @@ def class_conditional(
 
 def run(
     stage: Stage[Shard],
+    *,
     finetuned: Path,
     pretrained: Path,
     judge: Path,
@@ -91,6 +92,7 @@ def cost(job: Job) -> Cost:
 
 def match_threshold(
     stage: Stage[Shard],
+    *,
     finetuned: Path,
     pretrained: Path,
     judge: Path,

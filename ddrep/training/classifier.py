@@ -34,20 +34,26 @@ TEST_BATCH = 500
 
 def run(
     stage: Stage[Training],
-    job: Run,
+    *,
     real: Path | None,
     synthetic: list[Path],
-    test_shard: Path,
+    test: Path,
+    subset: int,
+    architecture: str,
+    source: str,
+    scale: int,
+    train_seed: int,
     out: Path,
-    detail: Path,
+    predictions: Path,
 ) -> None:
-    """Train and test the classifier `job`; write its row to `out` and its predictions to `detail`. Raises UserError."""
+    """Train and test a classifier; write its row to `out`, and its predictions. Raises UserError."""
+    job = Run(subset, architecture, stage.config.mixed, source, scale, train_seed, real=real is not None)
     _check_options(stage, job, real, synthetic)
     images, n_real = training_images(real, synthetic)
-    test = read_shards([test_shard])
-    check_alike(test_shard, test, real or synthetic[0], images)
+    unseen = read_shards([test])
+    check_alike(test, unseen, real or synthetic[0], images)
     if real:
-        check_disjoint(images, test, (real, test_shard), n_real)
+        check_disjoint(images, unseen, (real, test), n_real)
     cfg = stage.config
     steps = steps_of(cfg, len(images), len(images.classes), job.scale if SOURCES[job.source].equal_steps else 0)
     log.info("%d real and %d synthetic images, %d steps", n_real, len(images) - n_real, steps)
@@ -63,15 +69,15 @@ def run(
         device=pick_device(),
         state=state,
     )
-    predictions = predict(net, test, cfg.classifier.precision)
-    top1 = 100 * float((predictions["label"] == predictions["prediction"]).mean())
+    said = predict(net, unseen, cfg.classifier.precision)
+    top1 = 100 * float((said["label"] == said["prediction"]).mean())
     counts = {"n_real": n_real, "n_synthetic": len(images) - n_real, "epochs": cfg.classifier.epochs, "steps": steps}
     fields = ("subset", "architecture", "mix", "source", "scale", "seed")
     row = pd.DataFrame([{name: getattr(job, name) for name in fields} | {"top1": top1} | counts])
-    log.info("top-1 %.2f%% of %d test images", top1, len(test))
-    with written_whole(out, detail) as (row_file, predictions_file):
+    log.info("top-1 %.2f%% of %d test images", top1, len(unseen))
+    with written_whole(out, predictions) as (row_file, predictions_file):
         row.to_parquet(row_file, index=False)
-        predictions.to_parquet(predictions_file, index=False)
+        said.to_parquet(predictions_file, index=False)
     state.unlink(missing_ok=True)
 
 

@@ -30,9 +30,9 @@ from ddrep.training.loop import LoopConfig, cosine_with_warmup, train
 N = TypeVar("N", bound=nn.Module)
 
 
-def run_evaluator(stage: Stage[config.Evaluator], shards: list[Path], validation: Path | None, out: Path) -> None:
+def run_evaluator(stage: Stage[config.Evaluator], *, train: list[Path], validation: Path | None, out: Path) -> None:
     """Train an evaluator on labelled shards and write it, with its accuracy on `validation`. Raises UserError."""
-    _run("evaluator", stage, (read_shards, train_evaluator, accuracy), shards, validation, out)
+    _run("evaluator", stage, (read_shards, train_evaluator, accuracy), train, validation, out)
 
 
 def train_evaluator(
@@ -53,9 +53,9 @@ def accuracy(made: Evaluator, data: LabelledImages) -> dict[str, Any]:
     return {name: report[name] for name in ("n", "top1", "cross_entropy", "expected_calibration_error")}
 
 
-def run_segmenter(stage: Stage[config.Segmenter], shards: list[Path], validation: Path | None, out: Path) -> None:
+def run_segmenter(stage: Stage[config.Segmenter], *, train: list[Path], validation: Path | None, out: Path) -> None:
     """Train a segmenter on masked shards and write it, with its mIoU on `validation`. Raises UserError."""
-    _run("segmenter", stage, (read_masked_shards, train_segmenter, agreement), shards, validation, out)
+    _run("segmenter", stage, (read_masked_shards, train_segmenter, agreement), train, validation, out)
 
 
 def train_segmenter(

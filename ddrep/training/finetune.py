@@ -165,22 +165,22 @@ def save_samples(model: Denoiser, seed: int, path: Path) -> None:
 
 
 def run(
-    stage: Stage[FineTune], denoiser: Path, train_shard: Path, validation: Path, out: Path, grid: Path, history: Path,
+    stage: Stage[FineTune], *, denoiser: Path, train: Path, validation: Path, out: Path, grid: Path, history: Path,
     micro_batch: int | None = None, previews: Path | None = None,
 ) -> None:  # fmt: skip
     """Fine-tune; write the denoiser, a grid with a row of samples a class, and loss and label margin by step.
 
     previews: a grid of samples is written to {previews}-{step}.png every GRID_EVERY steps.
     """
-    base, data = Denoiser.load(denoiser, pick_device()), read_shards([train_shard])
+    base, data = Denoiser.load(denoiser, pick_device()), read_shards([train])
     if data.images.shape[1:] != (*base.image_shape[1:], base.image_shape[0]):
         c, h, w = base.image_shape
-        raise UserError(f"{train_shard}: images are {data.images.shape[1:]}; {denoiser} expects {(h, w, c)}")
+        raise UserError(f"{train}: images are {data.images.shape[1:]}; {denoiser} expects {(h, w, c)}")
     unseen = read_shards([validation])
-    check_disjoint(data, unseen, (train_shard, validation))
+    check_disjoint(data, unseen, (train, validation))
     rows = stratified(unseen.labels, MARGIN_IMAGES, stage.seed)
     x0, y = to_unit(unseen.images[rows], base.device), torch.as_tensor(unseen.labels[rows]).to(base.device)
-    inputs = {"denoiser_sha256": sha256(denoiser), "train_sha256": sha256(train_shard)}
+    inputs = {"denoiser_sha256": sha256(denoiser), "train_sha256": sha256(train)}
     state = state_path("finetune", stage.model_dump_json(), *inputs.values())
     losses = torch.empty(stage.config.steps, dtype=torch.float64)
     records = _History(losses, x0, y)

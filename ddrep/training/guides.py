@@ -28,7 +28,7 @@ from ddrep.training.loop import LoopConfig, train
 log = logging.getLogger("ddrep")
 
 
-def run(stage: Stage[Settings], of: Of, denoiser: Path, examples: Path, run_seed: int, out: Path) -> None:
+def run(stage: Stage[Settings], *, of: Of, denoiser: Path, examples: Path, run_seed: int, out: Path) -> None:
     """Train a guide of an "attribute" or a "mask" on a shard of examples, and write it. Raises UserError.
 
     With taps it reads denoiser features, without them pixels.

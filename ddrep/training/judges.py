@@ -41,7 +41,7 @@ View = np.ndarray | Tensor
 
 
 @torch.inference_mode()
-def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> None:
+def extract(stage: Stage[Features], *, denoiser: Path, images: Path, out: Path) -> None:
     """Write the features of a shard's images, in its order: `features` and, with flips, `mirrored`, both float32.
 
     They are never in memory all at once: those of Tiny ImageNet are 51 GB.
@@ -62,12 +62,12 @@ def extract(stage: Stage[Features], denoiser: Path, images: Path, out: Path) -> 
             array.flush()
 
 
-def run_features(stage: Stage[Head], features: Path, train_shard: Path, out: Path, report: Path) -> None:
+def run_features(stage: Stage[Head], *, features: Path, train: Path, out: Path, report: Path) -> None:
     """Train the rejection CNN on a features file; write it, and its held-out accuracy, confusion and calibration."""
-    data = read_shards([train_shard])
+    data = read_shards([train])
     views, about = _read_features(features)
     if len(views[0]) != len(data):
-        raise UserError(f"{features}: of {len(views[0])} images, {train_shard} has {len(data)}; make it of that shard")
+        raise UserError(f"{features}: of {len(views[0])} images, {train} has {len(data)}; make it of that shard")
     listens = {"kind": "features", "features": about.settings, "denoiser_sha256": about.denoiser_sha256}
     _run(stage, listens, views, data, out, report)
 
@@ -84,9 +84,9 @@ def _read_features(path: Path) -> tuple[list[View], FeaturesFile]:
     return [views[name] for name in VIEWS if name in views], FeaturesFile.parsed(path, text)
 
 
-def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Path) -> None:
+def run_pixels(stage: Stage[PixelHead], *, train: Path, out: Path, report: Path) -> None:
     """Train the control on a shard's pixels; write what `run_features` writes."""
-    data = read_shards([train_shard])
+    data = read_shards([train])
     x = np.moveaxis(data.images, -1, 1)
     views = [x, x[..., ::-1]] if stage.config.flip else [x]
     _run(stage, {"kind": "pixels", "image_shape": x.shape[1:]}, views, data, out, report)

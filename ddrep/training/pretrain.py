@@ -55,7 +55,7 @@ def pretrain(
     return Denoiser(trained.eval().requires_grad_(False), denoiser.schedule)
 
 
-def run(stage: Stage[Pretrain], out: Path, grid: Path | None) -> None:
+def run(stage: Stage[Pretrain], *, out: Path, grid: Path | None) -> None:
     """Train on the IDX file that the section names; write the denoiser and, if asked, a grid of samples."""
     cfg = stage.config
     if cfg.images is None:

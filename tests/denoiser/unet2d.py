@@ -51,5 +51,5 @@ def saved(net: UNet2DModel, folder: Path, **scheduler: Any) -> Path:
 def exported(denoiser: Denoiser, out: Path) -> Path:
     file = out.with_suffix(".safetensors")
     denoiser.save(file)
-    export_folder(file, out)
+    export_folder(denoiser=file, out=out)
     return out

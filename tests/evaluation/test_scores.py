@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.errors import UserError
 from ddrep.evaluation.robustness import run, x0_hat
-from ddrep.evaluation.scores import Cell, read_features, score_attribute, score_masks
+from ddrep.evaluation.scores import read_features, score_attribute, score_masks
 from ddrep.files import sha256
 from ddrep.networks.architectures import build
 from ddrep.networks.guides import Guide
@@ -32,7 +33,7 @@ from tests.training.test_guides import train
 
 EVALUATOR, SEGMENTER = FOLDER / "evaluator.safetensors", FOLDER / "segmenter.safetensors"
 HAVING = ("Sandal", "Sneaker", "Ankle boot")
-CELL = Cell("ours", 10, 0, 1)
+CELL: dict[str, Any] = {"method": "ours", "steps": 10, "subset": 0, "run_seed": 1}
 
 
 def test_real_images_show_their_attribute_and_exchanged_ones_do_not(tmp_path: Path) -> None:
@@ -44,7 +45,15 @@ def test_real_images_show_their_attribute_and_exchanged_ones_do_not(tmp_path: Pa
         shard = tmp_path / "0.tar"
         write_shard(shard, LabelledImages(images.images[:200], labels, images.keys[:200], images.classes))
         pd.DataFrame({"class": [0, 1, 1, 1]}).to_parquet(tmp_path / "0.parquet")
-        score_attribute(stage, shard, EVALUATOR, None, CELL, tmp_path / "row", tmp_path / "f.npz")
+        score_attribute(
+            stage,
+            shard=shard,
+            evaluator=EVALUATOR,
+            inception=None,
+            **CELL,
+            out=tmp_path / "row",
+            features_out=tmp_path / "f.npz",
+        )
         rows = pd.read_parquet(tmp_path / "row").set_index("present")
         shares.append(rows["share"].to_dict())
         assert rows["n"].sum() == 200 and rows["attempts"].to_dict() == {True: 3, False: 1}
@@ -62,7 +71,15 @@ def test_real_images_agree_with_their_masks_and_shuffled_ones_do_not(tmp_path: P
     for shift in (0, 1):
         masks = np.roll(real.masks[:100], shift, axis=0)  # the classes take turns
         write_masked_shard(tmp_path / "0.tar", MaskedImages(real.images[:100], masks, real.keys[:100], real.classes))
-        score_masks(tmp_path / "0.tar", SEGMENTER, EVALUATOR, None, CELL, tmp_path / "row", tmp_path / "f.npz")
+        score_masks(
+            shard=tmp_path / "0.tar",
+            segmenter=SEGMENTER,
+            evaluator=EVALUATOR,
+            inception=None,
+            **CELL,
+            out=tmp_path / "row",
+            features_out=tmp_path / "f.npz",
+        )
         scores.append(pd.read_parquet(tmp_path / "row")["miou"].item())
     assert scores[0] > 0.75 and scores[1] < 0.25
 
@@ -72,7 +89,15 @@ def test_an_evaluator_without_the_class_is_named(tmp_path: Path) -> None:
     images = attribute_images(AttributeImages(attribute="footwear", having=HAVING), "validation", 0, 0, 0)
     write_shard(tmp_path / "0.tar", images)
     with pytest.raises(UserError, match=r"evaluator.safetensors: knows no class Hat; it has T-shirt"):
-        score_attribute(stage, tmp_path / "0.tar", EVALUATOR, None, CELL, tmp_path / "row", tmp_path / "f.npz")
+        score_attribute(
+            stage,
+            shard=tmp_path / "0.tar",
+            evaluator=EVALUATOR,
+            inception=None,
+            **CELL,
+            out=tmp_path / "row",
+            features_out=tmp_path / "f.npz",
+        )
     assert not (tmp_path / "row").exists() and not (tmp_path / "f.npz").exists()
 
 
@@ -88,8 +113,9 @@ def test_robustness_has_a_row_for_each_guide_and_timestep(tmp_path: Path) -> Non
     test = attribute_images(AttributeImages(attribute="footwear", having=HAVING), "test", 0, 0, 0)
     write_shard(tmp_path / "test.tar", test)
     stage = Stage[Robustness](config=Robustness(timesteps=(0, 900), images=150))
-    inputs = "footwear", FOLDER / "denoiser.safetensors", [path], tmp_path / "test.tar"
-    run(stage, *inputs, 0, 1, tmp_path / "rows.parquet")
+    denoiser, test_shard = FOLDER / "denoiser.safetensors", tmp_path / "test.tar"
+    inputs = {"attribute": "footwear", "denoiser": denoiser, "guides": [path], "test": test_shard}
+    run(stage, **inputs, subset=0, run_seed=1, out=tmp_path / "rows.parquet")
     rows = pd.read_parquet(tmp_path / "rows.parquet").set_index("t")
     assert rows["reads"].tolist() == ["pixels"] * 2 and rows["n"].tolist() == [150] * 2
     of_all = Guide.load(path, FOLDER / "denoiser.safetensors", torch.device("cpu")).probabilities(test.images)

@@ -49,7 +49,7 @@ def results(tmp_path):
 
 def test_a_row_a_job(results, tmp_path):
     out = tmp_path / "costs.parquet"
-    run(*results, out)
+    run(files=[*results[0], *results[1]], out=out)
     costs = pd.read_parquet(out)
     assert list(costs.columns) == [
         "stage", "subset", "job", "seconds", "max_rss_mb", "partial", "source", "attempts", "accepted", "acceptance",
@@ -123,7 +123,7 @@ def test_seconds_of_a_job_that_did_not_do_all_of_its_work_are_said_to_be_partial
         _attempts(tmp_path / "results/subset0/synthetic/ours/00000.parquet", [True] * 3),
         _attempts(tmp_path / "results/subset0/attributes/footwear/0/ours/12.parquet", [True] * 3),
     ]
-    run(attempts, benchmarks, tmp_path / "costs.parquet")
+    run(files=[*attempts, *benchmarks], out=tmp_path / "costs.parquet")
     costs = pd.read_parquet(tmp_path / "costs.parquet").set_index("stage")
     assert costs["partial"].to_dict() == {"finetune": False, "pretrain": True, "synthesis": False, "guided": True}
     assert (costs["seconds"] == 30).all() and (costs.loc[["synthesis", "guided"], "accepted"] == 3).all()
@@ -143,25 +143,25 @@ def test_files_that_are_something_else(results, tmp_path):
     out = tmp_path / "costs.parquet"
     stray = tmp_path / "00000.parquet"
     with pytest.raises(UserError, match=r"00000\.parquet: expected .*SOURCE"):
-        run([stray], [], out)
+        run(files=[stray], out=out)
     with pytest.raises(UserError, match=r"x\.tsv: expected .*STAGE"):
-        run([], [tmp_path / "x.tsv"], out)
+        run(files=[tmp_path / "x.tsv"], out=out)
     with pytest.raises(UserError, match=r"00002\.tsv: the job synthesis/subset1/ours/00002 was given before"):
-        run([], [benchmark, benchmark], out)
+        run(files=[benchmark, benchmark], out=out)
     for content in (b"", b"\x9f\x00\xff"):
         benchmark.write_bytes(content)
         with pytest.raises(UserError, match="expected a benchmark"):
-            run([], [benchmark], out)
+            run(files=[benchmark], out=out)
     _benchmark(benchmark, ("soon", 3.0))
     with pytest.raises(UserError, match=r"00002\.tsv: expected numbers"):
-        run([], [benchmark], out)
+        run(files=[benchmark], out=out)
     benchmark.write_text("a\tb\n1\t2\n")
     with pytest.raises(UserError, match="s and max_rss"):
-        run([], [benchmark], out)
+        run(files=[benchmark], out=out)
     pd.DataFrame({"p": [0.1]}).to_parquet(attempts)
     with pytest.raises(UserError, match="column accepted"):
-        run([attempts], [], out)
+        run(files=[attempts], out=out)
     _attempts(attempts, ["yes", "no"])
     with pytest.raises(UserError, match="column accepted"):
-        run([attempts], [], out)
+        run(files=[attempts], out=out)
     assert not out.exists()

@@ -63,7 +63,7 @@ def _tiles(figure: Figure) -> dict[tuple[int, int], int]:
 
 
 def test_figure1_has_one_attempt_a_column_and_p_where_it_was_refused(shards, tmp_path, drawn):
-    figure1(_stage(figure1_class=0, figure1_images=3), shards, tmp_path / "figure1.png")
+    figure1(_stage(figure1_class=0, figure1_images=3), shards=shards, out=tmp_path / "figure1.png")
     expected = {(0, 0): 15, (0, 1): 35, (0, 2): 55, (1, 0): 20, (1, 1): 40, (1, 2): 60, (2, 0): 20, (2, 2): 60}
     assert _tiles(drawn[0]) == expected
     texts = {(t.get_position()[1], t.get_text()) for t in drawn[0].axes[0].texts}
@@ -75,17 +75,17 @@ def test_figure1_has_one_attempt_a_column_and_p_where_it_was_refused(shards, tmp
 
 
 def test_figure3_has_the_first_accepted_of_each_class(shards, tmp_path, drawn):
-    figure3(_stage(figure3_classes=(2, 0), figure3_images=3), shards[2], tmp_path / "figure3.png")
+    figure3(_stage(figure3_classes=(2, 0), figure3_images=3), shard=shards[2], out=tmp_path / "figure3.png")
     assert _tiles(drawn[0]) == {(0, 0): 180, (0, 1): 200, (0, 2): 220, (1, 0): 20, (1, 1): 60, (1, 2): 80}
     assert {t.get_text() for t in drawn[0].axes[0].texts} == {"ox", "cat"}
 
 
 def test_figure3_has_the_first_four_classes_there_are(shards, tmp_path, drawn):
-    figure3(_stage(figure3_images=1), shards[2], tmp_path / "figure3.png")
+    figure3(_stage(figure3_images=1), shard=shards[2], out=tmp_path / "figure3.png")
     assert [t.get_text() for t in drawn[0].axes[0].texts] == list(CLASSES)
     names = tuple("abcdef")
     many = write_synthetic(tmp_path / "six/00000.tar", _images(1)[[0] * 6], np.ones((6, 4)), 0.5, names)
-    figure3(_stage(figure3_images=1), many, tmp_path / "figure3.png")
+    figure3(_stage(figure3_images=1), shard=many, out=tmp_path / "figure3.png")
     assert [t.get_text() for t in drawn[1].axes[0].texts] == list("abcd")
 
 
@@ -104,17 +104,17 @@ def _texts(figure: Figure) -> list[str]:
 def test_class_names_are_text_and_never_markup(tmp_path, drawn):
     """Saved as PNG and PDF, which is where markup would be read."""
     shards = [_named(tmp_path, source, NAMES) for source in ("improved-ddpm", "ours")]
-    figure3(_stage(figure3_classes=tuple(range(len(NAMES))), figure3_images=1), shards[1], tmp_path / "f.png")
+    figure3(_stage(figure3_classes=tuple(range(len(NAMES))), figure3_images=1), shard=shards[1], out=tmp_path / "f.png")
     assert set(NAMES) <= set(_texts(drawn[0]))
     for label, name in enumerate(NAMES):
-        figure1(_stage(figure1_class=label, figure1_images=1), shards, tmp_path / "f.png")
+        figure1(_stage(figure1_class=label, figure1_images=1), shards=shards, out=tmp_path / "f.png")
         assert f"{name}: the first 1 attempts, one starting noise a column" in _texts(drawn[-1])
     assert not [t for figure in drawn for t in figure.findobj(Text) if t.get_text() and t.get_parse_math()]
 
 
 def test_names_of_any_length_leave_room_for_the_images(tmp_path, drawn):
     shard = _named(tmp_path, "ours", ("x" * 300, "wide 木" * 60, "a\nb\tc"))
-    figure3(_stage(figure3_images=1), shard, tmp_path / "f.png")
+    figure3(_stage(figure3_images=1), shard=shard, out=tmp_path / "f.png")
     long, wide, odd = (t.get_text() for t in drawn[0].axes[0].texts)
     assert long == f"{'x' * 21}…{'x' * 10}" and odd == "a\ufffdb\ufffdc"
     assert wide in ("class 1", "wide 木wide 木wi…wide 木") or len(wide) < 32
@@ -127,7 +127,7 @@ def test_a_name_that_no_font_has_is_said_once_and_gives_way_to_its_number(
     monkeypatch.setattr("ddrep.reporting.lettering.font_manager.findSystemFonts", list)
     shard = _named(tmp_path, "ours", ("cat", "猫", "犬"))
     with caplog.at_level("INFO"):
-        figure3(_stage(figure3_images=1), shard, tmp_path / "f.png")
+        figure3(_stage(figure3_images=1), shard=shard, out=tmp_path / "f.png")
     assert [t.get_text() for t in drawn[0].axes[0].texts] == ["cat", "class 1", "class 2"]
     (line,) = [record.getMessage() for record in caplog.records]
     assert "猫 is shown as class 1, 犬 is shown as class 2" in line and "fonts-noto-cjk" in line
@@ -163,8 +163,8 @@ def test_an_installed_font_is_found_for_the_names_that_want_it(tmp_path):
 
 def test_the_users_own_settings_of_matplotlib_change_nothing(shards, table4, tmp_path):
     def made(folder: str) -> list[bytes]:
-        figure3(_stage(figure3_images=1), shards[2], tmp_path / folder / "figure3.png")
-        figure4(table4, tmp_path / folder / "figure4.png")
+        figure3(_stage(figure3_images=1), shard=shards[2], out=tmp_path / folder / "figure3.png")
+        figure4(table=table4, out=tmp_path / folder / "figure4.png")
         return [(tmp_path / folder / f"figure{n}.png").read_bytes() for n in (3, 4)]
 
     before = made("before")
@@ -175,31 +175,31 @@ def test_the_users_own_settings_of_matplotlib_change_nothing(shards, table4, tmp
 def test_equal_inputs_give_equal_bytes(tmp_path, table4):
     shard = write_synthetic(tmp_path / "ours/00000.tar", _images(3), P, 0.4, CLASSES)
     for folder in ("a", "b"):
-        figure1(_stage(figure1_images=3), [shard], tmp_path / folder / "figure1.png")
-        figure4(table4, tmp_path / folder / "figure4.png")
+        figure1(_stage(figure1_images=3), shards=[shard], out=tmp_path / folder / "figure1.png")
+        figure4(table=table4, out=tmp_path / folder / "figure4.png")
     for name in ("figure1.png", "figure1.pdf", "figure4.png", "figure4.pdf"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
 def test_a_class_that_is_not_there_names_the_key(shards, tmp_path):
     with pytest.raises(UserError, match=r"figures\.figure1_class: no class 3; expected 0\.\.2: 0 \(cat\), .*2 \(ox\)$"):
-        figure1(_stage(figure1_class=3), shards, tmp_path / "f.png")
+        figure1(_stage(figure1_class=3), shards=shards, out=tmp_path / "f.png")
     with pytest.raises(UserError, match=r"figures\.figure3_classes: no class 7"):
-        figure3(_stage(figure3_classes=(0, 7)), shards[2], tmp_path / "f.png")
+        figure3(_stage(figure3_classes=(0, 7)), shard=shards[2], out=tmp_path / "f.png")
     assert not list(tmp_path.glob("*.p*"))
 
 
 def test_shards_that_do_not_belong_together(shards, tmp_path):
     other = write_synthetic(tmp_path / "other/ours/00000.tar", _images(1), P, 0.4, CLASSES, seed=5)
     with pytest.raises(UserError, match="other seeds than"):
-        figure1(_stage(), [*shards[:2], other], tmp_path / "f.png")
+        figure1(_stage(), shards=[*shards[:2], other], out=tmp_path / "f.png")
     attempts = other.with_suffix(".parquet")
     pd.read_parquet(attempts).assign(accepted=True).to_parquet(attempts)
     with pytest.raises(UserError, match="no image 0000-00000-000001"):
-        figure3(_stage(figure3_classes=(0,)), other, tmp_path / "f.png")
+        figure3(_stage(figure3_classes=(0,)), shard=other, out=tmp_path / "f.png")
     attempts.unlink()
     with pytest.raises(UserError, match=r"00000\.parquet: expected the attempts"):
-        figure3(_stage(figure3_classes=(0,)), other, tmp_path / "f.png")
+        figure3(_stage(figure3_classes=(0,)), shard=other, out=tmp_path / "f.png")
 
 
 @pytest.fixture
@@ -217,7 +217,7 @@ def table4(tmp_path):
 
 
 def test_figure4_draws_means_spread_and_runs(table4, tmp_path, drawn):
-    figure4(table4, tmp_path / "figure4.png")
+    figure4(table=table4, out=tmp_path / "figure4.png")
     plain, mixed = drawn[0].axes
     lines = {line.get_linestyle(): line.get_xydata() for line in plain.lines if line.get_linestyle() != "None"}
     np.testing.assert_allclose(lines["-"], [(0, 70.5), (1, 72.5), (3, 76.5)])
@@ -239,7 +239,7 @@ def test_figure4_says_no_number_where_runs_do_not_agree_on_1x(table4, tmp_path, 
     rows = pd.read_parquet(table4)
     rows.loc[rows["n_synthetic"] == 150, "n_synthetic"] = 120
     rows.to_parquet(table4)
-    figure4(table4, tmp_path / "figure4.png")
+    figure4(table=table4, out=tmp_path / "figure4.png")
     assert drawn[0].axes[0].get_xlabel() == "synthetic images (multiples of 1x)" and not drawn[0].axes[0].child_axes
 
 
@@ -248,7 +248,7 @@ def test_a_table_that_is_none_is_one_line(table4, tmp_path, change):
     rows = pd.read_parquet(table4)
     (rows.assign(**change) if change else rows.head(0)).to_parquet(table4)
     with pytest.raises(UserError, match=r"table4\.parquet: expected Table 4"):
-        figure4(table4, tmp_path / "f.png")
+        figure4(table=table4, out=tmp_path / "f.png")
 
 
 @pytest.mark.parametrize("change", [{"accepted": "yes"}, {"p": "a"}, {"attempt": "b"}, {"p": np.nan}], ids=str)
@@ -256,7 +256,7 @@ def test_attempts_that_are_none_are_one_line(shards, tmp_path, change):
     file = shards[2].with_suffix(".parquet")
     pd.read_parquet(file).assign(**change).to_parquet(file)
     with pytest.raises(UserError, match=r"00000\.parquet: expected the attempts"):
-        figure1(_stage(), shards, tmp_path / "f.png")
+        figure1(_stage(), shards=shards, out=tmp_path / "f.png")
 
 
 def test_command_lines(shards, table4, tmp_path, capsys):

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddrep.config import Figure2, Stage
+from ddrep.config import Figure2, GuidanceTable, Stage
 from ddrep.data.masks import MaskedImages, write_masked_shard
 from ddrep.errors import UserError
 from ddrep.evaluation.scores import save_features
@@ -43,9 +43,17 @@ def files(
     return rows, [real]
 
 
+def table_of(
+    number: int, scores: list[Path], real: list[Path], minimum: int, outputs: tuple[Path, ...], paper: bool = False
+):
+    stage = Stage[GuidanceTable](config=GuidanceTable(minimum=minimum, paper=paper))
+    named = dict(zip(("out", "summary", "markdown"), outputs, strict=True))
+    guidance.run(stage, files=[*scores, *real], number=number, **named)
+
+
 def made(tmp_path: Path, minimum: int = 300, beside_paper: bool = True) -> tuple[pd.DataFrame, str]:
     outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
-    guidance.run(1, *files(tmp_path), minimum, 0, *outputs, beside_paper)
+    table_of(1, *files(tmp_path), minimum, outputs, beside_paper)
     assert len(pd.read_parquet(outputs[0])) == 12
     return pd.read_parquet(outputs[1]), outputs[2].read_text()
 
@@ -73,7 +81,7 @@ def test_too_few_images_give_no_distance_and_say_so(tmp_path: Path) -> None:
 def test_too_few_images_for_a_floor_say_so_and_have_their_distance(tmp_path: Path, more_real: int) -> None:
     """FID with 1,000 to 2,048 images once failed when all were drawn; here 300 features, of 250 images."""
     outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
-    guidance.run(1, *files(tmp_path, n=250, features=300, more_real=more_real), 200, 0, *outputs)
+    table_of(1, *files(tmp_path, n=250, features=300, more_real=more_real), 200, outputs)
     cells, text = pd.read_parquet(outputs[1]), " ".join(outputs[2].read_text().split())
     assert cells["floor"].isna().all() and cells["floor_std"].isna().all()
     assert (cells["distance"] > 0).all()
@@ -85,7 +93,7 @@ def test_too_few_images_for_a_floor_say_so_and_have_their_distance(tmp_path: Pat
 def test_a_run_named_twice_counts_once(tmp_path: Path) -> None:
     rows, real = files(tmp_path)
     outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
-    guidance.run(1, [*rows, rows[0]], real, 300, 0, *outputs)
+    table_of(1, [*rows, rows[0]], real, 300, outputs)
     cells = pd.read_parquet(outputs[1])
     assert (cells["runs"] == 3).all() and (cells["images"] == 400).all()
 
@@ -94,7 +102,7 @@ def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
     rows, real = files(tmp_path)
     outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
     with pytest.raises(UserError, match="no features of real images of footwear; give") as said:
-        guidance.run(1, rows, real[:0], 300, 0, *outputs)
+        table_of(1, rows, real[:0], 300, outputs)
     assert "\n" not in str(said.value) and not any(path.exists() for path in outputs)
 
 
@@ -102,13 +110,13 @@ def test_scores_say_themselves_what_they_are_of(tmp_path: Path) -> None:
     """Wherever they lie, with their features beside them."""
     rows, real = files(tmp_path)
     outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
-    guidance.run(1, rows, real, 300, 0, *outputs)
+    table_of(1, rows, real, 300, outputs)
     before = pd.read_parquet(outputs[1])
     moved = tmp_path / "elsewhere/99.score.parquet"
     moved.parent.mkdir()
     rows[0].rename(moved)
     rows[0].with_name("20.npz").rename(moved.with_name("99.npz"))
-    guidance.run(1, [moved, *rows[1:]], real, 300, 0, *outputs)
+    table_of(1, [moved, *rows[1:]], real, 300, outputs)
     pd.testing.assert_frame_equal(pd.read_parquet(outputs[1]), before)
 
 
@@ -145,7 +153,7 @@ def test_features_of_another_kind_are_refused(tmp_path: Path) -> None:
     save_features(real[0], "FID", np.zeros((800, 4)), np.repeat([0, 1], 400))
     outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
     with pytest.raises(UserError, match=r"20.npz: features for FD-x, the real images' are for FID; make them anew"):
-        guidance.run(1, rows, real, 300, 0, *outputs)
+        table_of(1, rows, real, 300, outputs)
     assert not any(path.exists() for path in outputs)
 
 
@@ -162,7 +170,7 @@ def test_figure_2_has_a_row_for_the_targets_and_each_shard(tmp_path: Path, monke
     monkeypatch.setattr(guidance_figures, "save", lambda figure, out: None)
     paths = [tmp_path / "ours/10.tar", tmp_path / "ddim-i/10.tar"]
     stage = Stage[Figure2](config=Figure2(figure2_images=3))
-    guidance_figures.figure2(stage, paths, tmp_path / "figure2.png")
+    guidance_figures.figure2(stage, shards=paths, out=tmp_path / "figure2.png")
     names, rows, columns, *_ = seen[0]
     assert names == ["target", "ours, 10 steps", "ddim-i, 10 steps"] and columns == 3
     np.testing.assert_array_equal(rows[1][1], shards[0][1])
@@ -177,7 +185,7 @@ def test_rows_of_robustness_that_are_none_are_one_line(tmp_path: Path, content: 
     elif content:
         pd.DataFrame({"x": [1]}).to_parquet(path)
     with pytest.raises(UserError, match=r"rows\.parquet: expected rows of `ddrep robustness`"):
-        guidance.robustness([path], out, tmp_path / "r.md")
+        guidance.robustness(rows=[path], out=out, markdown=tmp_path / "r.md")
     with pytest.raises(UserError, match=r"rows\.parquet: expected the table \(\.parquet\) of `ddrep robustness-table`"):
-        guidance_figures.robustness(path, tmp_path / "r.png")
+        guidance_figures.robustness(table=path, out=tmp_path / "r.png")
     assert not out.exists() and not list(tmp_path.glob("*.png"))

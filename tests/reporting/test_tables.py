@@ -261,7 +261,12 @@ def test_command_line_writes_what_run_writes_and_prints_it(written, tmp_path, ca
     assert status == 0
     assert capsys.readouterr().out.strip() == outs[2].read_text().strip()
     again = [tmp_path / "again" / path.name for path in outs]
-    run(Stage[AccuracyTable](config=SETTINGS), 4, written[1], *again)
+    run(
+        Stage[AccuracyTable](config=SETTINGS),
+        number=4,
+        rows=written[1],
+        **dict(zip(("out", "summary", "markdown"), again, strict=True)),
+    )
     assert [a.read_bytes() for a in again] == [o.read_bytes() for o in outs]
 
 

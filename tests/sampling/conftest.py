@@ -26,6 +26,20 @@ def folder(tmp_path: Path) -> Path:
     bright = (images.images[..., 0] > 60).astype(np.uint8)
     write_masked_shard(tmp_path / "masks.tar", MaskedImages(images.images, bright, images.keys, ("dark", "bright")))
     stage = Stage[Settings](config=Settings(taps=TAPS, training=GuideTraining(steps=2, hidden=8, batch=4)))
-    run(stage, "attribute", tmp_path / "d.safetensors", tmp_path / "examples.tar", 0, tmp_path / "attribute")
-    run(stage, "mask", tmp_path / "d.safetensors", tmp_path / "masks.tar", 0, tmp_path / "mask")
+    run(
+        stage,
+        of="attribute",
+        denoiser=tmp_path / "d.safetensors",
+        examples=tmp_path / "examples.tar",
+        run_seed=0,
+        out=tmp_path / "attribute",
+    )
+    run(
+        stage,
+        of="mask",
+        denoiser=tmp_path / "d.safetensors",
+        examples=tmp_path / "masks.tar",
+        run_seed=0,
+        out=tmp_path / "mask",
+    )
     return tmp_path

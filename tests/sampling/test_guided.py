@@ -22,7 +22,16 @@ FAST = Sampling(steps=2, eta=0.0, guidance_scale=0.0)
 def draw(folder: Path, name: str, subset: int = 0, run: int = 0, batch: int = 4, **settings: float) -> Path:
     stage = Stage[GuidedShard](config=GuidedShard(sampling=FAST, images=3, **settings))
     out = folder / f"{name}.tar"
-    attribute_shard(stage, folder / "d.safetensors", folder / "attribute", subset, run, folder / "pool", out, batch)
+    attribute_shard(
+        stage,
+        denoiser=folder / "d.safetensors",
+        guide=folder / "attribute",
+        subset=subset,
+        run_seed=run,
+        pool=folder / "pool",
+        out=out,
+        batch=batch,
+    )
     return out
 
 
@@ -65,8 +74,8 @@ def test_an_image_for_each_mask_in_order_whatever_the_batch(folder: Path) -> Non
     drawn = []
     for batch in (3, 12):
         out = folder / f"{batch}.tar"
-        inputs = folder / "d.safetensors", folder / "mask", folder / "masks.tar"
-        mask_shard(stage, *inputs, 0, 0, folder / f"pool{batch}", out, batch)
+        inputs = {"denoiser": folder / "d.safetensors", "guide": folder / "mask", "masks": folder / "masks.tar"}
+        mask_shard(stage, **inputs, subset=0, run_seed=0, pool=folder / f"pool{batch}", out=out, batch=batch)
         drawn.append(read_masked_shards([out]))
         assert drawn[-1].classes == targets.classes
         np.testing.assert_array_equal(drawn[-1].masks, targets.masks[:7])
@@ -74,7 +83,7 @@ def test_an_image_for_each_mask_in_order_whatever_the_batch(folder: Path) -> Non
     following = Stage[GuidedShard](config=section.model_copy(update={"first": 7}))
     again = [folder / "next.tar", folder / "afresh.tar"]
     for pool, out in zip((folder / "pool12", folder / "other pool"), again, strict=True):
-        mask_shard(following, *inputs, 0, 0, pool, out, 12)
+        mask_shard(following, **inputs, subset=0, run_seed=0, pool=pool, out=out, batch=12)
         np.testing.assert_array_equal(read_masked_shards([out]).masks, targets.masks[[7, 8, 9, 10, 11, 0, 1]])
     assert again[0].read_bytes() == again[1].read_bytes(), "candidates for other targets are not taken from the pool"
     assert (read_masked_shards(again[:1]).images != drawn[1].images).any()
@@ -111,8 +120,8 @@ def test_the_workflow_tells_each_run_its_first_target(folder: Path) -> None:
     keys = []
     for seed in (0, 1):
         stage = Stage[GuidedShard](config=guided_of(e.masks, "ours", 2, e, e.table2.first(0, seed)))
-        inputs = folder / "d.safetensors", folder / "mask", folder / "masks.tar"
-        mask_shard(stage, *inputs, 0, seed, folder / "pool", folder / f"{seed}.tar", 12)
+        inputs = {"denoiser": folder / "d.safetensors", "guide": folder / "mask", "masks": folder / "masks.tar"}
+        mask_shard(stage, **inputs, subset=0, run_seed=seed, pool=folder / "pool", out=folder / f"{seed}.tar", batch=12)
         keys += [key.split("-", 1)[1] for key in read_masked_shards([folder / f"{seed}.tar"]).keys]
     assert len(set(keys)) == len(keys) == 10
     with pytest.raises(UserError, match="table2: no run of subset 0 and seed 2; add them"):
@@ -142,7 +151,7 @@ def test_masks_that_the_guide_cannot_follow_are_one_line(
     images = np.zeros((1, size, size, 1), np.uint8)
     write_masked_shard(folder / "targets.tar", MaskedImages(images, masks, ["a"], classes))
     stage = Stage[GuidedShard](config=GuidedShard(sampling=FAST, scale=0.05))
-    inputs = folder / "d.safetensors", folder / "mask", folder / "targets.tar"
+    inputs = {"denoiser": folder / "d.safetensors", "guide": folder / "mask", "masks": folder / "targets.tar"}
     with pytest.raises(UserError, match=says) as caught:
-        mask_shard(stage, *inputs, 0, 0, folder / "pool", folder / "out.tar", 4)
+        mask_shard(stage, **inputs, subset=0, run_seed=0, pool=folder / "pool", out=folder / "out.tar", batch=4)
     assert "\n" not in str(caught.value) and not (folder / "out.tar").exists()

@@ -413,7 +413,14 @@ def test_the_control_accepts_as_many_as_the_rejection_classifier(world, tmp_path
     threshold = world.threshold(0.4)
     stage, out = _stage(threshold, per_class=20), tmp_path / "threshold.json"
     match_threshold(
-        stage, world.finetuned, world.pretrained, world.judge, world.pixel_judge, tmp_path / "pool", out, 16
+        stage,
+        finetuned=world.finetuned,
+        pretrained=world.pretrained,
+        judge=world.judge,
+        pixel_judge=world.pixel_judge,
+        pool=tmp_path / "pool",
+        out=out,
+        batch=16,
     )
     content = json.loads(out.read_text())
     # of shard 0, so drawn here by hand

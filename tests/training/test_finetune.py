@@ -111,8 +111,11 @@ def files(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MARGIN_EVERY", 2)
     clock = iter(range(0, 10**7, 100))  # every step is past the time for a checkpoint
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
-    inputs = [tmp_path / name for name in ("base.safetensors", "train.tar", "validation.tar")]
-    return lambda name: (*inputs, *(tmp_path / f"{name}{end}" for end in (".safetensors", ".png", ".parquet")))
+    inputs = {"denoiser": "base.safetensors", "train": "train.tar", "validation": "validation.tar"}
+    outputs = {"out": ".safetensors", "grid": ".png", "history": ".parquet"}
+    return lambda name: {
+        option: tmp_path / file for option, file in (inputs | {o: name + end for o, end in outputs.items()}).items()
+    }
 
 
 class Killed(Exception):
@@ -122,7 +125,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("ema_decay", [0.5, 0.0])
 def test_a_killed_command_goes_on_to_the_same_files(files, ema_decay, monkeypatch):
     stage = Stage[FineTune](seed=4, config=_section(ema_decay=ema_decay))
-    run(stage, *files("whole"))
+    run(stage, **files("whole"))
     real, died = loop._update, []
 
     def dying(net, optimizer, loss_at, step, clip):
@@ -133,9 +136,9 @@ def test_a_killed_command_goes_on_to_the_same_files(files, ema_decay, monkeypatc
 
     monkeypatch.setattr(loop, "_update", dying)
     with pytest.raises(Killed):
-        run(stage, *files("broken"))
+        run(stage, **files("broken"))
     assert not any(path.exists() for path in files("broken")[3:])
-    run(stage, *files("broken"))
+    run(stage, **files("broken"))
     whole, broken = files("whole")[3:], files("broken")[3:]
     assert [sha256(p) for p in broken[:2]] == [sha256(p) for p in whole[:2]]
     history = pd.read_parquet(broken[2])
@@ -146,23 +149,23 @@ def test_a_killed_command_goes_on_to_the_same_files(files, ema_decay, monkeypatc
 
 def test_measuring_the_margin_does_not_change_the_result(files, monkeypatch):
     stage = Stage[FineTune](seed=4, config=_section(ema_decay=0.0))  # so that the network measured is the one trained
-    run(stage, *files("often"))
+    run(stage, **files("often"))
     monkeypatch.setattr(module, "MARGIN_EVERY", 1000)
-    run(stage, *files("seldom"))
+    run(stage, **files("seldom"))
     assert sha256(files("often")[3]) == sha256(files("seldom")[3])
 
 
 def test_the_margin_is_measured_on_all_classes_of_sorted_images(files, monkeypatch):
     paths, seen = files("out"), []
-    write_shard(paths[2], tiny.images("validation", per_class=100))
+    write_shard(paths["validation"], tiny.images("validation", per_class=100))
     monkeypatch.setattr(module, "label_margin", lambda model, x0, y: seen.append((len(x0), y)) or 0.5)
-    run(Stage[FineTune](config=_section(steps=2)), *paths)
+    run(Stage[FineTune](config=_section(steps=2)), **paths)
     assert seen and all(n == 256 and sorted(y.bincount().tolist()) == [85, 85, 86] for n, y in seen)
 
 
 def test_the_history_has_the_mean_loss_since_the_row_before(files):
     stage = Stage[FineTune](seed=4, config=_section(steps=5))
-    run(stage, *files("out"))
+    run(stage, **files("out"))
     losses = torch.empty(5, dtype=torch.float64)
     finetune(tiny.denoiser(dropout=0.3), tiny.images(), stage.config, seed=4, losses=losses)
     history = pd.read_parquet(files("out")[5])
@@ -174,8 +177,8 @@ def test_the_history_has_the_mean_loss_since_the_row_before(files):
 def test_grids_beside_the_log_do_not_change_the_result(files, tmp_path, monkeypatch):
     stage = Stage[FineTune](seed=4, config=_section(steps=4, ema_decay=0.0))  # so that it samples from what is trained
     monkeypatch.setattr(module, "GRID_EVERY", 2)
-    run(stage, *files("plain"))
-    run(stage, *files("watched"), previews=tmp_path / "logs" / "subset0")
+    run(stage, **files("plain"))
+    run(stage, **files("watched"), previews=tmp_path / "logs" / "subset0")
     assert sha256(files("plain")[3]) == sha256(files("watched")[3])
     grids = sorted((tmp_path / "logs").iterdir())
     assert [path.name for path in grids] == ["subset0-000002.png", "subset0-000004.png"]
@@ -185,13 +188,15 @@ def test_grids_beside_the_log_do_not_change_the_result(files, tmp_path, monkeypa
 def test_the_command_says_where_the_denoiser_came_from_and_draws_a_row_a_class(files):
     stage = Stage[FineTune](seed=4, config=_section(steps=2))
     paths = files("out")
-    run(stage, *paths)
-    made = Denoiser.load(paths[3])
+    run(stage, **paths)
+    made = Denoiser.load(paths["out"])
     assert made.classes == tiny.images().classes and made.null_row == 3
-    assert made.provenance["denoiser_sha256"] == sha256(paths[0]) and made.provenance["from"] == {"made": "at random"}
-    assert made.provenance["train_sha256"] == sha256(paths[1])
+    assert made.provenance["denoiser_sha256"] == sha256(paths["denoiser"]) and made.provenance["from"] == {
+        "made": "at random"
+    }
+    assert made.provenance["train_sha256"] == sha256(paths["train"])
     assert made.provenance["stage"] == json.loads(stage.model_dump_json())
-    with Image.open(paths[4]) as grid:
+    with Image.open(paths["grid"]) as grid:
         assert grid.size == (2 * (10 * 10 + 2), 2 * (3 * 10 + 2))
 
 
@@ -200,4 +205,4 @@ def test_images_of_another_size_are_refused_before_training(files, tmp_path):
     with pytest.raises(
         UserError, match=r"train\.tar: images are \(8, 8, 1\); .*base\.safetensors expects \(16, 16, 1\)"
     ):
-        run(Stage[FineTune](config=_section()), *files("out"))
+        run(Stage[FineTune](config=_section()), **files("out"))

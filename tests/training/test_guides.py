@@ -34,7 +34,7 @@ def train(tmp_path: Path, of: str, taps: Taps | None, **training: float) -> Path
         write_masked_shard(tmp_path / "examples.tar", masked(MaskData(), "train", 0))
     stage = Stage[Settings](config=Settings(taps=taps, training=GuideTraining(**training)))
     out = tmp_path / f"{of}-{'features' if taps else 'pixels'}.safetensors"
-    run(stage, of, EMBEDDED, tmp_path / "examples.tar", 0, out)
+    run(stage, of=of, denoiser=EMBEDDED, examples=tmp_path / "examples.tar", run_seed=0, out=out)
     return out
 
 
@@ -75,7 +75,14 @@ def test_an_unknown_block_and_images_of_another_size_are_one_line(tmp_path: Path
     tiny.denoiser().save(tmp_path / "small.safetensors")
     stage = Stage[Settings](config=Settings(taps=None, training=GuideTraining()))
     with pytest.raises(UserError, match=r"examples.tar: images are \(28, 28, 1\); .*small.* expects \(8, 8, 1\)"):
-        run(stage, "attribute", tmp_path / "small.safetensors", tmp_path / "examples.tar", 0, tmp_path / "out")
+        run(
+            stage,
+            of="attribute",
+            denoiser=tmp_path / "small.safetensors",
+            examples=tmp_path / "examples.tar",
+            run_seed=0,
+            out=tmp_path / "out",
+        )
     assert not (tmp_path / "out").exists()
 
 

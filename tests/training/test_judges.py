@@ -126,12 +126,17 @@ def _trained(folder, kind: str, cfg: Features | None = None) -> Judge:
     if kind == "features":
         extract(
             Stage[Features](config=cfg or Features()),
-            folder / "base.safetensors", folder / "train.tar", folder / "f.safetensors",
+            denoiser=folder / "base.safetensors", images=folder / "train.tar", out=folder / "f.safetensors",
         )  # fmt: skip
         head = Stage[Head](config=Head(hidden=16, epochs=3, batch=16))
-        run_features(head, folder / "f.safetensors", folder / "train.tar", out, report)
+        run_features(head, features=folder / "f.safetensors", train=folder / "train.tar", out=out, report=report)
     else:
-        run_pixels(Stage[PixelHead](config=PixelHead(hidden=16, epochs=3, batch=16)), folder / "train.tar", out, report)
+        run_pixels(
+            Stage[PixelHead](config=PixelHead(hidden=16, epochs=3, batch=16)),
+            train=folder / "train.tar",
+            out=out,
+            report=report,
+        )
     return Judge.load(out, folder / "base.safetensors", CPU)
 
 
@@ -178,7 +183,12 @@ def test_a_judge_of_pixels_is_its_network_on_pixels(files):
 def test_mirrored_features_are_those_of_mirrored_images(files):
     from safetensors.torch import load_file
 
-    extract(Stage[Features](config=Features(flip=True)), files / "base.safetensors", files / "train.tar", files / "f")
+    extract(
+        Stage[Features](config=Features(flip=True)),
+        denoiser=files / "base.safetensors",
+        images=files / "train.tar",
+        out=files / "f",
+    )
     tensors = load_file(files / "f")
     mirrored = to_unit(tiny.images().images).flip(-1)
     expected = bottleneck_features(tiny.denoiser(), mirrored, Features())
@@ -197,7 +207,7 @@ def test_pixels_are_read_mirrored_half_of_the_time(files, monkeypatch):
 
     monkeypatch.setattr(judges, "_inputs", spy)
     cfg = Stage[PixelHead](config=PixelHead(hidden=16, epochs=1, batch=48, flip=True))
-    run_pixels(cfg, files / "train.tar", files / "out.safetensors", files / "out.json")
+    run_pixels(cfg, train=files / "train.tar", out=files / "out.safetensors", report=files / "out.json")
     x = to_unit(read_shards([files / "train.tar"]).images)
     (plain, rows), (mirrored, chosen) = seen[:2]
     torch.testing.assert_close(plain, x[rows], rtol=0, atol=0)
@@ -235,12 +245,17 @@ def test_a_file_that_is_no_judge_is_named(files, kind):
 
 def test_features_of_other_images_or_none_are_refused(files):
     head = Stage[Head](config=Head(epochs=1))
-    extract(Stage[Features](config=Features()), files / "base.safetensors", files / "train.tar", files / "f")
+    extract(
+        Stage[Features](config=Features()),
+        denoiser=files / "base.safetensors",
+        images=files / "train.tar",
+        out=files / "f",
+    )
     write_shard(files / "fewer.tar", tiny.images(per_class=5))
     outputs = files / "out.safetensors", files / "out.json"
     with pytest.raises(UserError, match=r"f: of 60 images, .*fewer\.tar has 15"):
-        run_features(head, files / "f", files / "fewer.tar", *outputs)
+        run_features(head, features=files / "f", train=files / "fewer.tar", out=outputs[0], report=outputs[1])
     for name in ("none", "base.safetensors", "fewer.tar"):
         with pytest.raises(UserError, match=rf"{name}: not a readable features file .*ddrep features"):
-            run_features(head, files / name, files / "train.tar", *outputs)
+            run_features(head, features=files / name, train=files / "train.tar", out=outputs[0], report=outputs[1])
     assert not any(path.exists() for path in outputs)

@@ -73,12 +73,12 @@ def test_a_killed_command_goes_on_to_the_same_file(tmp_path, monkeypatch):
     clock = iter(range(0, 10**6, 100))  # so that every step is past the time for a checkpoint
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
     monkeypatch.chdir(tmp_path)
-    run(stage, tmp_path / "whole.safetensors", None)
+    run(stage, out=tmp_path / "whole.safetensors", grid=None)
     monkeypatch.setattr(loop, "_update", dying)
     with pytest.raises(Killed):
-        run(stage, tmp_path / "broken.safetensors", None)
+        run(stage, out=tmp_path / "broken.safetensors", grid=None)
     assert not (tmp_path / "broken.safetensors").exists()
-    run(stage, tmp_path / "broken.safetensors", None)
+    run(stage, out=tmp_path / "broken.safetensors", grid=None)
     assert steps == list(range(8)), "five steps before the kill and three after"
     assert sha256(tmp_path / "broken.safetensors") == sha256(tmp_path / "whole.safetensors")
 
@@ -87,7 +87,7 @@ def test_the_command_writes_a_denoiser_with_its_provenance_and_a_grid(tmp_path, 
     monkeypatch.chdir(tmp_path)
     write_idx(tmp_path / "images.gz", tiny.images().images[..., 0])
     stage = Stage[Pretrain](seed=3, config=_section(images=tmp_path / "images.gz", steps=2, schedule="linear"))
-    run(stage, tmp_path / "d.safetensors", tmp_path / "grid.png")
+    run(stage, out=tmp_path / "d.safetensors", grid=tmp_path / "grid.png")
     made = Denoiser.load(tmp_path / "d.safetensors")
     assert made.schedule.kind == "linear" and made.image_shape == (1, 8, 8)
     assert made.provenance["images_sha256"] == sha256(tmp_path / "images.gz")
@@ -100,7 +100,7 @@ def test_the_command_writes_a_denoiser_with_its_provenance_and_a_grid(tmp_path, 
 def test_missing_images_are_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"denoiser\.pretrain\.images: missing"):
-        run(Stage[Pretrain](config=_section()), tmp_path / "d.safetensors", None)
+        run(Stage[Pretrain](config=_section()), out=tmp_path / "d.safetensors", grid=None)
     with pytest.raises(UserError, match=r"none\.gz: no such file"):
-        run(Stage[Pretrain](config=_section(images=tmp_path / "none.gz")), tmp_path / "d.safetensors", None)
+        run(Stage[Pretrain](config=_section(images=tmp_path / "none.gz")), out=tmp_path / "d.safetensors", grid=None)
     assert list(tmp_path.iterdir()) == []
