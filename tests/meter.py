@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from ddrep.cost import DENOISER, ENCODER
 from ddrep.denoiser.unet import UNet
 from ddrep.networks import architectures
-from ddrep.planning.plan import DENOISER, ENCODER, Row
+from ddrep.planning.forecast import Step
 from ddrep.training import classifier
 
 Counts = dict[str, int]
@@ -50,8 +51,9 @@ class Meter:
         return {DENOISER: whole, ENCODER: self.counts["encode"] - whole, "classifiers": self.counts["classifiers"]}
 
 
-def passes(row: Row) -> Counts:
-    return {DENOISER: row.passes(DENOISER), ENCODER: row.passes(ENCODER), "classifiers": row.passes()}
+def passes(step: Step) -> Counts:
+    """The same of a forecast."""
+    return {DENOISER: step.through(DENOISER), ENCODER: step.through(ENCODER), "classifiers": step.through()}
 
 
 def spread(judge: Any, images: np.ndarray) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from ddrep.config import Data, MaskData
+from ddrep.config import Data, Experiment, MaskData
+from ddrep.cost import Job
 from ddrep.data import celebamask_hq, embedded, few_shot
-from ddrep.data.readers import reader_of, square
+from ddrep.data.idx import read_idx
+from ddrep.data.readers import known, reader_of, square
+from ddrep.data.tars import META, members
 from ddrep.errors import UserError
 
 
@@ -28,6 +33,51 @@ def subsets(data: Data | MaskData) -> int:
     if isinstance(data, Data):
         return reader_of(data).subsets
     return embedded.SUBSETS if data.kind == "embedded" else 1
+
+
+def counts(data: Data, seed: int) -> dict[str, tuple[int, ...]]:
+    """Split -> images of each class, of one labelled subset, whether they are there yet or not.
+
+    Raises UserError, or OSError, where images alone tell, and there are none.
+    """
+    reader = reader_of(data)
+    found = reader.expected(data.section) if reader.expected else known(data, seed)
+    if not (found and found.train and found.validation is not None and found.test is not None):
+        raise UserError(f"data.{data.kind}: too much to be read for that")
+    held_out, classes = {"validation": found.validation, "test": found.test}, len(found.classes)
+    return {"train": found.train, **{split: evenly(n, classes) for split, n in held_out.items()}}
+
+
+def made_counts(shard: Path) -> tuple[int, ...]:
+    """Images of each class in a shard that is there, the classes taken for equally large."""
+    head = json.loads(next(content for name, content in members(shard) if name == META))
+    return evenly(head["images"], len(head["classes"]))
+
+
+def shard_counts(job: Job, experiment: Experiment, splits: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Images of each class in the shard that a job makes of a data set with these splits; none if it makes none."""
+    split = job.wildcards.get("split") or job.wildcards.get("part") or "train"
+    if job.verb == "masks":
+        return (mask_counts(experiment.masks.data)[split],)
+    if job.verb == "attribute" and "part" not in job.wildcards:
+        return (experiment.attributes.examples,) * 2
+    images = splits.get(split, ())
+    return evenly(sum(images), 2) if job.verb == "attribute" else images if job.verb == "data" else ()
+
+
+def evenly(images: int, classes: int) -> tuple[int, ...]:
+    """Images of each class, all but equally many."""
+    return tuple(images // classes + (label < images % classes) for label in range(classes))
+
+
+def mask_counts(data: MaskData) -> dict[str, int]:
+    """Images with masks: to train guides, for the targets ("test"), and for an oracle."""
+    if data.kind == "embedded":
+        oracle = sum(read_idx(embedded.path(split, "labels")).size for split in ("train", "validation"))
+        return {"train": data.embedded.train, "test": data.embedded.test, "oracle": oracle}
+    faces, ours = data.celebamask_hq, data.few_shot if data.kind == "few-shot" else data.celebamask_hq
+    oracle = faces.images - faces.train - faces.test if faces else 0
+    return {"train": ours.train, "test": ours.test, "oracle": oracle} if ours else {}
 
 
 def mask_classes(data: MaskData) -> tuple[str, ...]:

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from ddrep.cli.outputs import Output, check_outputs, marks
 from ddrep.config.base import merge
 
 Count = Annotated[int, Ge(0)]
 Batch = Annotated[int, Ge(1)]
-OptionalFile = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
-"""A file that need not be given; an empty name stands for none, as the workflow writes it."""
 log = logging.getLogger("ddrep")
 
 

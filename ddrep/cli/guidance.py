@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb
+from ddrep.cli.base import Batch, Count, Light, Verb
 from ddrep.cli.outputs import OutputArrays, OutputFile, OutputFolder, OutputWithAttempts
 from ddrep.config import Stage
 from ddrep.derived import guide_of, guided_of
@@ -111,7 +111,7 @@ class GuideAttribute(Guided):
 
 
 class GuideMasks(Guided):
-    """Draw an image for each of `--stage.config.images` target masks, from `--stage.config.first` on (ours)."""
+    """Draw an image for each of `--stage.config.images` target masks, from `--stage.config.first` on; by hand, ours."""
 
     stage: Stage[config.GuidedShard] = _ours(config.Masks(), config.Table2().steps[0])
     masks: Path
@@ -127,9 +127,9 @@ class GuideMasks(Guided):
 class Measured(Verb):
     """Base of the verbs that write features for Fréchet distances."""
 
-    evaluator: OptionalFile = None
+    evaluator: Path | None = None
     """Its features are taken where there is no file of Inception's; neither: none."""
-    inception: OptionalFile = None
+    inception: Path | None = None
     """Inception's weights, for FID."""
 
 

@@ -9,7 +9,7 @@ from annotated_types import Ge
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.cli.base import Batch, Count, Light, OptionalFile, Verb, log, log_to
+from ddrep.cli.base import Batch, Count, Light, Verb, log, log_to
 from ddrep.cli.outputs import OutputFile, OutputFolder, OutputImage, OutputWithAttempts
 from ddrep.config import Stage
 from ddrep.derived import training_of
@@ -189,7 +189,7 @@ class Drawing(Verb):
 class Synthesize(Drawing):
     """Generate one shard of accepted images; by hand, as the source ours."""
 
-    threshold_file: OptionalFile = None
+    threshold_file: Path | None = None
     """JSON made by pixel-threshold; its threshold replaces the section's."""
     index: Count
     """Number of the shard."""

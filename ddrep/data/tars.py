@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -36,6 +37,14 @@ class Images(Protocol):
 
 
 P = TypeVar("P", bound=Images)
+
+
+def most_bytes(image: tuple[int, int, int]) -> int:
+    """Of an image (height, width, channels) and its label in a tar, at most: blocks of 512, and a PNG hardly larger
+    than raw."""
+    height, width, channels = image
+    png = height * (width * channels + 1) + 100
+    return 3 * 512 + 512 * math.ceil(png / 512)
 
 
 def check_images(images: np.ndarray, keys: Sequence[str]) -> None:

@@ -243,3 +243,11 @@ class UNet(nn.Module):
         out, _ = self.decode(*self.encode(x, emb), emb)
         assert out is not None
         return out
+
+
+def bytes_of(cfg: UNetConfig | None) -> int:
+    """Of a denoiser's file; 0 where the network is not known."""
+    if cfg is None:
+        return 0
+    with torch.device("meta"):
+        return 4 * sum(p.numel() for p in UNet(cfg).parameters())

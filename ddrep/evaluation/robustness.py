@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddrep.config import Robustness, Stage
+from ddrep.cost import DENOISER, Cost, Job, Passes, times
 from ddrep.data.batches import finite, stratified, to_unit
 from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
@@ -60,3 +61,10 @@ def guess(guide: Guide, x0: Tensor, batch: int = 250) -> Tensor:
     """The more probable class of images (N, C, H, W): (N,) on the CPU."""
     logits = torch.cat([guide.net(guide.inputs(part)).cpu() for part in x0.split(batch)])
     return finite(logits, f"a guide of {guide.denoiser.name}").argmax(dim=1)
+
+
+def cost(job: Job) -> Cost:
+    """At each time the denoiser estimates the images, and all guides look at the estimates."""
+    cfg = job.config(Robustness)
+    images = len(cfg.timesteps) * min(cfg.images, job.images("test"))
+    return Cost(times(images, Passes([DENOISER]) + job.look("")))

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ddrep.config import AttributeScores, Stage
+from ddrep.cost import INCEPTION, Cost, Job, Passes, times
 from ddrep.data.masks import read_masked_shards
 from ddrep.data.shards import read_shards
 from ddrep.device import pick_device
@@ -105,3 +106,10 @@ def score_masks(
     save_features(features, *features_of(images.images, evaluator, inception), labels)
     with written_whole(out) as (draft,):
         pd.DataFrame([{**cell.__dict__, "miou": miou(counts), "n": len(images)}]).to_parquet(draft, index=False)
+
+
+def cost(job: Job) -> Cost:
+    """Of real or guided images: what says what they show, and what distances are taken on (`features_of`)."""
+    judge = {"score-attribute": "evaluator", "score-masks": "segmenter"}.get(job.verb)
+    measures = [name for name in (INCEPTION, "evaluator") if job.inputs.get(name)][:1]
+    return Cost(times(job.images("shard") + job.images(), Passes([*measures, judge] if judge else measures)))

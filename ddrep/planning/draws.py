@@ -1,140 +1,78 @@
-"""How many candidates the engine will draw: exactly where nothing is refused and where shards are there, else guessed.
+"""How many candidates jobs will draw: exactly where nothing is refused and where shards are there, else guessed.
 
-Sources of the same sampling settings share their candidates through the pool; each is counted once.
+Jobs share their candidates through the pool; each is counted once.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ddrep.config import Experiment
-from ddrep.derived import shard_of
-from ddrep.runs import GuidedRun, shard_paths, shards_asked, table1_runs
-from ddrep.sampling.engine import Tally
-from ddrep.sources import SOURCES, synthetic
+from ddrep.cost import Job, Wanted
+from ddrep.sampling.engine import attempts, likely_attempts
 
 ASSUMED = 0.5
-"""Share of the candidates that a rejection classifier accepts, where none has been judged."""
+"""Share of the candidates that are accepted, where none has been judged."""
 RANGE = (0.8, 0.3)
 """Shares that a sensible threshold gives: the cheapest and the dearest."""
-TRIALS = 256
-DRAWING = sorted(synthetic(), key=lambda source: SOURCES[source].judge.matched)
-"""The sources in the order in which they come to draw: the control waits for its threshold."""
-
-Place = tuple[int, str, int]
-"""Labelled subset, source, number of the shard."""
+Seen = Mapping[str, Mapping[int, list[bool]]]
+"""Path of a shard's attempts -> class -> whether each was accepted, in order; of the shards that are there."""
+Key = tuple[str, int | None]
+"""A source, and a class, or None for all."""
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Of one shard. `judged`: candidates the source looks at; `drawn`: those that no source before it has drawn."""
-
-    judged: int
-    drawn: int
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The verdicts on the attempts of shards that are there, in order, by class."""
-
-    verdicts: dict[Place, dict[int, list[bool]]] = field(default_factory=dict)
-    guided: dict[GuidedRun, dict[int, list[bool]]] = field(default_factory=dict)
-    """Of Table 1's method rejection; class 1 has the attribute."""
-
-    def acceptance(self, source: str) -> float | None:
-        """Share accepted of all attempts of a source; None where there are none."""
-        return _share(
-            v for (_, name, _), by_class in self.verdicts.items() if name == source for v in by_class.values()
-        )
-
-    def guided_acceptance(self, attribute: str | None, *labels: int) -> float | None:
-        """The same of the images that were to have an attribute (1), or not to (0)."""
-        return _share(v[label] for run, v in self.guided.items() if run.attribute == attribute for label in labels)
+def read_verdicts(jobs: Iterable[Job]) -> Seen:
+    """From the attempts that are there."""
+    paths = [path for job in jobs for path in job.outputs.get("beside", ()) if Path(path).is_file()]
+    tables = {path: pd.read_parquet(path, columns=["class", "accepted"]).groupby("class") for path in paths}
+    return {path: {int(str(label)): rows["accepted"].tolist() for label, rows in t} for path, t in tables.items()}
 
 
-def _share(verdicts: Iterable[list[bool]]) -> float | None:
-    every = list(verdicts)
-    attempts = sum(map(len, every))
-    return sum(map(sum, every)) / attempts if attempts else None
+def source(job: Job) -> str:
+    """What a job draws: a source of images, or a method and its attribute."""
+    of = job.wildcards
+    return of["source"] if "source" in of else f"{of['method']} for {of['attribute']}"
 
 
-def read_verdicts(experiment: Experiment) -> Seen:
-    """From the attempts beside the shards in results/{experiment}."""
-    results, per_scale, seen = Path("results", experiment.experiment), experiment.synthesis.shards_per_scale, Seen()
-    for (subset, source), scale in shards_asked(experiment).items():
-        for index, shard in enumerate(shard_paths(subset, source, scale, per_scale)):
-            if (table := results / shard.with_suffix(".parquet")).is_file():
-                seen.verdicts[subset, source, index] = _by_class(table)
-    for run in table1_runs(experiment):
-        if run.method == "rejection" and (table := results / run.attempts).is_file():
-            seen.guided[run] = _by_class(table)
-    return seen
+def shares_of(jobs: Iterable[Job], seen: Seen) -> dict[Key, float]:
+    """Share of the candidates that are accepted, where some have been judged."""
+    tried, kept = Counter[Key](), Counter[Key]()
+    for job in jobs:
+        for label, verdicts in seen.get("".join(job.outputs.get("beside", ())), {}).items():
+            for of in (None, label):
+                tried[source(job), of] += len(verdicts)
+                kept[source(job), of] += sum(verdicts)
+    return {key: kept[key] / n for key, n in tried.items()}
 
 
-def _by_class(attempts: Path) -> dict[int, list[bool]]:
-    rows = pd.read_parquet(attempts, columns=["class", "accepted"])
-    return {int(str(label)): part.tolist() for label, part in rows.groupby("class")["accepted"]}
+class Pools:
+    """The candidates that jobs have drawn, while they are walked in order. `assumed`: the share accepted of others."""
 
+    def __init__(self, jobs: Iterable[Job], seen: Seen, assumed: float):
+        self.seen, self.shares, self.assumed = seen, shares_of(jobs, seen), assumed
+        self.drawn = Counter[tuple[object, ...]]()  # attempts at a class, by pool and class
 
-def draws_of(experiment: Experiment, classes: int, seen: Seen, assumed: float = ASSUMED) -> dict[Place, Draws]:
-    """What every shard takes. `assumed`: the acceptance where none has been seen."""
-    sharing: dict[tuple[str, int, int], list[str]] = defaultdict(list)
-    asked = shards_asked(experiment)
-    for source in DRAWING:
-        settings = shard_of(source, experiment).sampling.model_dump_json()
-        for subset in {subset for subset, name in asked if name == source}:
-            for index in range(asked[subset, source] * experiment.synthesis.shards_per_scale):
-                sharing[settings, subset, index].append(source)
-    draws: dict[Place, Draws] = {}
-    for (_, subset, index), sources in sharing.items():
-        there = np.zeros(classes, int)
-        for name in sources:
-            place = (subset, name, index)
-            judged = _judged(experiment, place, classes, seen, assumed)
-            draws[place] = Draws(int(judged.sum()), int((judged - there).clip(min=0).sum()))
-            there = np.maximum(there, judged)
-    return draws
+    def draw(self, job: Job, wanted: Wanted) -> tuple[int, int]:
+        """Candidates that a job looks at, and those that no job before it has drawn."""
+        tried, missing = self._attempts(job, wanted), 0
+        for key, n in (((*wanted.pool, label), n) for label, n in enumerate(tried)):
+            missing += max(0, n - self.drawn[key])
+            self.drawn[key] = max(n, self.drawn[key])
+        return sum(tried), missing
 
-
-def _judged(experiment: Experiment, place: Place, classes: int, seen: Seen, assumed: float) -> np.ndarray:
-    """Attempts at each class (classes,)."""
-    subset, source, index = place
-    cfg = shard_of(source, experiment).synthesis
-    quota = cfg.per_class // cfg.shards_per_scale
-    budget = quota * cfg.max_attempts
-    if (known := counted(seen.verdicts.get(place, {}), classes, quota, budget)) is not None:
-        return known
-    if not cfg.threshold:
-        return np.full(classes, quota)
-    found = seen.acceptance(source)
-    likely = trials(assumed if found is None else found, quota, budget)
-    return np.random.default_rng((subset, synthetic().index(source), index)).choice(likely, size=classes)
-
-
-def counted(verdicts: Mapping[int, list[bool]], classes: int, quota: int, budget: int) -> np.ndarray | None:
-    """Attempts at each class (classes,) that led to these verdicts; None where they are of another quota."""
-    if len(verdicts) == classes and all(sum(of_class) == quota for of_class in verdicts.values()):
-        return np.array([attempts(verdicts[label], quota, budget) for label in range(classes)])
-    return None
-
-
-def attempts(verdicts: Iterable[bool], quota: int, budget: int) -> int:
-    """Attempts at a class that the engine makes, rounds and all, given the verdict on each up to the last it needs."""
-    tally, verdict = Tally(0, threshold=1), iter(verdicts)
-    while wanted := tally.wanted(quota, budget):
-        tally.p += [float(next(verdict, True)) for _ in wanted]
-    return len(tally.p)
-
-
-@lru_cache
-def trials(acceptance: float, quota: int, budget: int) -> np.ndarray:
-    """Attempts at a class whose candidates are accepted at random, (TRIALS,)."""
-    rng = np.random.default_rng(0)
-    return np.array([attempts(rng.random(budget) < acceptance, quota, budget) for _ in range(TRIALS)])
+    def _attempts(self, job: Job, wanted: Wanted) -> list[int]:
+        """At each class."""
+        if not job.refuses or "beside" not in job.outputs:
+            return list(wanted.images)
+        (path,), budget = job.outputs["beside"], wanted.budget
+        known, quotas = self.seen.get(path, {}), dict(enumerate(wanted.images))
+        if len(known) == len(quotas) and all(sum(known[label]) == quota for label, quota in quotas.items()):
+            return [attempts(known[label], quota, budget) for label, quota in quotas.items()]
+        rng, alike = np.random.default_rng(zlib.crc32(path.encode())), "attribute" not in job.wildcards
+        shares = {label: self.shares.get((source(job), None if alike else label), self.assumed) for label in quotas}
+        return [int(rng.choice(likely_attempts(shares[label], quota, budget))) for label, quota in quotas.items()]

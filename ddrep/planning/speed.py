@@ -1,5 +1,6 @@
 """What one image costs in each network on the device at hand, from some seconds of measurement.
 
+Measured are denoisers and classifiers; the small networks on top of them, which take little time, are left out.
 On a CPU it is the processor time of one thread, so that other work beside it hardly matters: several threads, one
 of them without a core, burn time in waiting for it. More threads are taken to be faster in proportion.
 """
@@ -9,93 +10,121 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 
-from ddrep.device import pick_device
-from ddrep.errors import UserError
-from ddrep.planning.plan import TRAINING, Job, Plan
-from ddrep.planning.trials import Pass, Trial, trials
+from ddrep.cost import DENOISER, ENCODER, GUIDED, TRAINING, Passes
+from ddrep.denoiser.unet import UNet, UNetConfig
+from ddrep.device import autocast, pick_device
+from ddrep.networks.classifiers import build_classifier, fit_to_size
+from ddrep.planning.forecast import Plan
 
-INFERENCE = 1 / 3
-"""Of a training pass: the usual rule that a backward pass costs two forward passes."""
-LONG, REPEATED = 0.3, 3
-"""Seconds of trials that need not be repeated; how often others are."""
+BACKWARD = 3
+"""Forward passes that a pass with one backward costs: the usual rule that a backward pass costs two of them."""
+PARTS = {ENCODER: 0.3, f"{ENCODER}/attributes": 1.0, f"{ENCODER}/masks": 1.0}
+"""Of a denoiser's pass, at most (ddrep.denoiser.features)."""
+SAMPLED, TRAINED = 250, 16
+"""Most images that denoisers are tried on at once, and fewest that classifiers are."""
+ON_A_CPU = 64
+"""Width of the largest images that denoisers are tried on on a CPU; more takes minutes, and is told by the pixels."""
+Pass = Callable[[int], object]  # of a batch of so many images
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds an image by network, of one thread on a CPU, and before a job's work begins, with torch and without."""
+    """Seconds of an image forward, by network, and before a job's work begins, with torch and without."""
 
     seconds: dict[str, float]
-    startup: float
-    light_startup: float
+    startups: tuple[float, float]
     device: torch.device
 
-    def of(self, job: Job, threads: int) -> float:
-        """Seconds of a job; networks that could not be measured take none."""
-        work = sum(self.seconds.get(key, 0.0) * n for key, n in job.items())
-        return (self.startup if job else self.light_startup) + work / (threads if self.device.type == "cpu" else 1)
+    def of(self, passes: Passes, threads: int) -> float:
+        """Seconds of a job; networks that were not measured take none."""
+        work = 0.0
+        for key, n in passes.items():
+            network = key.removesuffix(TRAINING).removesuffix(GUIDED)
+            work += n * self.seconds.get(network, 0.0) * (1 if network == key else BACKWARD)
+        return self.startups[not passes] + work / (threads if self.device.type == "cpu" else 1)
 
 
-def measure(plan: Plan, startups: tuple[float, float], seconds: float) -> tuple[Speeds, list[str]]:
-    """Speeds, and remarks on what could not be measured; in about `seconds`, but one pass of each network at least.
-
-    startups: seconds before a job's work begins, with torch and without.
-    """
-    device, found, remarks = pick_device(), {}, []
+def measure(plan: Plan, startups: tuple[float, float], seconds: float) -> Speeds:
+    """In about `seconds`, but one pass of each network at least."""
     torch.set_num_threads(1)
-    clock, wanted = _clock(device), trials(plan, device)
+    found, device, batch = dict[str, float](), pick_device(), plan.experiment.classifier.batch
+    names = sorted({job.wildcards["architecture"] for job in plan.jobs if job.verb == "classify"})
+    clock = partial(_clock, device)
     ends = clock() + seconds
-    for i, trial in enumerate(wanted):
-        try:
-            found[trial.network] = trial.worth * _per_image(
-                trial, clock, clock() + (ends - clock()) / (len(wanted) - i)
-            )
-        except UserError as e:
-            remarks.append(f"time of {trial.network} left out: {e}")
-    for key in [key for key in found if key.endswith(TRAINING)]:
-        found.setdefault(key.removesuffix(TRAINING), INFERENCE * found[key])
-    return Speeds(found, *startups, device), remarks
+    if cfg := plan.network:
+        size = min(cfg.image_size, ON_A_CPU) if device.type == "cpu" else cfg.image_size
+        one = per_image(_denoiser(cfg, size, device), 1, SAMPLED, clock, ends - seconds * len(names) / (1 + len(names)))
+        whole = one * (cfg.image_size / size) ** 2
+        found |= {DENOISER: whole, **{part: share * whole for part, share in PARTS.items()}}
+    for i, name in enumerate(names):
+        until = clock() + (ends - clock()) / (len(names) - i)
+        found[name] = per_image(_classifier(plan, name, device), TRAINED, batch, clock, until) / BACKWARD
+    return Speeds(found, startups, device)
 
 
-def _per_image(trial: Trial, clock: Callable[[], float], ends: float) -> float:
-    """Seconds an image in batches of trial.batch, from smaller ones if the clock would pass `ends` with these.
+def _denoiser(cfg: UNetConfig, size: int, device: torch.device) -> Pass:
+    """Forward passes of images of `size` pixels through a denoiser of zeros, which take no time to make."""
+    with torch.device("meta"):
+        net = UNet(cfg)
+    net.to_empty(device=device)
+    with torch.inference_mode():
+        for p in net.parameters():
+            p.zero_()
 
-    No more than an image in a smaller batch takes: the first large one pays for memory that a job gets once.
+    @torch.inference_mode()
+    def run(n: int) -> object:
+        return net(torch.zeros(n, cfg.in_channels, size, size, device=device), torch.zeros(n, device=device))
+
+    return run
+
+
+def _classifier(plan: Plan, name: str, device: torch.device) -> Pass:
+    """Whole steps of training: forward, backward, and the optimiser."""
+    (height, width, channels), cfg = plan.sizes.image, plan.experiment.classifier
+    net = build_classifier(name, cfg.stem, channels, max(2, plan.sizes.classes))
+    net = fit_to_size(net, channels, height, width).to(device).train()
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+
+    def run(n: int) -> object:
+        optimizer.zero_grad(set_to_none=True)
+        with autocast(cfg.precision, device):
+            logits = net(torch.randn(n, channels, height, width, device=device))
+        F.cross_entropy(logits.float(), torch.zeros(n, dtype=torch.long, device=device)).backward()
+        return optimizer.step()
+
+    return run
+
+
+def per_image(run: Pass, smallest: int, batch: int, clock: Callable[[], float], ends: float) -> float:
+    """Seconds an image in batches of `batch`, or of fewer if the clock would pass `ends` with these.
+
+    The first pass is the dearest, for kernels are chosen and memory taken: short ones are repeated, and an image costs
+    no more than in a smaller batch.
     """
-    run, batch, times = trial.make(), min(trial.smallest, trial.batch), dict[int, float]()
-    while True:
-        times[batch] = _least(run, batch, clock)
-        larger = min(4 * batch, trial.batch)
-        if larger == batch or clock() + times[batch] * larger / batch > ends:
-            return min(_extrapolated(times, trial.batch) / trial.batch, *(t / n for n, t in times.items()))
-        batch = larger
 
-
-def _least(run: Pass, batch: int, clock: Callable[[], float]) -> float:
-    """Seconds of a batch. The first is the dearest, for kernels are chosen and memory taken; long ones count as is."""
-    costs: list[float] = []
-    while len(costs) < REPEATED and sum(costs) < LONG:
+    def timed() -> float:
         before = clock()
-        run(batch)
-        costs.append(clock() - before)
-    return min(costs)
+        run(n)
+        return clock() - before
+
+    least, n = float("inf"), min(smallest, batch)
+    while True:
+        took = timed()
+        took = min(took, timed(), timed()) if took < 0.3 else took
+        least, larger = min(least, took / n), min(4 * n, batch)
+        if larger == n or clock() + took * larger / n > ends:
+            return least
+        n = larger
 
 
-def _extrapolated(times: dict[int, float], batch: int) -> float:
-    """Seconds of a batch along the line through the two largest measured: part of a step costs the same at any size."""
-    (small, least), (large, most) = sorted({0: 0.0, **times}.items())[-2:]
-    return most + max(0.0, most - least) / (large - small) * (batch - large)
-
-
-def _clock(device: torch.device) -> Callable[[], float]:
+def _clock(device: torch.device) -> float:
     """Seconds; on a CPU those for which this process has had a core."""
     if device.type == "cpu":
-        return time.process_time
-
-    def synchronised() -> float:
-        torch.cuda.synchronize(device)
-        return time.perf_counter()
-
-    return synchronised
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,21 @@ def fill(
             f"{keys[0]}: classes {rates}{more} accepted fewer than the {quota} images asked for; "
             f"raise the budget, {keys[1]}"
         )
+
+
+def attempts(verdicts: Iterable[bool], quota: int, budget: int) -> int:
+    """Attempts at a class that `fill` makes, rounds and all, given the verdict on each up to the last it needs."""
+    tally, verdict = Tally(0, threshold=1), iter(verdicts)
+    while wanted := tally.wanted(quota, budget):
+        tally.p += [float(next(verdict, True)) for _ in wanted]
+    return len(tally.p)
+
+
+@lru_cache
+def likely_attempts(acceptance: float, quota: int, budget: int) -> np.ndarray:
+    """Attempts at a class whose candidates are accepted at random, (256,)."""
+    rng = np.random.default_rng(0)
+    return np.array([attempts(rng.random(budget) < acceptance, quota, budget) for _ in range(256)])
 
 
 def progress(tallies: Sequence[Tally], quota: int) -> str:

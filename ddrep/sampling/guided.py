@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ddrep.config import GuidedShard, Stage
+from ddrep.cost import DENOISER, GUIDED, Cost, Job, Passes, Wanted, times
 from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards, write_masked_shard
 from ddrep.device import pick_device
 from ddrep.errors import UserError
@@ -17,7 +18,7 @@ from ddrep.networks.guides import Guide
 from ddrep.sampling.engine import Engine, Tally, fill
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.pool import Attempt, Pool
-from ddrep.sampling.sampler import draw, image_seed
+from ddrep.sampling.sampler import draw, evaluations, image_seed
 from ddrep.solvers import time_grid
 
 CHECKPOINTED = 128
@@ -86,6 +87,23 @@ def mask_shard(
     images = engine.candidates([(0, i) for i in range(n)])
     keys = [f"{i:05d}-{targets.keys[row]}" for i, row in enumerate(rows)]
     write_masked_shard(out, MaskedImages(images, targets.masks[rows], keys, targets.classes))
+
+
+def wanted(job: Job, _: int) -> Wanted:
+    """What is guided shares its candidates with no other job."""
+    cfg, number = job.config(GuidedShard), noise_number(int(job.wildcards["subset"]), int(job.wildcards["run"]))
+    guided_by = job.outputs if cfg.scale else None
+    pool = job.inputs["denoiser"], cfg.sampling.model_dump_json(), job.stage["seed"], number, str(guided_by)
+    labels = 2 if job.part == "attributes" else 1
+    return Wanted((cfg.images,) * labels, cfg.images * cfg.max_attempts, pool)
+
+
+def cost(job: Job) -> Cost:
+    """In a guided step the guide looks at each image as well, and in the end at those of an attribute."""
+    cfg, look, denoiser = job.config(GuidedShard), job.look("guide"), Passes([DENOISER])
+    step = times(1, denoiser + look, GUIDED) if cfg.scale else denoiser
+    judged = times(job.judged, look) if job.part == "attributes" else Passes()
+    return Cost(times(job.drawn * evaluations(cfg.sampling), step) + judged)
 
 
 def check_masks(path: Path, masks: np.ndarray, classes: tuple[str, ...], guide: Guide) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ddrep.config import Shard, Stage
+from ddrep.cost import DENOISER, Cost, Job, Passes, Wanted, times
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
 from ddrep.errors import UserError
@@ -72,6 +73,20 @@ def run(
     judged = lambda attempts: engine.judged(attempts, loaded.probabilities)  # noqa: E731
     fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS)
     engine.write_accepted(tallies, quota, stage.seed, index, classes, out)
+
+
+def wanted(job: Job, classes: int) -> Wanted:
+    """Of a shard, or of a threshold, which is chosen on the first attempts at shard 0."""
+    cfg, number = job.config(Shard), int(job.wildcards.get("index", 0))
+    quota = cfg.synthesis.per_class // cfg.synthesis.shards_per_scale
+    pool = job.inputs["finetuned"], cfg.sampling.model_dump_json(), job.stage["seed"], number
+    return Wanted((quota,) * classes, quota * cfg.synthesis.max_attempts, pool)
+
+
+def cost(job: Job) -> Cost:
+    """Of a shard, or of a threshold, for which two judges look at the same candidates."""
+    drawn = Passes({DENOISER: job.drawn * evaluations(job.config(Shard).sampling)})
+    return Cost(drawn + times(job.judged, job.look("judge", "pixel_judge")))
 
 
 def match_threshold(

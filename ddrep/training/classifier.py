@@ -15,6 +15,7 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
 from ddrep.config import Classifier, Mix, Stage, Training
+from ddrep.cost import TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards
@@ -48,8 +49,7 @@ def run(
     if real:
         check_disjoint(images, test, (real, test_shard), n_real)
     cfg = stage.config
-    added = job.scale * cfg.per_class * len(images.classes) if SOURCES[job.source].equal_steps else 0
-    steps = steps_for(cfg.classifier.epochs, len(images) + added, cfg.classifier.batch, cfg.classifier.min_steps)
+    steps = steps_of(cfg, len(images), len(images.classes), job.scale if SOURCES[job.source].equal_steps else 0)
     log.info("%d real and %d synthetic images, %d steps", n_real, len(images) - n_real, steps)
     inputs = [sha256(path) for path in ([real] if real else []) + synthetic]
     state = state_path("classifier", stage.model_dump_json(), job.architecture, str(job.seed), str(steps), *inputs)
@@ -73,6 +73,20 @@ def run(
         row.to_parquet(row_file, index=False)
         predictions.to_parquet(predictions_file, index=False)
     state.unlink(missing_ok=True)
+
+
+def steps_of(cfg: Training, images: int, classes: int, scale: int) -> int:
+    """Steps of a run on so many images, and as if on 1x images of these classes `scale` times more."""
+    seen = images + scale * cfg.per_class * classes
+    return steps_for(cfg.classifier.epochs, seen, cfg.classifier.batch, cfg.classifier.min_steps)
+
+
+def cost(job: Job) -> Cost:
+    """Training and the test; the section has no `per_class` but for real-equal-steps."""
+    cfg, name = job.config(Training), job.wildcards["architecture"]
+    images, classes = job.images("real") + job.images(), len(job.of_class("test"))
+    trained = steps_of(cfg, images, classes, int(job.wildcards["scale"])) * cfg.classifier.batch
+    return Cost(Passes({name + TRAINING: trained, name: job.images("test")}), disk=32 * job.images("test"))
 
 
 def training_images(real: Path | None, synthetic: list[Path]) -> tuple[LabelledImages, int]:

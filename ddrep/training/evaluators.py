@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ddrep import config
 from ddrep.config import Stage
+from ddrep.cost import TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards
 from ddrep.data.shards import LabelledImages, read_shards
@@ -71,6 +72,13 @@ def agreement(made: Segmenter, data: MaskedImages) -> dict[str, Any]:
     """n, pixel_accuracy (percent) and miou (0..1) on `data`."""
     counts = confusion(made.label_maps(data.images), data.masks, len(data.classes))
     return {"n": len(data), "pixel_accuracy": 100 * pixel_accuracy(counts), "miou": miou(counts)}
+
+
+def cost(job: Job) -> Cost:
+    """Of training an evaluator or a segmenter."""
+    cfg = job.config(config.Evaluator if job.verb == "evaluator" else config.Segmenter)
+    seen = steps_for(cfg.epochs, job.images(), cfg.batch) * cfg.batch
+    return Cost(Passes({job.verb + TRAINING: seen}))
 
 
 def _run(

@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from ddrep.config import FineTune, Sampling, Stage
+from ddrep.cost import DENOISER, TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, stratified, to_unit
 from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import add_noise
-from ddrep.denoiser.unet import UNet
+from ddrep.denoiser.unet import UNet, bytes_of
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
@@ -44,8 +45,10 @@ MARGIN_IMAGES = 256
 """Validation images at most that the label margin is measured on, of each class its share."""
 GRID_EVERY = 10_000
 """Steps between grids of samples beside the log: a thousandth of the time at the paper's size, none in a short run."""
-GRID_ATTEMPTS = 10
-"""Samples a class in the grids, of the first 20 classes."""
+GRID_CLASSES, GRID_ATTEMPTS, GRID_STEPS = 20, 10, 16
+"""Classes in the grids, the first ones; samples of each; solver steps at most."""
+MARGIN_TIMESTEPS = (300.0, 500.0, 700.0)
+"""Where the label margin is measured, in embedded units."""
 
 
 def with_labels(denoiser: Denoiser, classes: tuple[str, ...], std: float) -> Denoiser:
@@ -103,7 +106,7 @@ def finetune(
 
 
 @torch.inference_mode()
-def label_margin(denoiser: Denoiser, x0: Tensor, y: Tensor, timesteps: tuple[float, ...] = (300, 500, 700)) -> float:
+def label_margin(denoiser: Denoiser, x0: Tensor, y: Tensor, timesteps: tuple[float, ...] = MARGIN_TIMESTEPS) -> float:
     """Share of images whose noise is estimated better with their own label than with a random other one.
 
     0.5 when the labels are not heard, 1 when they always help. The denoising loss hardly tells these apart, since most
@@ -151,10 +154,11 @@ class _History:
 
 
 def save_samples(model: Denoiser, seed: int, path: Path) -> None:
-    """A grid with a row of samples for each of the first 20 classes, the same noise every time."""
-    attempts = [(label, attempt) for label in range(min(20, model.null_row)) for attempt in range(GRID_ATTEMPTS)]
+    """A grid with a row of samples for each of the first classes, the same noise every time."""
+    labels = range(min(GRID_CLASSES, model.null_row))
+    attempts = [(label, attempt) for label in labels for attempt in range(GRID_ATTEMPTS)]
     seeds = [image_seed(seed, label, 0, attempt) for label, attempt in attempts]
-    cfg = Sampling(steps=min(16, most_steps(model.schedule, "dpm-solver++")), guidance_scale=0, eta=1)
+    cfg = Sampling(steps=min(GRID_STEPS, most_steps(model.schedule, "dpm-solver++")), guidance_scale=0, eta=1)
     with _evaluated(model):
         samples = sample(model, seeds, cfg, [label for label, _ in attempts])
     save_grid(samples, GRID_ATTEMPTS, path)
@@ -203,3 +207,12 @@ def run(
     save_samples(model, stage.seed, grid)
     model.save(out)
     state.unlink(missing_ok=True)
+
+
+def cost(job: Job) -> Cost:
+    """Training, label margins with two labels each, and the grid."""
+    cfg, unseen = job.config(FineTune), min(MARGIN_IMAGES, job.images("validation"))
+    margins = math.ceil(cfg.steps / MARGIN_EVERY) * unseen * 2 * len(MARGIN_TIMESTEPS)
+    grid = min(GRID_CLASSES, len(job.of_class("train"))) * GRID_ATTEMPTS * GRID_STEPS
+    passes = Passes({DENOISER + TRAINING: cfg.steps * cfg.batch, DENOISER: margins + grid})
+    return Cost(passes, disk=bytes_of(job.network))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ddrep.config import Guide as Settings
 from ddrep.config import GuideTraining, Stage
+from ddrep.cost import ENCODER, TRAINING, Cost, Job, Passes, times
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.masks import IGNORE, read_masked_shards
 from ddrep.data.shards import read_shards
@@ -85,3 +86,13 @@ def fit(denoiser: Denoiser, meta: GuideMeta, x0: Tensor, y: Tensor, cfg: GuideTr
         guess = torch.cat([net(part.to(denoiser.device)).argmax(1).cpu() for part in read.split(50)])
     log.info("training accuracy %.1f%%", 100 * (guess == y)[y != IGNORE].double().mean())
     return Guide(net, meta, denoiser)
+
+
+def cost(job: Job) -> Cost:
+    """What it reads of its examples is read once, and they are looked at once in the end."""
+    cfg = job.config(Settings)
+    name = f"{job.part}-guide-on-{'features' if cfg.taps else 'pixels'}"
+    reads = Passes({f"{ENCODER}/{job.part}": len(cfg.taps.timesteps)} if cfg.taps else {})
+    look = Passes({name: 1}) + reads
+    trained = Passes({name + TRAINING: cfg.training.steps * cfg.training.batch})
+    return Cost(trained + times(job.images("examples"), look), look)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddrep.config import Features, Head, PixelHead, Stage
+from ddrep.cost import ENCODER, TRAINING, Cost, Job, Passes, times
 from ddrep.data import reading
 from ddrep.data.batches import batch_indices, finite, steps_for, to_unit
 from ddrep.data.shards import LabelledImages, read_shards
@@ -89,6 +90,26 @@ def run_pixels(stage: Stage[PixelHead], train_shard: Path, out: Path, report: Pa
     x = np.moveaxis(data.images, -1, 1)
     views = [x, x[..., ::-1]] if stage.config.flip else [x]
     _run(stage, {"kind": "pixels", "image_shape": x.shape[1:]}, views, data, out, report)
+
+
+def cost(job: Job) -> Cost:
+    """Of features, or of a head: the images held out of each class are looked at once an epoch and once in the end."""
+    if job.verb == "features":
+        return _cost_of_features(job)
+    cfg, name = job.config(PixelHead), job.verb
+    held_out = sum(reading.share(n, cfg.holdout) for n in job.of_class("train"))
+    seen = steps_for(1, job.images("train") - held_out, cfg.batch) * cfg.epochs * cfg.batch
+    passes = Passes({name + TRAINING: seen, name: (cfg.epochs + 1) * held_out})
+    return Cost(passes, Passes({name: 1}) + job.look("features"))
+
+
+def _cost_of_features(job: Job) -> Cost:
+    """Each image is read at each timestep, mirrored as well where that is asked for."""
+    cfg = job.config(Features)
+    look = Passes({ENCODER: len(cfg.timesteps)})
+    passes = times(job.images("images") * (1 + cfg.flip), look)
+    values = job.network.widths[-1] * (cfg.pool or job.network.sizes[-1]) ** 2 if job.network else 0
+    return Cost(passes, look, 4 * values * passes[ENCODER])
 
 
 def _run(

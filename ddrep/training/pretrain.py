@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from ddrep.config import Pretrain, Sampling, Stage
+from ddrep.cost import DENOISER, TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.digest import unchanged
 from ddrep.data.idx import read_idx
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import network_of
 from ddrep.denoiser.schedule import Schedule
-from ddrep.denoiser.unet import UNet
+from ddrep.denoiser.unet import UNet, bytes_of
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path
@@ -26,6 +27,9 @@ from ddrep.sampling.sampler import image_seed, sample
 from ddrep.solvers import most_steps
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.objective import loss_in_parts
+
+GRID_IMAGES, GRID_STEPS = 64, 20
+"""Samples in the grid, and solver steps at most."""
 
 
 def pretrain(
@@ -52,7 +56,7 @@ def pretrain(
 
 
 def run(stage: Stage[Pretrain], out: Path, grid: Path | None) -> None:
-    """Train on the IDX file that the section names; write the denoiser and, if asked, a grid of 64 samples."""
+    """Train on the IDX file that the section names; write the denoiser and, if asked, a grid of samples."""
     cfg = stage.config
     if cfg.images is None:
         raise UserError("denoiser.pretrain.images: missing; name an IDX file of unlabelled images")
@@ -64,8 +68,15 @@ def run(stage: Stage[Pretrain], out: Path, grid: Path | None) -> None:
     section = cfg.model_dump(mode="json") | {"images": cfg.images.name}
     denoiser.provenance = {"command": "ddrep pretrain", "seed": stage.seed, "section": section, "images_sha256": digest}
     if grid:
-        seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(64)]
-        sampling = Sampling(steps=min(20, most_steps(denoiser.schedule, "dpm-solver++")), eta=1)
+        seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]
+        sampling = Sampling(steps=min(GRID_STEPS, most_steps(denoiser.schedule, "dpm-solver++")), eta=1)
         save_grid(sample(denoiser, seeds, sampling), 8, grid)
     denoiser.save(out)
     state.unlink(missing_ok=True)
+
+
+def cost(job: Job) -> Cost:
+    """Training, and the grid."""
+    cfg = job.config(Pretrain)
+    passes = Passes({DENOISER + TRAINING: cfg.steps * cfg.batch, DENOISER: GRID_IMAGES * GRID_STEPS})
+    return Cost(passes, disk=bytes_of(job.network))

@@ -289,7 +289,7 @@ def test_rows(
         (["--real", "real.tar", "synthetic-0.tar"], {}, "--source real: is for real images alone"),
         (["--real", "real.tar", "--source", "ours", "--scale", "1"], {}, "--source ours: expected its shards"),
         (["--real", "real.tar", "--scale", "1"], {}, "expected scale 0 for real"),
-        (["--real", "real.tar", "--source", "real-equal-steps", "--scale", "1"], {}, "per_class"),
+        (["--real", "real.tar", "--source", "real-equal-steps", "--scale", "1"], {"per_class": 0}, "per_class"),
         (["--real", "real.tar"], {"classifier": {"batch": 7}}, "batch: Input should be a multiple of 2"),
         (["--real", "real.tar"], {"classifier": {"mix": {"mixup_alpha": 0, "cutmix_alpha": 0}}}, "one above 0"),
     ],

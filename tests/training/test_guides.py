@@ -73,9 +73,9 @@ def test_an_unknown_block_and_images_of_another_size_are_one_line(tmp_path: Path
     with pytest.raises(UserError, match=r"blocks: no up4 in this denoiser; it has middle, up1, up2, up3, output_b"):
         train(tmp_path, "attribute", Taps(blocks=("up4",), timesteps=(700,)), steps=1)
     tiny.denoiser().save(tmp_path / "small.safetensors")
+    stage = Stage[Settings](config=Settings(taps=None, training=GuideTraining()))
     with pytest.raises(UserError, match=r"examples.tar: images are \(28, 28, 1\); .*small.* expects \(8, 8, 1\)"):
-        run(Stage[Settings](config=Settings()), "attribute", tmp_path / "small.safetensors", tmp_path / "examples.tar",
-            0, tmp_path / "out")  # fmt: skip
+        run(stage, "attribute", tmp_path / "small.safetensors", tmp_path / "examples.tar", 0, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

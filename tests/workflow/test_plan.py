@@ -8,39 +8,40 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ddrep.config import Experiment, load
+from ddrep.config import load
 from ddrep.data.idx import write_idx
-from ddrep.planning.plan import Plan
-from ddrep.planning.sizes import Sizes
-from ddrep.planning.stages import rows
+from ddrep.planning.dag import jobs_of
 from tests.overlays import overlays
-from tests.workflow.tree import REPO, Tree
+from tests.workflow.tree import Tree
 
 
-def jobs(experiment: Experiment) -> Counter[str]:
-    """Of the forecast, by rule."""
-    planned = rows(Plan(experiment, Sizes((64, 64, 3)), None))
-    return Counter({row.rule: 0 for row in planned}) + Counter(row.rule for row in planned for _ in row.jobs)
+def planned(tree: Tree, *given: str) -> Counter[str]:
+    """Jobs by rule, as `snakemake -n` counts them from nothing."""
+    done = Tree(tree.path, checked=False).snakemake(*given, "--cores", "2", "--dry-run", "--quiet", "rules")
+    assert done.returncode == 0, done.stderr
+    table = {line.split()[0]: int(line.split()[-1]) for line in done.stdout.splitlines() if re.search(r" \d+$", line)}
+    assert table.pop("total") == sum(table.values())
+    return Counter(table)
 
 
-@pytest.mark.parametrize(
-    "name", ["demo", "fashion-full", "tiny-imagenet", "tiny-imagenet at 7x", "celeba-64", "ffhq-256"]
-)
-def test_jobs_are_those_that_snakemake_plans_from_nothing(tree: Tree, name: str) -> None:
+@pytest.mark.parametrize("name", ["demo", "tiny-imagenet at 7x", "celeba-64", "ffhq-256"])
+def test_jobs_are_those_that_snakemake_plans_from_nothing(
+    tree: Tree, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tree.path)
+    files = overlays(name, tree.path)
+    jobs = jobs_of(load(tree.path / "config.yaml", *files), cores=2)  # without the files that -n asks for
     for network in ("imagenet64", "celeba64", "ffhq"):
         (tree.path / f"{network}.safetensors").touch()
     (tree.path / "weights-inception-2015-12-05-6726825d.pth").touch()
-    files = overlays(name, tree.path)
     given = ["--configfile", *map(str, files)] if files else []
-    done = Tree(tree.path, checked=False).snakemake(*given, "--cores", "2", "--dry-run", "--quiet", "rules")
-    assert done.returncode == 0, done.stderr
-    table = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if re.search(r" \d+$", line)}
-    total = int(table.pop("total"))
-    assert jobs(load(REPO / "config.yaml", *files)) == {rule: int(n) for rule, n in table.items()}
-    assert sum(jobs(load(REPO / "config.yaml", *files)).values()) == total
+    assert Counter(job.rule for job in jobs) == planned(tree, *given)
+    for i, job in enumerate(jobs):
+        assert set(job.after) <= set(jobs[:i]), "every job is behind those that it waits for"
 
 
-def test_pretraining_and_a_subset_without_a_denoiser_are_counted(tree: Tree) -> None:
+def test_pretraining_and_a_subset_without_a_denoiser_are_counted(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree.path)
     block = {"architectures": ["resnet18"], "mix": [False], "scales": [0, 1], "seeds": [0]}
     blocks = [
         {**block, "sources": ["real", "real-equal-steps"], "subsets": [2]},
@@ -49,12 +50,18 @@ def test_pretraining_and_a_subset_without_a_denoiser_are_counted(tree: Tree) -> 
     write_idx(tree.path / "images-idx3-ubyte.gz", np.zeros((1, 28, 28), np.uint8))
     pretrained = {"kind": "pretrain", "pretrain": {"images": "images-idx3-ubyte.gz"}}
     tree.configure(denoiser=pretrained, table4=blocks, parts=["augmentation"])
-    done = tree.snakemake("--cores", "2", "--dry-run", "--quiet", "rules")
+    rules = Counter(job.rule for job in jobs_of(load(tree.path / "config.yaml"), cores=2))
+    assert rules["pretrain"] == 1 and rules["labelled_images"] == 3 and rules["finetune"] == 2
+    assert rules == planned(tree)
+
+
+def test_what_is_there_already_is_counted_as_well(tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree.path)
+    experiment = load(tree.path / "config.yaml")
+    before = Counter(job.rule for job in jobs_of(experiment, cores=2))
+    done = tree.snakemake("results/fashion-demo/masks/test.tar", "--cores", "1", "--quiet", "all")
     assert done.returncode == 0, done.stderr
-    table = {line.split()[0]: line.split()[-1] for line in done.stdout.splitlines() if re.search(r" \d+$", line)}
-    del table["total"]
-    assert table["pretrain"] == "1" and table["labelled_images"] == "3" and table["finetune"] == "2"
-    assert jobs(load(tree.path / "config.yaml")) == {rule: int(n) for rule, n in table.items()}
+    assert Counter(job.rule for job in jobs_of(experiment, cores=2)) == before
 
 
 def test_the_target_plan_prints_the_present_configuration(tree: Tree) -> None:

@@ -1,0 +1,90 @@
+"""The walk along the jobs: what each passes through which network, keeps on disk, and how long all of them take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from ddrep.checks.sets import shard_counts
+from ddrep.config import Experiment
+from ddrep.cost import DENOISER, ENCODER, Cost, Job, Passes
+from ddrep.data.tars import most_bytes
+from ddrep.denoiser.network import UNetConfig
+from ddrep.evaluation import robustness, scores
+from ddrep.planning.draws import ASSUMED, Pools, Seen
+from ddrep.planning.sizes import Sizes
+from ddrep.sampling import guided, synthesis
+from ddrep.training import classifier, evaluators, finetune, guides, judges, pretrain
+
+STAGES: dict[str, Any] = {
+    "pretrain": pretrain, "finetune": finetune, "features": judges, "rejection": judges, "pixel-rejection": judges,
+    "synthesize": synthesis, "pixel-threshold": synthesis, "classify": classifier, "guide": guides,
+    "guide-attribute": guided, "guide-masks": guided, "evaluator": evaluators, "segmenter": evaluators,
+    "real-features": scores, "score-attribute": scores, "score-masks": scores, "robustness": robustness,
+}  # fmt: skip
+"""Verb -> the module that says what it costs; the others pass no network."""
+KINDS = {"synthesize": "source", "guide-attribute": "method", "guide-masks": "method", "classify": "architecture"}
+"""Verb -> the wildcard that tells its rows in the table apart."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is planned with: the settings, the jobs, the sizes, the network if it is known, and the verdicts so far."""
+
+    experiment: Experiment
+    jobs: Sequence[Job]
+    sizes: Sizes
+    network: UNetConfig | None
+    seen: Seen
+
+
+@dataclass(frozen=True)
+class Step:
+    """A job, and what it does."""
+
+    job: Job
+    row: str  # of the table
+    passes: Passes
+    images: int
+    """Accepted images, generated."""
+    disk: int
+    """Bytes of the outputs, at most."""
+
+    def through(self, *networks: str) -> int:
+        """Images through networks of these names, trained or not; without names through the classifiers."""
+        every = [(key.split("/")[0], n) for key, n in self.passes.items()]
+        return sum(n for name, n in every if (name in networks if networks else name not in (DENOISER, ENCODER)))
+
+
+def forecast(plan: Plan, assumed: float = ASSUMED) -> list[Step]:
+    """What every job will do. `assumed`: the share of candidates accepted where none has been seen."""
+    pools, steps, image = Pools(plan.jobs, plan.seen, assumed), [], plan.sizes.image
+    shards, looks = dict[str, tuple[int, ...]](), dict[str, Passes]()
+    for job in plan.jobs:
+        job.shards, job.looks, job.network = shards, looks, plan.network
+        made = shard_counts(job, plan.experiment, plan.sizes.splits)
+        stage: Any = STAGES.get(job.verb)
+        if draws := hasattr(stage, "wanted"):
+            wanted = stage.wanted(job, plan.sizes.classes)
+            job.judged, job.drawn = pools.draw(job, wanted)
+            made = () if job.verb == "pixel-threshold" else wanted.images
+        cost = stage.cost(job) if stage else Cost(Passes())
+        for path in (path for paths in job.outputs.values() for path in paths):
+            shards[path], looks[path] = made, cost.look
+        sizes = (image, (*image[:2], 1)) if job.verb in ("masks", "guide-masks") else (image,)
+        disk = cost.disk + sum(made) * sum(map(most_bytes, sizes)) + job.drawn * prod(image)
+        row = f"{job.rule} {job.wildcards.get(KINDS.get(job.verb, ''), '')}".strip()
+        steps.append(Step(job, row, cost.passes, sum(made) if draws else 0, disk))
+    return steps
+
+
+def elapsed(steps: Sequence[Step], seconds: Callable[[Step], float], cores: int, gpus: int) -> float:
+    """Seconds from start to end: as long as the cores, the GPUs, or the longest chain of waiting jobs take."""
+    on_cores, on_gpus, ends = 0.0, 0.0, dict[Job, float]()
+    for step in steps:
+        job, time = step.job, seconds(step)
+        ends[job] = time + max((ends[other] for other in job.after), default=0.0)
+        on_cores, on_gpus = on_cores + time * job.threads, on_gpus + time * job.gpus
+    return max(on_cores / cores, on_gpus / gpus if gpus else 0.0, *ends.values())
