@@ -90,3 +90,8 @@ class Judge(Judging[JudgeMeta]):
     """A rejection classifier, by denoiser features or by pixels."""
 
     META = JudgeMeta
+
+    @property
+    def name(self) -> str:
+        listens = f", listening to {self.denoiser.name}" if self.denoiser else ""
+        return f"the rejection classifier on {self.meta.kind}{listens}"
