@@ -79,6 +79,8 @@ SMALL: dict[str, Any] = {
         "sampling": DRAWN,
     },
     "evaluation": {
+        "evaluator": None,
+        "segmenter": None,
         "evaluator_training": {"epochs": 1, "batch": 32, "width": 4},
         "segmenter_training": {"epochs": 1, "batch": 500, "width": 4},
     },
@@ -166,7 +168,7 @@ def test_what_is_forecast_is_what_passes_the_networks(
     assert refused > 20, "some were refused, or nothing here is tested"
     for step in after:
         for path in map(Path, (p for p in step.job.outputs.get("out", ()) if p.endswith(".tar"))):
-            assert path.stat().st_size < 1.1 * step.disk, path
+            assert path.stat().st_size < step.disk + 20_480, path  # a tar's own ends
     with_files = {"features": "subset0/rejection/features.safetensors", "finetune": "subset0/finetuned.safetensors"}
     for step in after:
         if step.row in with_files:
@@ -227,7 +229,8 @@ def test_sizes_of_each_kind_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         for i in range(n):
             Image.new("RGB", (8, 8)).save(folder / f"{i}.png")
     folder_of_images = sized("image-folder", image_folder={"root": "images", "size": 8})
-    assert folder_of_images == (Sizes((8, 8, 3), splits((18, 9), (2, 1), (2, 3))), [])
+    # of what is held out the classes are taken for equally large
+    assert folder_of_images == (Sizes((8, 8, 3), splits((18, 9), (2, 1), (3, 2))), [])
 
 
 def test_sizes_that_only_made_shards_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
