@@ -19,7 +19,16 @@ from ddrep.registry import Registry
 if TYPE_CHECKING:  # settings are read without torch
     from torch import Tensor
 
-    from ddrep.denoiser.schedule import Schedule
+
+class Schedule(Protocol):
+    """What is asked of a noise schedule (ddrep.denoiser.schedule)."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def num_steps(self) -> int: ...
+    @property
+    def abar(self) -> Tensor: ...
 
 
 class Step(Protocol):
