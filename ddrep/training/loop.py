@@ -72,7 +72,7 @@ def train(
 ) -> N:
     """Minimise `loss_at(step)` for cfg.steps steps and return the EMA of `net` (or `net` itself without EMA).
 
-    `loss_at`: one loss, or several whose sum counts and of which one at a time is in memory.
+    `loss_at`: one loss, or partial losses, of which the graph of one at a time is in memory.
     `state`: file of the unfinished run, read if it is there; the caller removes it once the result is safe. Whatever
     `loss_at` draws from the global generator is seeded a step, so an interrupted run gives bitwise the weights of an
     unbroken one on a CPU.
