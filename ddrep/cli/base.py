@@ -67,7 +67,7 @@ class Verb(BaseModel):
         function = getattr(import_module(f"ddrep.{module}"), name)
         options = {name: getattr(self, name) for name in type(self).model_fields.keys() - Verb.model_fields.keys()}
         if "stage" not in signature(function).parameters:  # whose section is empty: there to have a version
-            del options["stage"]
+            options.pop("stage", None)
         function(**options)
 
 

@@ -143,7 +143,7 @@ def test_the_papers_figures_are_in_the_rows_of_its_number_of_steps() -> None:
             for m in ("unguided", "ours") for steps in (10, 50)]  # fmt: skip
     unknown = {"metric": "FD-x", "distance": np.nan, "distance_n": 9, "floor": np.nan, "floor_std": np.nan}
     cells = guidance.summarise(pd.DataFrame(runs), 2, beside_paper=True).assign(minimum=1000, **unknown)
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in guidance.markdown(cells, 2).splitlines()]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in guidance.as_markdown(cells, 2).splitlines()]
     assert ["Method", "Steps", "mIoU", "Paper's mIoU (CelebA-Mask)", "Paper's FID (CelebA-Mask)"] in lines
     assert ["ours", "10", "0.500", "0.31", "74.74"] in lines and ["ours", "50", "0.500", "", ""] in lines
 

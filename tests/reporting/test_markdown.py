@@ -5,7 +5,7 @@ import math
 import pandas as pd
 
 from ddrep.reporting.controls import headline
-from ddrep.reporting.markdown import markdown
+from ddrep.reporting.markdown import as_markdown
 
 NAN = math.nan
 
@@ -78,7 +78,7 @@ def test_table_4():
             _cell(True, "real", 0, 80.2, NAN, 1, 52.9),
         ]
     )
-    assert markdown(TABLE, cells, 4, 5000, 0.9) == TABLE4
+    assert as_markdown(TABLE, cells, 4, 5000, 0.9) == TABLE4
 
 
 TABLE3 = """\
@@ -96,19 +96,19 @@ One run a cell (1 labelled subset x 1 seed); 5,000 test images, 500 real images 
 
 def test_table_3_without_anything_to_compare():
     cells = pd.DataFrame([_cell(False, "real", 0, 79.0, NAN, 1, 52.24), _cell(False, "ours", 1, 76.04, NAN, 1, 45.09)])
-    text = markdown(TABLE.head(1), cells.assign(n_real=[500, 0]), 3, 5000, 0.95)
+    text = as_markdown(TABLE.head(1), cells.assign(n_real=[500, 0]), 3, 5000, 0.95)
     assert text == TABLE3
 
 
 def test_other_images_do_not_stand_beside_the_papers_figures():
     cells = pd.DataFrame([_cell(False, "real", 0, 79.0, NAN, 1), _cell(False, "ours", 1, 76.04, NAN, 1)])
     for number in (3, 4):
-        assert "aper" not in markdown(TABLE.head(1), cells, number, 5000, 0.95)
+        assert "aper" not in as_markdown(TABLE.head(1), cells, number, 5000, 0.95)
 
 
 def test_scales_beyond_the_papers_follow_below():
     cells = [_cell(False, "real", 0, 79.0, NAN, 1)] + [_cell(False, "ours", k, 80.0 + k, NAN, 1) for k in range(1, 8)]
-    lines = markdown(TABLE.head(1), pd.DataFrame(cells), 4, 5000, 0.95).splitlines()
+    lines = as_markdown(TABLE.head(1), pd.DataFrame(cells), 4, 5000, 0.95).splitlines()
     heads = [line.split("|")[4:-1] for line in lines if line.startswith("| Architecture")]
     assert [[title.strip() for title in head] for head in heads] == [
         ["Real only", "+1x", "+2x", "+3x"],

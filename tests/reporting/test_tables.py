@@ -15,7 +15,7 @@ from ddrep.cli import main
 from ddrep.config import AccuracyTable, Stage
 from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference
-from ddrep.reporting.markdown import markdown
+from ddrep.reporting.markdown import as_markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
 from ddrep.reporting.tables import read_runs, run, summarise
 from ddrep.runs import Run
@@ -106,7 +106,7 @@ def _controlled(
                 _change(paths[-1], steps=steps[source, scale])
     table, correct = read_runs(paths)
     cells = summarise(table, correct, SETTINGS, 0, 4)
-    return cells.set_index(["source", "scale"]), markdown(table, cells, 4, 1000, 0.95)
+    return cells.set_index(["source", "scale"]), as_markdown(table, cells, 4, 1000, 0.95)
 
 
 def test_the_headline_is_against_the_better_control(tmp_path):

@@ -125,6 +125,7 @@ class Killed(Exception):
 @pytest.mark.parametrize("ema_decay", [0.5, 0.0])
 def test_a_killed_command_goes_on_to_the_same_files(files, ema_decay, monkeypatch):
     stage = Stage[FineTune](seed=4, config=_section(ema_decay=ema_decay))
+    made = lambda name: [files(name)[option] for option in ("out", "grid", "history")]  # noqa: E731
     run(stage, **files("whole"))
     real, died = loop._update, []
 
@@ -137,9 +138,9 @@ def test_a_killed_command_goes_on_to_the_same_files(files, ema_decay, monkeypatc
     monkeypatch.setattr(loop, "_update", dying)
     with pytest.raises(Killed):
         run(stage, **files("broken"))
-    assert not any(path.exists() for path in files("broken")[3:])
+    assert not any(path.exists() for path in made("broken"))
     run(stage, **files("broken"))
-    whole, broken = files("whole")[3:], files("broken")[3:]
+    whole, broken = made("whole"), made("broken")
     assert [sha256(p) for p in broken[:2]] == [sha256(p) for p in whole[:2]]
     history = pd.read_parquet(broken[2])
     assert history.columns.tolist() == ["step", "loss", "label_margin"]
@@ -152,7 +153,7 @@ def test_measuring_the_margin_does_not_change_the_result(files, monkeypatch):
     run(stage, **files("often"))
     monkeypatch.setattr(module, "MARGIN_EVERY", 1000)
     run(stage, **files("seldom"))
-    assert sha256(files("often")[3]) == sha256(files("seldom")[3])
+    assert sha256(files("often")["out"]) == sha256(files("seldom")["out"])
 
 
 def test_the_margin_is_measured_on_all_classes_of_sorted_images(files, monkeypatch):
@@ -168,7 +169,7 @@ def test_the_history_has_the_mean_loss_since_the_row_before(files):
     run(stage, **files("out"))
     losses = torch.empty(5, dtype=torch.float64)
     finetune(tiny.denoiser(dropout=0.3), tiny.images(), stage.config, seed=4, losses=losses)
-    history = pd.read_parquet(files("out")[5])
+    history = pd.read_parquet(files("out")["history"])
     assert history["step"].tolist() == [2, 4, 5]
     assert history["loss"].tolist() == [losses[:2].mean(), losses[2:4].mean(), losses[4]]
     assert history["label_margin"].between(0, 1).all()
@@ -179,10 +180,10 @@ def test_grids_beside_the_log_do_not_change_the_result(files, tmp_path, monkeypa
     monkeypatch.setattr(module, "GRID_EVERY", 2)
     run(stage, **files("plain"))
     run(stage, **files("watched"), previews=tmp_path / "logs" / "subset0")
-    assert sha256(files("plain")[3]) == sha256(files("watched")[3])
+    assert sha256(files("plain")["out"]) == sha256(files("watched")["out"])
     grids = sorted((tmp_path / "logs").iterdir())
     assert [path.name for path in grids] == ["subset0-000002.png", "subset0-000004.png"]
-    assert sha256(grids[0]) != sha256(grids[1]) == sha256(files("watched")[4]), "the last is of the result"
+    assert sha256(grids[0]) != sha256(grids[1]) == sha256(files("watched")["grid"]), "the last is of the result"
 
 
 def test_the_command_says_where_the_denoiser_came_from_and_draws_a_row_a_class(files):
