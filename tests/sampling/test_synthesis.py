@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,9 +99,10 @@ def world(tmp_path_factory) -> World:
         for kind in ("features", "pixels")
     )
     assert images.std(axis=0).mean() > 10 and 0.05 < p.mean() < 0.9 and p.std() > 0.1, "nothing here is degenerate"
-    names = ("finetuned", "pretrained", "features", "pixels")
-    paths = [folder / f"{name}.safetensors" for name in names]
-    return World(*paths, p, pixel_p, images.reshape(CLASSES, ATTEMPTS, 8, 8, 1))
+    return World(
+        folder / "finetuned.safetensors", folder / "pretrained.safetensors", folder / "features.safetensors",
+        folder / "pixels.safetensors", p, pixel_p, images.reshape(CLASSES, ATTEMPTS, 8, 8, 1),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def _stage(threshold: float, sampling: Sampling = SAMPLING, **settings) -> Stage
 
 def _make(world: World, stage: Stage[Shard], out: Path, pool: Path | None = None, batch: int = 64, **changed):
     """Run the command; return its shard, by key, and its table."""
-    args = {"finetuned": world.finetuned, "pretrained": world.pretrained, "judge": world.judge}
+    args: dict[str, Any] = {"finetuned": world.finetuned, "pretrained": world.pretrained, "judge": world.judge}
     args |= {"threshold_file": None, "index": INDEX, "pool": pool or out.parent / "pool"} | changed
     run(stage, **args, out=out, batch=batch)
     return read_shards([out]), pd.read_parquet(out.with_suffix(".parquet"))
@@ -205,7 +207,8 @@ class Killed(Exception):
 
 
 def test_a_killed_commands_candidates_are_found_again(world, tmp_path, monkeypatch):
-    threshold, out, seeds = world.threshold(0.4), tmp_path / "00002.tar", []
+    threshold, out = world.threshold(0.4), tmp_path / "00002.tar"
+    seeds: list[int] = []
 
     def dying(denoiser, batch, *args):
         if len(seeds) == 12 and batch[0] not in seeds and not died:

@@ -58,7 +58,7 @@ def some(split: str, classes: tuple[int, ...], per_class: int, stride: int = 1) 
 def test_the_papers_architectures(architecture: str, stem: str, size: int) -> None:
     net = build_classifier(architecture, stem, 1, 7).eval()  # type: ignore[arg-type]
     first_stage: list[torch.Size] = []
-    net.layer1.register_forward_hook(lambda module, inputs, output: first_stage.append(output.shape))
+    net.get_submodule("layer1").register_forward_hook(lambda module, inputs, output: first_stage.append(output.shape))
     x = torch.randn(2, 1, 28, 28)
     with torch.inference_mode():
         plain = net(x)
@@ -135,7 +135,12 @@ def test_batches_are_full_and_flipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """65 images and batch 64: textbook epochs would end with a batch of one, which BatchNorm cannot take."""
     images = some("train", (0, 1, 2, 3, 4), 13, stride=2)
     batches: list[np.ndarray] = []
-    monkeypatch.setattr(classifier, "to_unit", lambda batch, device: batches.append(batch.numpy()) or to_unit(batch))
+
+    def seen_to_unit(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+        batches.append(batch.numpy())
+        return to_unit(batch)
+
+    monkeypatch.setattr(classifier, "to_unit", seen_to_unit)
     cfg = Classifier(batch=64, flip=True)
     classifier.fit(images, "resnet18", cfg, mixed=False, steps=4, seed=0, device=CPU)
     originals = {image.tobytes() for image in images.images}
