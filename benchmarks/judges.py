@@ -33,7 +33,8 @@ def judged(results: Path, subset: int) -> pd.DataFrame:
         ours, pixels = (pd.read_parquet(file.with_suffix(".parquet")).set_index("key") for file in files)
         both = ours.join(pixels[["p"]].rename(columns={"p": "p_pixels"}), how="inner")
         pool = pool_of(results / "pool", files[0].with_suffix(".tar"), index)
-        both["image"] = [pool.images[int(c), int(a)] for c, a in zip(both["class"], both["attempt"], strict=True)]
+        images = [pool.images[int(c), int(a)] for c, a in zip(both["class"], both["attempt"], strict=True)]
+        both["image"] = pd.Series(images, index=both.index, dtype=object)
         parts.append(both)
     return pd.concat(parts)
 
@@ -42,11 +43,13 @@ def pool_of(root: Path, shard: Path, index: int) -> Pool:
     """The pool that the shard's images were selected from."""
     images = read_shards([shard])
     label, _, attempt = map(int, images.keys[0].split("-"))
+    height, width, channels = images.images.shape[1:]
     for folder in sorted(root.iterdir()):
         if (folder / f"{index:05d}").is_dir():
-            pool = Pool(root, folder.name, index)
+            pool = Pool(root, folder.name, index, (channels, height, width))
             pool.refresh()
-            if np.array_equal(pool.images.get((label, attempt)), images.images[0]):
+            drawn = pool.images.get((label, attempt))
+            if drawn is not None and np.array_equal(drawn, images.images[0]):
                 return pool
     raise SystemExit(f"{root}: no candidates of {shard}; expected the results of a whole run")
 
@@ -56,7 +59,7 @@ def main(results: Path) -> None:
     areas = []
     for folder in sorted(results.glob("subset*")):
         table = judged(results, int(folder.name.removeprefix("subset")))
-        good = evaluator.probabilities(np.stack(table["image"])).argmax(axis=1) == table["class"].to_numpy()
+        good = evaluator.probabilities(np.stack(table["image"].tolist())).argmax(axis=1) == table["class"].to_numpy()
         line = [f"{folder.name}: {len(table)} candidates, {good.mean():.1%} good"]
         for name, p in (("features", table["p"].to_numpy()), ("pixels", table["p_pixels"].to_numpy())):
             best = [f"{good[p >= np.quantile(p, 1 - share)].mean():.1%} of the better {share:.0%}" for share in SHARES]

@@ -62,7 +62,7 @@ class Job:
 
 
 def has_said(jobs: list[Job], seconds: float = 60) -> list[Job]:
-    ready, _, _ = select.select([job.process.stdout for job in jobs], [], [], seconds)
+    ready, _, _ = select.select([job.process.stdout for job in jobs if job.process.stdout], [], [], seconds)
     return [job for job in jobs if job.process.stdout in ready]
 
 

@@ -278,7 +278,7 @@ LOCALES = {"C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, 
 @pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize("name", ["größe.safetensors".encode(), b"gr\xf6\xdfe.safetensors"], ids=["UTF-8", "Latin-1"])
 def test_names_of_any_encoding_are_said_and_logged(name: bytes, locale: str) -> None:
-    command = [sys.executable, "-m", "ddrep", "sample", name, "--out", "g.png", "--log", "log"]
+    command: list[str | bytes] = [sys.executable, "-m", "ddrep", "sample", name, "--out", "g.png", "--log", "log"]
     done = subprocess.run(command, capture_output=True, env={**os.environ, **LOCALES[locale]})
     assert done.returncode == 2 and done.stderr.count(b"\n") == 1 and b"no such file" in done.stderr
     log = Path("log").read_text(encoding="utf-8").splitlines()

@@ -35,7 +35,8 @@ MEASURE: dict[str, Any] = {"width": 4, "classes": ("a", "Jäckchen"), "image_sha
 
 
 def guide(of: str, reads: str) -> GuideMeta:
-    shown = {"of": of, "reads": reads, "taps": TAPS if reads == "features" else None, "classes": ("a", "Jäckchen")}
+    shown: dict[str, Any] = {"of": of, "reads": reads, "taps": TAPS if reads == "features" else None}
+    shown |= {"classes": ("a", "Jäckchen")}
     shown |= {"hidden": 4, "channels": 2, "image_shape": (1, 8, 8), "denoiser_sha256": DIGEST}
     return GuideMeta.model_validate(shown)
 

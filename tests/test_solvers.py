@@ -110,14 +110,16 @@ def test_both_solvers_converge_to_the_closed_form_at_their_order():
 def test_every_image_may_be_at_a_step_of_its_own():
     schedule = Schedule("cosine", 1000)
     x, x0, before = (torch.randn(3, 1, 2, 2, dtype=torch.float64) for _ in range(3))
-    levels = [schedule.abar_at(torch.tensor(i), x) for i in ([900, 500, 60], [840, 440, -1], [960, 500, 120])]
-    together = dpm_step(x, x0, before, *levels)
+    abar, after, earlier = (
+        schedule.abar_at(torch.tensor(i), x) for i in ([900, 500, 60], [840, 440, -1], [960, 500, 120])
+    )
+    together = dpm_step(x, x0, before, abar, after, earlier)
     for i in range(3):
-        alone = dpm_step(*(v[i : i + 1] for v in (x, x0, before, *levels)))
-        assert torch.allclose(together[i : i + 1], alone, rtol=1e-12)
+        one = slice(i, i + 1)
+        alone = dpm_step(x[one], x0[one], before[one], abar[one], after[one], earlier[one])
+        assert torch.allclose(together[one], alone, rtol=1e-12)
     # The second image is at its first step (no level before): first order; the third ends at the clean image.
-    abar, after = levels[0][1], levels[1][1]
-    assert torch.allclose(together[1], ddim_step(x, x0, *levels[:2])[1]), (abar, after)
+    assert torch.allclose(together[1], ddim_step(x, x0, abar, after)[1]), (abar[1], after[1])
     assert torch.allclose(together[2], x0[2])
 
 
@@ -145,7 +147,7 @@ def test_any_number_of_steps_is_taken_and_starts_at_noise(solver, kind, levels):
             ideal = np.linspace(most, most / steps, steps)
         elif steps in published:
             assert levels - grid[0] <= -(-levels // steps), steps
-            ideal = published[steps]
+            ideal = np.array(published[steps])
         else:
             ideal = np.linspace(levels - 1, 0, steps)
         assert np.abs(grid - ideal).max() <= (0 if steps in published and solver == "ddim" else 0.501), steps

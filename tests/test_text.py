@@ -25,9 +25,9 @@ OTHERS = {"Image", "os", "tarfile"}
 
 def _left_to_the_locale(call: ast.Call) -> bool:
     """Whether it reads or writes text and names no encoding. ruff's PLW1514 sees only what is plainly a Path."""
-    method = isinstance(call.func, ast.Attribute)
-    name = call.func.attr if method else getattr(call.func, "id", "")
-    if name not in TEXT or (method and getattr(call.func.value, "id", "") in OTHERS):
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    owner = getattr(call.func.value, "id", "") if isinstance(call.func, ast.Attribute) else ""
+    if name not in TEXT or owner in OTHERS:
         return False
     modes = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
     if name == "open" and {"rb", "wb", "ab", "r+b"} & set(modes):

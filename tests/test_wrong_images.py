@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from tests import tiny
 CPU = torch.device("cpu")
 TAPS = Taps(blocks=("middle", "up1"), timesteps=(500,))
 GOOD = (2 * np.arange(128)).reshape(2, 8, 8, 1).astype(np.uint8)
-STORED = {
+STORED: dict[str, np.ndarray] = {
     "larger": np.zeros((2, 16, 16, 1), np.uint8),
     "oblong": np.zeros((2, 8, 12, 1), np.uint8),
     "in colour": np.zeros((2, 8, 8, 3), np.uint8),
@@ -65,14 +66,31 @@ def guide(of: Any, reads: Any) -> Guide:
 
 def measuring(kind: str) -> Any:
     shown: dict[str, Any] = {"image_shape": (8, 8, 1), "classes": ("a", "b"), "width": 4}
-    meta = EvaluatorMeta(name="tiny", **shown) if kind == "evaluator" else SegmenterMeta(**shown)
-    return (Evaluator if kind == "evaluator" else Segmenter)(build(meta).eval().requires_grad_(False), meta)
+    if kind == "evaluator":
+        meta = EvaluatorMeta(name="tiny", **shown)
+        return Evaluator(build(meta).eval().requires_grad_(False), meta)
+    maps = SegmenterMeta(**shown)
+    return Segmenter(build(maps).eval().requires_grad_(False), maps)
 
 
-JUDGES: dict[str, Callable[[], tuple[nn.Module, Callable[[np.ndarray], np.ndarray]]]] = {
-    **{f"judge on {k}": lambda k=k: (j := judge(k), (j.net, j.probabilities))[1] for k in ("features", "pixels")},
+Asked = tuple[nn.Module, Callable[[np.ndarray], np.ndarray]]
+"""A network, and what it is asked about stored images."""
+
+
+def _judge(kind: str) -> Asked:
+    made = judge(kind)
+    return made.net, made.probabilities
+
+
+def _guide(of: str, reads: str) -> Asked:
+    made = guide(of, reads)
+    return made.net, made.probabilities
+
+
+JUDGES: dict[str, Callable[[], Asked]] = {
+    **{f"judge on {kind}": partial(_judge, kind) for kind in ("features", "pixels")},
     **{
-        f"guide of {of} on {reads}": lambda of=of, reads=reads: (g := guide(of, reads), (g.net, g.probabilities))[1]
+        f"guide of {of} on {reads}": partial(_guide, of, reads)
         for of in ("attribute", "mask")
         for reads in ("features", "pixels")
     },
@@ -80,7 +98,7 @@ JUDGES: dict[str, Callable[[], tuple[nn.Module, Callable[[np.ndarray], np.ndarra
     "features of the evaluator": lambda: (e := measuring("evaluator"), (e.net, e.features))[1],
     "segmenter": lambda: (s := measuring("segmenter"), (s.net, s.label_maps))[1],
 }
-"""Whatever judges stored images: its network, and what it is asked."""
+"""Whatever judges stored images."""
 
 
 @pytest.mark.parametrize("who", JUDGES)
@@ -183,7 +201,7 @@ def test_labels_that_nobody_hears_are_refused() -> None:
 def test_a_broken_denoiser_draws_nothing(tmp_path: Path, value: float, solver: str, capsys: Any) -> None:
     """Rounded, NaN is black; clipped, infinity is black or white."""
     broken = tiny.denoiser()
-    broken.net.out[-1].bias.fill_(value)  # type: ignore[operator, index, union-attr]
+    broken.net.out[-1].get_parameter("bias").fill_(value)
     file = tmp_path / "broken.safetensors"
     broken.path = file
     with pytest.raises(UserError, match=r"broken\.safetensors: gave values that are not finite for 3 of 3 images"):

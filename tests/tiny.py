@@ -1,5 +1,7 @@
 """What several tests need: an 8x8 denoiser whose layers are all alive, and real images small enough for it."""
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -13,10 +15,11 @@ from ddrep.denoiser.unet import UNet, UNetConfig
 CLASSES = ("T-shirt", "Trouser", "Pullover")
 
 
-def denoiser(num_classes: int = 0, seed: int = 0, schedule: Schedule | None = None, **fields) -> Denoiser:
+def denoiser(num_classes: int = 0, seed: int = 0, schedule: Schedule | None = None, **fields: Any) -> Denoiser:
     """Weights from N(0, 0.1^2), so that no layer is zero; `num_classes` rows in the table, the null row included."""
     torch.manual_seed(seed)
-    settings = {"image_size": 8, "in_channels": 1, "out_channels": 1, "model_channels": 32, "channel_mult": (1, 1)}
+    settings: dict[str, Any] = {"image_size": 8, "in_channels": 1, "out_channels": 1, "model_channels": 32}
+    settings |= {"channel_mult": (1, 1)}
     settings |= {"num_res_blocks": 1, "attention_sizes": (4,), "num_heads": 2, "num_classes": num_classes}
     net = UNet(UNetConfig(**(settings | fields)))
     for p in net.parameters():

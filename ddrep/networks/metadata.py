@@ -39,25 +39,27 @@ class JudgeMeta(Saved):
     hidden: Size | None = None
     """Width; a probe has none."""
     dropout: Share = 0.0
-    features: Features | ProbeReading | None = None
+    features: Features | None = None
     """How those that it reads are made."""
+    probes: ProbeReading | None = None
+    """Of a probe, likewise."""
     denoiser_sha256: str | None = None
     """Of the denoiser that it listens to."""
     image_shape: Shape | None = None
     """(C, H, W), for pixels; older files have none."""
-    widths: tuple[Size, ...] = ()
+    widths: tuple[Size, ...] | None = None
     """Of a probe: features that each of its linear classifiers reads."""
 
     @model_validator(mode="after")
     def _reads_something(self) -> Self:
-        expected: dict[str, type] = {"features": Features, "probe": ProbeReading}
-        right = isinstance(self.features, expected.get(self.kind, object))
-        if self.kind in expected and not (right and self.denoiser_sha256):
-            raise ValueError(f"of {self.kind}: expected features and denoiser_sha256, which say of which")
+        if self.kind == "features" and (self.features is None or self.denoiser_sha256 is None):
+            raise ValueError("of features: expected features and denoiser_sha256, which say of which")
+        if self.kind == "probe" and (self.probes is None or self.widths is None or self.denoiser_sha256 is None):
+            raise ValueError("of probes: expected probes, widths and denoiser_sha256, which say of which")
         if self.kind != "probe" and self.hidden is None:
             raise ValueError("expected hidden, its width")
-        if isinstance(self.features, ProbeReading) and sum(self.widths) != self.channels:
-            raise ValueError(f"widths: expected {self.channels} (channels) in all, of {len(self.features.taps)} probes")
+        if self.widths and sum(self.widths) != self.channels:
+            raise ValueError(f"widths: expected {self.channels} (channels) in all, got {sum(self.widths)}")
         return self
 
     @property
@@ -67,7 +69,7 @@ class JudgeMeta(Saved):
     @property
     def settings(self) -> Features | ProbeReading | None:
         """How the features that it reads are made; None for pixels."""
-        return self.features
+        return self.probes or self.features
 
 
 class GuideMeta(Saved):

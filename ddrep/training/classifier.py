@@ -137,7 +137,7 @@ def fit(
     net = fit_to_size(net, channels, height, width).to(device).train()
     optimizer = torch.optim.Adam(net.parameters(), cfg.lr, fused=True)
     images, targets = torch.as_tensor(data.images), torch.as_tensor(data.targets)
-    mixup = make_mixup(cfg.mix, len(data.classes) if data.soft is None else cfg.batch) if mixed else None
+    mixup = make_mixup(cfg.mix, len(data.classes) if targets.ndim == 1 else cfg.batch) if mixed else None
 
     def loss_at(step: int) -> Tensor:
         index = torch.as_tensor(batch_indices(len(images), cfg.batch, step, seed))
@@ -147,11 +147,7 @@ def fit(
         x, y = to_unit(batch, device), target.to(device)
         if mixup:
             np.random.seed(step_seed(seed, step) % 2**32)  # timm draws from numpy's global generator
-            if data.soft is None:
-                x, y = mixup(x, y)
-            else:  # timm mixes numbers of classes: of images numbered in the batch it tells how much of each is there
-                x, shares = mixup(x, torch.arange(len(x), device=device))
-                y = shares @ y
+            x, y = mix(mixup, x, y)
         with autocast(cfg.precision, device):
             logits = net(x)
         return F.cross_entropy(logits.float(), y)
@@ -182,6 +178,18 @@ def make_mixup(mix: Mix, num_classes: int) -> Mixup:
         label_smoothing=0.0,
         num_classes=num_classes,
     )
+
+
+def mix(mixup: Mixup, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Images x (N, C, H, W), in place, and what they show: of labels y (N,), or soft ones (N, classes), (N, classes).
+
+    timm mixes numbers of classes: told the images' numbers in the batch, as if N classes, it says how much of each image
+    is in each, which mixes their soft labels.
+    """
+    if y.ndim == 1:
+        return mixup(x, y)
+    x, shares = mixup(x, torch.arange(len(x), device=x.device))
+    return x, shares @ y
 
 
 @torch.inference_mode()

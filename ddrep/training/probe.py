@@ -168,7 +168,7 @@ def _judge(
         weights[f"linear.{i}.weight"], weights[f"linear.{i}.bias"] = map(torch.as_tensor, (each.weight, each.bias))
     net.load_state_dict(weights)
     meta = JudgeMeta(
-        kind="probe", channels=sum(widths), num_classes=classes, features=reading, denoiser_sha256=denoiser_sha256,
+        kind="probe", channels=sum(widths), num_classes=classes, probes=reading, denoiser_sha256=denoiser_sha256,
         widths=widths,
     )  # fmt: skip
     return Judge(net, meta)

@@ -179,9 +179,11 @@ def test_celeba(here: Path) -> None:
     replicas.celeba(here / "celeba", (24, 6, 12))
     faces = {"root": "celeba", "attribute": "Male", "partition": [24, 6, 12], "size": 28}
     attributes = {"groups": [{"name": "smile", "having": ["Smiling"]}], "examples": 12}
-    own = {"parts": ["attributes"], "data": {"kind": "celeba", "celeba": faces}, "attributes": attributes,
-           "denoiser": {"file": {"path": saved("d.safetensors", image_size=28, in_channels=3, out_channels=3)}},
-           "evaluation": NONE}  # fmt: skip
+    own: dict[str, Any] = {
+        "parts": ["attributes"], "data": {"kind": "celeba", "celeba": faces}, "attributes": attributes,
+        "denoiser": {"file": {"path": saved("d.safetensors", image_size=28, in_channels=3, out_channels=3)}},
+        "evaluation": NONE,
+    }  # fmt: skip
     own["attributes"] |= {"taps": {"blocks": ["middle", "up2"]}}
     check(experiment(own))
     line = said(own, {"attributes": {"examples": 13}})

@@ -30,7 +30,8 @@ def take(split: str, subset: int = 0, **settings: int):
 
 
 def test_content_is_as_recorded() -> None:
-    sums = dict(reversed(line.split()) for line in (embedded.FOLDER / "SHA256SUMS").read_text().splitlines())
+    lines = (line.split() for line in (embedded.FOLDER / "SHA256SUMS").read_text().splitlines())
+    sums = {name: digest for digest, name in lines}
     files = {p.name.removesuffix(".gz"): p for p in embedded.FOLDER.glob("*.gz")}
     assert sums.keys() == files.keys() and len(files) == 9
     for name, digest in sums.items():

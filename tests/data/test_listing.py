@@ -236,10 +236,11 @@ def test_lists_with_a_byte_order_mark(tmp_path: Path) -> None:
     """https://github.com/kylebgorman/textgrid/pull/21"""
     root = replicas.celeba(tmp_path / "celeba")
     table = {"root": root, "attribute": "Male", "partition": [6, 3, 4]}
-    tiny = {**TINY, "path": replicas.tiny_imagenet(tmp_path)}
+    images = replicas.tiny_imagenet(tmp_path)
+    tiny = {**TINY, "path": images}
     before = [take("celeba", table, "test"), take("tiny-imagenet", tiny, "test")]
     lists = [root / name for name in ("list_attr_celeba.txt", "list_eval_partition.txt")]
-    lists += [tiny["path"] / name for name in ("wnids.txt", "words.txt", "val/val_annotations.txt")]
+    lists += [images / name for name in ("wnids.txt", "words.txt", "val/val_annotations.txt")]
     for path in lists:
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     after = [take("celeba", table, "test"), take("tiny-imagenet", tiny, "test")]

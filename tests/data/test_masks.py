@@ -98,7 +98,7 @@ def _png(array: np.ndarray) -> bytes:
 def _rewrite(path: Path, change: Callable[[dict[str, bytes]], object]) -> None:
     """Write the shard at `path` again with its members changed."""
     with tarfile.open(path) as tar:
-        members = {m.name: tar.extractfile(m).read() for m in tar}
+        members = {m.name: file.read() for m in tar if (file := tar.extractfile(m))}
     change(members)
     with tarfile.open(path, "w") as tar:
         for name, content in members.items():

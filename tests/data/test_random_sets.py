@@ -96,7 +96,7 @@ def sets(draw: st.DrawFn) -> Set:
     splits = ["train", "test", *draw(st.sampled_from([[], ["validation"]]))]
     some = st.dictionaries(DOTTED, PICTURES, min_size=2, max_size=5)
     pictures = {split: {name: draw(some) for name in classes} for split in splits}
-    links = []
+    links: list[tuple[str, str, str, str]] = []
     for _ in range(draw(st.integers(0, 2))):
         split, name = draw(st.sampled_from(splits)), draw(st.sampled_from(classes))
         links.append((split, name, f"link{len(links)}", draw(st.sampled_from(sorted(pictures[split][name])))))
@@ -165,7 +165,7 @@ def test_folders(drawn: Set) -> None:
 def test_tars(drawn: Set) -> None:
     with folder() as where:
         table: dict[str, Any] = {"size": SIDE, "classes": drawn.classes}
-        found = {}
+        found: dict[str, list[Picture]] = {}
         for split, of_class in drawn.pictures.items():
             table[split], found[split] = [], []
             for label, (name, files) in enumerate(of_class.items()):

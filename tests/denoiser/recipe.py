@@ -9,11 +9,12 @@ openai/guided-diffusion (`guided_*`), in float64, with these weights, and of the
 
 import zlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "improved_scale_shift": {"num_heads": 2, "use_scale_shift_norm": True},
     "improved_classes": {"num_heads": 2, "use_scale_shift_norm": False, "num_classes": 5},
     "guided_updown": {"num_head_channels": 32, "resblock_updown": True, "use_scale_shift_norm": True},
@@ -24,7 +25,13 @@ CASES = {
         "num_classes": 5,
     },
 }
-COMMON = {"in_channels": 3, "model_channels": 32, "out_channels": 6, "num_res_blocks": 1, "channel_mult": (1, 2)}
+COMMON: dict[str, Any] = {
+    "in_channels": 3,
+    "model_channels": 32,
+    "out_channels": 6,
+    "num_res_blocks": 1,
+    "channel_mult": (1, 2),
+}
 SIZE, ATTENTION_AT = 16, 8
 TAPS = (0, 1, 3)
 

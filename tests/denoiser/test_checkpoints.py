@@ -63,16 +63,17 @@ def test_what_torch_itself_puts_before_names() -> None:
     """Compiled as a whole, in part, and within DataParallel: names as torch makes them, with the network's in order."""
     net = tiny.denoiser().net
     expected = list(net.state_dict())
+    compiled: Callable[[nn.Module], Any] = torch.compile
     wrapped: list[Callable[[], nn.Module]] = [
-        lambda: torch.compile(net),
-        lambda: nn.DataParallel(torch.compile(net)),
-        lambda: torch.compile(nn.DataParallel(net)),
+        lambda: compiled(net),
+        lambda: nn.DataParallel(compiled(net)),
+        lambda: compiled(nn.DataParallel(net)),
     ]
     for wrap in wrapped:
         names = list(wrap().state_dict())
         assert names != expected and len(names) == len(expected)
         _check_names(wrap().state_dict(), expected)
-    net.input_blocks[1] = torch.compile(net.input_blocks[1])
+    net.input_blocks[1] = compiled(net.input_blocks[1])
     assert any("._orig_mod." in name for name in net.state_dict())
     _check_names(net.state_dict(), expected)
 

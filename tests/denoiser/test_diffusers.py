@@ -37,10 +37,11 @@ class ExactTimes(torch.nn.Module):
 
     def __init__(self, config: Any):
         super().__init__()
-        self.half, self.shift, self.flip = config.block_out_channels[0] // 2, config.freq_shift, config.flip_sin_to_cos
+        self.pairs = config.block_out_channels[0] // 2
+        self.shift, self.flip = config.freq_shift, config.flip_sin_to_cos
 
     def forward(self, t: torch.Tensor) -> torch.Tensor:
-        powers = torch.arange(self.half, dtype=torch.float64) / (self.half - self.shift)
+        powers = torch.arange(self.pairs, dtype=torch.float64) / (self.pairs - self.shift)
         args = t[:, None] * torch.exp(-math.log(10000) * powers)
         parts = [args.sin(), args.cos()]
         return torch.cat(parts[::-1] if self.flip else parts, dim=1)

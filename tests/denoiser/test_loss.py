@@ -57,7 +57,8 @@ def _published_network(kind, num_steps: int, dtype: torch.dtype) -> Denoiser:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-3)])
 @pytest.mark.parametrize("schedule", PUBLISHED, ids=str)
 def test_the_hybrid_loss_is_the_published_one(schedule, dtype, tolerance):
-    denoiser, (x0, noise) = _published_network(*schedule, dtype), _inputs()
+    kind, num_steps = schedule
+    denoiser, (x0, noise) = _published_network(kind, num_steps, dtype), _inputs()
     for i, (t, (mse, vb)) in enumerate(PUBLISHED[schedule].items()):
         part = slice(i, i + 1)
         with torch.no_grad():
@@ -89,10 +90,10 @@ def test_without_a_learned_variance_it_is_the_mean_squared_error():
 
 def test_the_variational_term_trains_the_variance_alone():
     denoiser, (x0, noise) = _published_network("cosine", 1000, torch.float32), (v.float() for v in _inputs())
-    last, index = denoiser.net.out[-1], torch.tensor([0, 5, 300, 600, 999])
+    weight, index = denoiser.net.out[-1].get_parameter("weight"), torch.tensor([0, 5, 300, 600, 999])
 
     def gradient(loss: torch.Tensor) -> torch.Tensor:
-        return torch.autograd.grad(loss, last.weight)[0]
+        return torch.autograd.grad(loss, weight)[0]
 
     hybrid = gradient(denoising_loss(denoiser, x0, index, noise))
     abar = denoiser.schedule.abar_at(index, x0)

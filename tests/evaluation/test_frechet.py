@@ -11,7 +11,7 @@ from ddrep.config import Data
 from ddrep.data import embedded
 from ddrep.data.readers import labelled
 from ddrep.errors import UserError
-from ddrep.evaluation.frechet import MINIMUM, SPLITS, enough, floor, frechet_distance
+from ddrep.evaluation.frechet import MINIMUM, SPLITS, Floor, enough, floor, frechet_distance
 from ddrep.networks.measures import Evaluator
 
 SHIPPED = embedded.FOLDER / "evaluator.safetensors"
@@ -119,6 +119,13 @@ def test_too_few_images_are_refused(sizes):
     assert frechet_distance(a, b, seed=0, minimum=500).n == MINIMUM - 1
 
 
+def _floor(real: np.ndarray, n: int, seed: int) -> Floor:
+    """Of enough images."""
+    found = floor(real, n, seed)
+    assert found is not None
+    return found
+
+
 def test_the_floor_is_the_distance_of_disjoint_sets_of_real_images():
     real = np.random.default_rng(3).standard_normal((3000, 8))
     rng = np.random.default_rng(0)
@@ -126,7 +133,7 @@ def test_the_floor_is_the_distance_of_disjoint_sets_of_real_images():
     for _ in range(SPLITS):
         rows = rng.permutation(3000)[:2400].reshape(2, 1200)
         values.append(frechet_distance(real[rows[0]], real[rows[1]], seed=0).value)
-    least = floor(real, 1200, seed=0)
+    least = _floor(real, 1200, seed=0)
     assert least.n == 1200 and SPLITS > 2
     assert least.value == pytest.approx(np.mean(values), rel=1e-9)
     assert least.spread == pytest.approx(np.std(values, ddof=1), rel=1e-6)
@@ -136,7 +143,7 @@ def test_the_floor_is_the_distance_of_disjoint_sets_of_real_images():
 def test_the_floor_of_gaussians_is_its_leading_term():
     """Identity covariance, D features, n samples: 2 D / n from the means and D (D + 1) / (2 n) from the covariances."""
     n, d = 2000, 12
-    floors = [floor(np.random.default_rng(seed).standard_normal((2 * n, d)), n, seed) for seed in range(4)]
+    floors = [_floor(np.random.default_rng(seed).standard_normal((2 * n, d)), n, seed) for seed in range(4)]
     expected = 2 * d / n + d * (d + 1) / (2 * n)
     assert np.mean([each.value for each in floors]) == pytest.approx(expected, rel=0.05)
     assert np.mean([each.spread for each in floors]) < 0.3 * expected
@@ -149,9 +156,9 @@ def test_the_floor_of_few_real_images_is_scaled_to_the_number_compared(of):
         real = np.random.default_rng(4).standard_normal((3000, 20)) * np.linspace(0.1, 2, 20)
     else:
         real = Evaluator.load(SHIPPED).features(labelled(Data(), "test", 0, 0).images[:3000])
-    measured = floor(real, 1500, seed=0).value
+    measured = _floor(real, 1500, seed=0).value
     some = [np.random.default_rng(seed).choice(real, 1000, replace=False) for seed in range(16)]
-    scaled = [floor(part, 1500, seed) for seed, part in enumerate(some)]
+    scaled = [_floor(part, 1500, seed) for seed, part in enumerate(some)]
     assert {each.n for each in scaled} == {500}
     assert np.mean([each.value for each in scaled]) == pytest.approx(measured, rel=0.1)
 

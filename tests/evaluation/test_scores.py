@@ -114,7 +114,7 @@ def test_robustness_has_a_row_for_each_guide_and_timestep(tmp_path: Path) -> Non
     write_shard(tmp_path / "test.tar", test)
     stage = Stage[Robustness](config=Robustness(timesteps=(0, 900), images=150))
     denoiser, test_shard = FOLDER / "denoiser.safetensors", tmp_path / "test.tar"
-    inputs = {"attribute": "footwear", "denoiser": denoiser, "guides": [path], "test": test_shard}
+    inputs: dict[str, Any] = {"attribute": "footwear", "denoiser": denoiser, "guides": [path], "test": test_shard}
     run(stage, **inputs, subset=0, run_seed=1, out=tmp_path / "rows.parquet")
     rows = pd.read_parquet(tmp_path / "rows.parquet").set_index("t")
     assert rows["reads"].tolist() == ["pixels"] * 2 and rows["n"].tolist() == [150] * 2
@@ -155,6 +155,6 @@ def test_robustness_is_measured_on_all_classes_of_a_sorted_folder(tmp_path: Path
 
 def test_a_broken_denoiser_has_no_estimates() -> None:
     broken = tiny.denoiser()
-    broken.net.out[-1].bias.fill_(torch.nan)  # type: ignore[operator, index, union-attr]
+    broken.net.out[-1].get_parameter("bias").fill_(torch.nan)
     with pytest.raises(UserError, match="gives values that are not finite"):
         x0_hat(broken, torch.zeros(2, 1, 8, 8), 300, seed=0)

@@ -34,8 +34,8 @@ def test_features_are_what_the_classes_are_told_by():
     assert features.std(0).max() > 1e-3
     np.testing.assert_allclose(p, expected, atol=1e-6)
     np.testing.assert_allclose(p.sum(1), 1, atol=1e-12)
-    last = evaluator.net[-1]
-    logits = features @ last.weight.double().numpy().T + last.bias.double().numpy()
+    weight, bias = (evaluator.net[-1].get_parameter(name).double().numpy() for name in ("weight", "bias"))
+    logits = features @ weight.T + bias
     np.testing.assert_allclose(p, torch.from_numpy(logits).softmax(1).numpy(), atol=1e-12)
 
 
@@ -48,7 +48,8 @@ def test_no_image_is_no_row():
 @pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3), (218, 178, 3), (256, 256, 3)])
 def test_any_size_has_far_fewer_features_than_the_fewest_images(shape):
     net = evaluator_cnn(shape, num_classes=2, width=24)
-    assert net[-1].in_features <= MINIMUM / 7
+    last = net[-1]
+    assert isinstance(last, torch.nn.Linear) and last.in_features <= MINIMUM / 7
     with torch.device("meta"):
         hidden = net.to("meta")[:-3](torch.zeros(1, shape[2], *shape[:2]))
     assert min(hidden.shape[2:]) in range(4, 9)
@@ -90,7 +91,9 @@ def test_the_shipped_one_knows_the_test_images():
     evaluator, test = Evaluator.load(SHIPPED), labelled(Data(), "test", 0, 0)
     assert evaluator.metric == "FD-fashion-cnn" and evaluator.classes == test.classes
     p = evaluator.probabilities(test.images)
-    said = evaluator.meta.provenance["validation"]
+    provenance = evaluator.meta.provenance
+    assert provenance is not None
+    said = provenance["validation"]
     assert said["n"] == 10_000 and said["top1"] > 92
     assert metrics.accuracy_score(test.labels, p.argmax(1)) == pytest.approx(said["top1"] / 100, abs=0.01)
     assert metrics.log_loss(test.labels, p) == pytest.approx(said["cross_entropy"], abs=0.02)
@@ -99,6 +102,6 @@ def test_the_shipped_one_knows_the_test_images():
 
 def test_the_shipped_one_tells_where_it_comes_from():
     provenance = Evaluator.load(SHIPPED).meta.provenance
-    assert provenance["command"] == "python -m ddrep.data.embedded.evaluators"
+    assert provenance is not None and provenance["command"] == "python -m ddrep.data.embedded.evaluators"
     assert provenance["images"] == 60_000 and len(provenance["sha256"]) == 2
     assert SHIPPED.stat().st_size < 1_000_000

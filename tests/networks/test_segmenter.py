@@ -27,7 +27,8 @@ def test_label_maps_are_the_likeliest_classes():
     segmenter, images = _untrained(), tiny.images("test", per_class=4).images
     x = torch.from_numpy(images.astype(np.float32)).permute(0, 3, 1, 2) / 127.5 - 1
     with torch.no_grad():
-        segmenter.net.last[1].bias -= segmenter.net(x).mean((0, 2, 3))  # or one class would win everywhere
+        bias = segmenter.net.get_parameter("last.1.bias")
+        bias.sub_(segmenter.net(x).mean((0, 2, 3)))  # or one class would win everywhere
         expected = segmenter.net(x).numpy().argmax(1)
     found = segmenter.label_maps(images, batch=5)
     assert found.dtype == np.uint8 and len(np.unique(found)) > 2
@@ -44,7 +45,7 @@ def test_every_pixel_sees_the_whole_image_at_any_size(shape):
     out = net(x)
     assert out.shape == (1, 3, *shape[:2])
     out[0, 0, 0, 0].backward()
-    assert x.grad[0, :, -3:, -3:].abs().max() > 0
+    assert x.grad is not None and x.grad[0, :, -3:, -3:].abs().max() > 0
 
 
 def test_saving_and_loading_changes_nothing(tmp_path):
@@ -75,7 +76,9 @@ def test_the_shipped_one_finds_the_garments():
     """Its agreement with the masks of all 10,000 official test images is in its metadata; ours are 5,000 of them."""
     segmenter, test = Segmenter.load(SHIPPED), masked(MaskData(embedded=EmbeddedMasks(test=1000)), "test", 0)
     assert segmenter.classes == test.classes
-    said = segmenter.meta.provenance["validation"]
+    provenance = segmenter.meta.provenance
+    assert provenance is not None
+    said = provenance["validation"]
     assert said["n"] == 10_000 and said["miou"] > 0.85 and said["pixel_accuracy"] > 94
     counts = confusion(segmenter.label_maps(test.images), test.masks, len(test.classes))
     assert miou(counts) == pytest.approx(said["miou"], abs=0.03)
@@ -84,4 +87,5 @@ def test_the_shipped_one_finds_the_garments():
 
 def test_the_shipped_one_tells_where_it_comes_from():
     provenance = Segmenter.load(SHIPPED).meta.provenance
-    assert provenance["command"] == "python -m ddrep.data.embedded.evaluators" and provenance["images"] == 60_000
+    assert provenance is not None and provenance["images"] == 60_000
+    assert provenance["command"] == "python -m ddrep.data.embedded.evaluators"

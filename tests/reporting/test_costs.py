@@ -1,5 +1,7 @@
 """Costs: what is put together from benchmarks and attempts, and sums by hand."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -56,7 +58,7 @@ def test_a_row_a_job(results, tmp_path):
         "attempts_per_accepted", "seconds_per_accepted", "network_evaluations_per_accepted",
     ]  # fmt: skip
     assert len(costs) == 7
-    by_job = costs.set_index(["stage", "job"])
+    by_job: Any = costs.set_index(["stage", "job"])
     shard = by_job.loc["synthesis", "subset1/ours/00002"]
     assert (shard["subset"], shard["source"], shard["attempts"], shard["accepted"]) == (1, "ours", 5, 3)
     assert (shard["seconds"], shard["max_rss_mb"]) == (30.0, 812.5)
@@ -124,7 +126,7 @@ def test_seconds_of_a_job_that_did_not_do_all_of_its_work_are_said_to_be_partial
         _attempts(tmp_path / "results/subset0/attributes/footwear/0/ours/12.parquet", [True] * 3),
     ]
     run(files=[*attempts, *benchmarks], out=tmp_path / "costs.parquet")
-    costs = pd.read_parquet(tmp_path / "costs.parquet").set_index("stage")
+    costs: Any = pd.read_parquet(tmp_path / "costs.parquet").set_index("stage")
     assert costs["partial"].to_dict() == {"finetune": False, "pretrain": True, "synthesis": False, "guided": True}
     assert (costs["seconds"] == 30).all() and (costs.loc[["synthesis", "guided"], "accepted"] == 3).all()
     assert costs.loc["synthesis", "seconds_per_accepted"] == 10

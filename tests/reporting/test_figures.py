@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -27,7 +29,8 @@ CLASSES = ("cat", "dog", "ox")
 P = np.array([[0.9, 0.03, 0.6, 0.8], [0.5, 0.7, 0.1, 0.9], [0.9, 0.9, 0.9, 0.9]])
 
 
-def _stage(**settings) -> Stage[Figures]:
+def _stage(**settings: Any) -> Stage[Any]:
+    """For any of the figures: each takes a part of the section."""
     return Stage[Figures](config=Figures(**settings))
 
 
@@ -52,14 +55,19 @@ def drawn(monkeypatch) -> list[Figure]:
     """The figures that were saved."""
     saved: list[Figure] = []
     real = figures.save
-    monkeypatch.setattr(figures, "save", lambda figure, out: (saved.append(figure), real(figure, out)))
+
+    def save(figure: Figure, out: Path) -> None:
+        saved.append(figure)
+        real(figure, out)
+
+    monkeypatch.setattr(figures, "save", save)
     return saved
 
 
 def _tiles(figure: Figure) -> dict[tuple[int, int], int]:
     """(row, column) -> level of its image."""
     images = figure.axes[0].get_images()
-    return {(int(i.get_extent()[3]), int(i.get_extent()[0])): int(i.get_array()[0, 0, 0]) for i in images}
+    return {(int(i.get_extent()[3]), int(i.get_extent()[0])): int(np.asarray(i.get_array())[0, 0, 0]) for i in images}
 
 
 def test_figure1_has_one_attempt_a_column_and_p_where_it_was_refused(shards, tmp_path, drawn):
@@ -225,7 +233,7 @@ def test_figure4_draws_means_spread_and_runs(table4, tmp_path, drawn):
     points = np.concatenate([line.get_xydata() for line in plain.lines if line.get_marker() == "."])
     wanted = [(0, 70), (0, 71), (1, 72), (1, 73), (3, 76), (3, 77)]
     assert sorted(map(tuple, points)) == wanted
-    (band,) = (c.get_paths()[0].vertices for c in plain.collections if isinstance(c, PolyCollection))
+    (band,) = (np.asarray(c.get_paths()[0].vertices) for c in plain.collections if isinstance(c, PolyCollection))
     at_1 = band[np.isclose(band[:, 0], 1), 1]
     np.testing.assert_allclose([at_1.min(), at_1.max()], 72.5 + np.std([72, 73], ddof=1) * np.array([-1, 1]))
     assert [(0, 75)] in [list(map(tuple, line.get_xydata())) for line in mixed.lines]

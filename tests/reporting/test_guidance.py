@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,7 +142,8 @@ def test_the_papers_classes_stand_beside_the_overlays() -> None:
 def test_the_papers_figures_are_in_the_rows_of_its_number_of_steps() -> None:
     runs = [{"method": m, "steps": steps, "subset": 0, "seed": 0, "miou": 0.5, "n": 9}
             for m in ("unguided", "ours") for steps in (10, 50)]  # fmt: skip
-    unknown = {"metric": "FD-x", "distance": np.nan, "distance_n": 9, "floor": np.nan, "floor_std": np.nan}
+    unknown: dict[str, Any] = {"metric": "FD-x", "distance": np.nan, "distance_n": 9}
+    unknown |= {"floor": np.nan, "floor_std": np.nan}
     cells = guidance.summarise(pd.DataFrame(runs), 2, beside_paper=True).assign(minimum=1000, **unknown)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in guidance.as_markdown(cells, 2).splitlines()]
     assert ["Method", "Steps", "mIoU", "Paper's mIoU (CelebA-Mask)", "Paper's FID (CelebA-Mask)"] in lines

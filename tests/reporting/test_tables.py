@@ -110,7 +110,7 @@ def _controlled(
 
 
 def test_the_headline_is_against_the_better_control(tmp_path):
-    right = {
+    right: dict[tuple[str, int], list[float]] = {
         ("real", 0): [70, 72], ("real-equal-steps", 1): [69, 71], ("real-equal-steps", 2): [74, 75],
         ("ours", 1): [75, 77], ("ours", 2): [80, 82], ("ours", 3): [81, 83],
     }  # fmt: skip
@@ -138,7 +138,7 @@ def _words(text: str) -> str:
 
 def test_a_gain_that_longer_training_explains_is_said_and_not_bold(tmp_path):
     """A run on other people's digits: real alone was trained for 57 steps, and what it gains by more is not ours."""
-    right = {
+    right: dict[tuple[str, int], list[float]] = {
         ("real", 0): [33.2, 48.5], ("real-equal-steps", 1): [80, 82], ("real-equal-steps", 3): [89.3, 87.9],
         ("ours", 1): [81, 82], ("ours", 3): [90.3, 90.1],
     }  # fmt: skip

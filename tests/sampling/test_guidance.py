@@ -85,7 +85,8 @@ def test_a_masks_likelihood_is_the_sum_over_pixels_that_count() -> None:
     x = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     with torch.no_grad():
         log_p = torch.log_softmax(g.net(g.inputs(x)), dim=1)
-        expected = [sum(log_p[n, y[n, i, j], i, j] for i in range(1, 8) for j in range(8)) for n in range(3)]
+        terms = [[log_p[n, y[n, i, j], i, j] for i in range(1, 8) for j in range(8)] for n in range(3)]
+        expected = [torch.stack(of_one).sum() for of_one in terms]
         torch.testing.assert_close(g.log_likelihood(x, y), torch.stack(expected))
 
 

@@ -81,7 +81,12 @@ def test_seeds_differ_in_every_part_and_fit_a_parquet_integer():
 def test_evaluations_are_those_the_networks_count(monkeypatch, solver, scale, unconditional):
     passed = []
     forward = UNet.forward
-    monkeypatch.setattr(UNet, "forward", lambda net, x, *rest: passed.append(len(x)) or forward(net, x, *rest))
+
+    def counting(net, x, *rest):
+        passed.append(len(x))
+        return forward(net, x, *rest)
+
+    monkeypatch.setattr(UNet, "forward", counting)
     cfg = Sampling(solver=solver, steps=5, eta=0.0, guidance_scale=scale, unconditional=unconditional)
     sample(tiny(4), [1, 2, 3], cfg, [0, 1, 2], tiny())
     assert sum(passed) == 3 * evaluations(cfg)

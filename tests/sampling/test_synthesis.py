@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,9 +99,10 @@ def world(tmp_path_factory) -> World:
         for kind in ("features", "pixels")
     )
     assert images.std(axis=0).mean() > 10 and 0.05 < p.mean() < 0.9 and p.std() > 0.1, "nothing here is degenerate"
-    names = ("finetuned", "pretrained", "features", "pixels")
-    paths = [folder / f"{name}.safetensors" for name in names]
-    return World(*paths, p, pixel_p, images.reshape(CLASSES, ATTEMPTS, 8, 8, 1))
+    return World(
+        folder / "finetuned.safetensors", folder / "pretrained.safetensors", folder / "features.safetensors",
+        folder / "pixels.safetensors", p, pixel_p, images.reshape(CLASSES, ATTEMPTS, 8, 8, 1),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -123,7 +125,7 @@ def _stage(threshold: float, sampling: Sampling = SAMPLING, **settings) -> Stage
 
 def _make(world: World, stage: Stage[Shard], out: Path, pool: Path | None = None, batch: int = 64, **changed):
     """Run the command; return its shard, by key, and its table."""
-    args = {"finetuned": world.finetuned, "pretrained": world.pretrained, "judge": world.judge}
+    args: dict[str, Any] = {"finetuned": world.finetuned, "pretrained": world.pretrained, "judge": world.judge}
     args |= {"threshold_file": None, "index": INDEX, "pool": pool or out.parent / "pool"} | changed
     run(stage, **args, out=out, batch=batch)
     return read_shards([out]), pd.read_parquet(out.with_suffix(".parquet"))
@@ -205,7 +207,8 @@ class Killed(Exception):
 
 
 def test_a_killed_commands_candidates_are_found_again(world, tmp_path, monkeypatch):
-    threshold, out, seeds = world.threshold(0.4), tmp_path / "00002.tar", []
+    threshold, out = world.threshold(0.4), tmp_path / "00002.tar"
+    seeds: list[int] = []
 
     def dying(denoiser, batch, *args):
         if len(seeds) == 12 and batch[0] not in seeds and not died:
@@ -458,3 +461,21 @@ def test_a_judge_of_other_classes_and_an_unconditional_denoiser_are_refused(worl
     with pytest.raises(UserError, match="another denoiser"):
         _make(world, _stage(0.2), tmp_path / "00002.tar", pretrained=world.finetuned)
     assert not list(tmp_path.glob("00002*"))
+
+
+def test_soft_labels_are_what_the_judge_says_of_the_stored_images(world: World, tmp_path: Path) -> None:
+    config = Shard(sampling=SAMPLING, synthesis=Synthesis(per_class=QUOTA, threshold=0.0), labels="soft")
+    options: dict[str, Any] = {"finetuned": world.finetuned, "pretrained": world.pretrained, "judge": world.judge}
+    options |= {"threshold_file": None, "index": INDEX, "pool": tmp_path / "pool", "batch": 8}
+    run(Stage[Shard](seed=SEED, config=config), **options, out=tmp_path / "soft.tar")
+    shard = read_shards([tmp_path / "soft.tar"])
+    p = Judge.load(world.judge, world.pretrained, torch.device("cpu")).probabilities(shard.images)
+    assert shard.soft is not None and np.allclose(shard.soft, p, atol=1e-3)
+    rows = pd.read_parquet(tmp_path / "soft.parquet").set_index("key")
+    assert rows["accepted"].all() and len(rows) == CLASSES * QUOTA == len(shard)
+    np.testing.assert_array_equal(np.stack(rows.loc[shard.keys, "probabilities"].tolist()), shard.soft)
+    hard = config.model_copy(update={"labels": "hard"})
+    run(Stage[Shard](seed=SEED, config=hard), **options, out=tmp_path / "hard.tar")
+    assert read_shards([tmp_path / "hard.tar"]).soft is None
+    assert "probabilities" not in pd.read_parquet(tmp_path / "hard.parquet")
+    assert "labels" not in hard.model_dump() and config.model_dump()["labels"] == "soft"

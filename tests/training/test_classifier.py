@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def some(split: str, classes: tuple[int, ...], per_class: int, stride: int = 1) 
 def test_the_papers_architectures(architecture: str, stem: str, size: int) -> None:
     net = build_classifier(architecture, stem, 1, 7).eval()  # type: ignore[arg-type]
     first_stage: list[torch.Size] = []
-    net.layer1.register_forward_hook(lambda module, inputs, output: first_stage.append(output.shape))
+    net.get_submodule("layer1").register_forward_hook(lambda module, inputs, output: first_stage.append(output.shape))
     x = torch.randn(2, 1, 28, 28)
     with torch.inference_mode():
         plain = net(x)
@@ -135,7 +136,12 @@ def test_batches_are_full_and_flipped(monkeypatch: pytest.MonkeyPatch) -> None:
     """65 images and batch 64: textbook epochs would end with a batch of one, which BatchNorm cannot take."""
     images = some("train", (0, 1, 2, 3, 4), 13, stride=2)
     batches: list[np.ndarray] = []
-    monkeypatch.setattr(classifier, "to_unit", lambda batch, device: batches.append(batch.numpy()) or to_unit(batch))
+
+    def seen_to_unit(batch: torch.Tensor, device: torch.device) -> torch.Tensor:
+        batches.append(batch.numpy())
+        return to_unit(batch)
+
+    monkeypatch.setattr(classifier, "to_unit", seen_to_unit)
     cfg = Classifier(batch=64, flip=True)
     classifier.fit(images, "resnet18", cfg, mixed=False, steps=4, seed=0, device=CPU)
     originals = {image.tobytes() for image in images.images}
@@ -304,3 +310,28 @@ def test_user_errors(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("ddrep: ") and complaint in last
     assert not list(shards.glob("*.parquet"))
+
+
+def test_soft_labels_that_are_sure_train_as_hard_ones_do() -> None:
+    """One is a cross-entropy with class numbers, the other with probabilities: equal up to rounding."""
+    hard = some("train", (0, 1, 2), 4)
+    soft = dataclasses.replace(hard, soft=np.eye(len(hard.classes), dtype=np.float16)[hard.labels])
+    cfg = Classifier(stem="small", batch=8, precision="fp32")
+    for mixed in (False, True):
+        nets = [
+            classifier.fit(data, "resnet18", cfg, mixed=mixed, steps=2, seed=0, device=CPU) for data in (hard, soft)
+        ]
+        a, b = (torch.cat([p.flatten() for p in net.parameters()]) for net in nets)
+        assert torch.allclose(a, b, atol=2e-3), mixed
+
+
+def test_soft_labels_are_mixed_as_the_images_are() -> None:
+    """timm's own mixture of class numbers is the oracle."""
+    labels, soft = torch.tensor([0, 2, 1, 1]), torch.eye(3)[torch.tensor([0, 2, 1, 1])]
+    images = torch.rand(4, 1, 8, 8)
+    for seed in range(6):
+        np.random.seed(seed)
+        x, y = classifier.make_mixup(Mix(prob=1.0), 3)(images.clone(), labels)
+        np.random.seed(seed)
+        same, mixed = classifier.mix(classifier.make_mixup(Mix(prob=1.0), 4), images.clone(), soft)
+        assert torch.equal(x, same) and torch.allclose(y, mixed)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,7 +91,8 @@ def with_masks(data: LabelledImages) -> MaskedImages:
 
 @pytest.mark.parametrize("kind", ["evaluator", "segmenter"])
 def test_the_same_seed_gives_the_same_weights(kind):
-    data, fit = (tiny.images(), train_evaluator) if kind == "evaluator" else (masks(), train_segmenter)
+    data: Any = tiny.images() if kind == "evaluator" else masks()
+    fit: Any = train_evaluator if kind == "evaluator" else train_segmenter
     section = config.Evaluator if kind == "evaluator" else config.Segmenter
     cfg = section(**SHORT)
     first, again, other = (fit(data, cfg, seed=seed, device=CPU).net.state_dict() for seed in (0, 0, 1))
@@ -111,12 +113,14 @@ def test_both_verbs_train_on_several_shards(tmp_path, monkeypatch):
     assert _call(tmp_path, "evaluator", "--stage.config.name=mine", "--validation", "b.tar", "a.tar", "b.tar") == 0
     made = Evaluator.load(tmp_path / "out.safetensors")
     assert made.metric == "FD-mine" and made.meta.image_shape == (8, 8, 1) and made.meta.width == 8
-    assert len(made.meta.provenance["shards_sha256"]) == 2 and made.meta.provenance["validation"]["n"] == 30
+    provenance = made.meta.provenance
+    assert provenance is not None
+    assert len(provenance["shards_sha256"]) == 2 and provenance["validation"]["n"] == 30
     write_masked_shard(tmp_path / "c.tar", masks())
     assert _call(tmp_path, "segmenter", "--validation", "c.tar", "c.tar") == 0
-    made = Segmenter.load(tmp_path / "out.safetensors")
-    assert made.meta.provenance["validation"]["n"] == 60
-    json.dumps(made.meta.provenance)
+    provenance = Segmenter.load(tmp_path / "out.safetensors").meta.provenance
+    assert provenance is not None and provenance["validation"]["n"] == 60
+    json.dumps(provenance)
 
 
 @pytest.mark.parametrize("wrong", ["classes", "size", "kind"])
@@ -147,7 +151,8 @@ def test_the_script_builds_both_files_again_to_the_byte(tmp_path, monkeypatch, c
         first, again = ((tmp_path / out / f"{name}.safetensors").read_bytes() for out in "ab")
         assert first == again
     made = Evaluator.load(tmp_path / "a" / "evaluator.safetensors")
-    assert made.classes == embedded.CLASSES and made.meta.provenance["images"] == 60
+    assert made.classes == embedded.CLASSES
+    assert made.meta.provenance is not None and made.meta.provenance["images"] == 60
     assert script.main([str(tmp_path / "none"), str(tmp_path / "c")]) == 2
     assert "train-images-idx3-ubyte.gz: no such file" in capsys.readouterr().err
 

@@ -127,7 +127,8 @@ def test_a_killed_command_goes_on_to_the_same_files(files, ema_decay, monkeypatc
     stage = Stage[FineTune](seed=4, config=_section(ema_decay=ema_decay))
     made = lambda name: [files(name)[option] for option in ("out", "grid", "history")]  # noqa: E731
     run(stage, **files("whole"))
-    real, died = loop._update, []
+    real = loop._update
+    died: list[int] = []
 
     def dying(net, optimizer, loss_at, step, clip):
         if step == 5 and not died:
@@ -157,9 +158,15 @@ def test_measuring_the_margin_does_not_change_the_result(files, monkeypatch):
 
 
 def test_the_margin_is_measured_on_all_classes_of_sorted_images(files, monkeypatch):
-    paths, seen = files("out"), []
+    paths = files("out")
+    seen: list[tuple[int, torch.Tensor]] = []
     write_shard(paths["validation"], tiny.images("validation", per_class=100))
-    monkeypatch.setattr(module, "label_margin", lambda model, x0, y: seen.append((len(x0), y)) or 0.5)
+
+    def margin(model, x0, y):
+        seen.append((len(x0), y))
+        return 0.5
+
+    monkeypatch.setattr(module, "label_margin", margin)
     run(Stage[FineTune](config=_section(steps=2)), **paths)
     assert seen and all(n == 256 and sorted(y.bincount().tolist()) == [85, 85, 86] for n, y in seen)
 

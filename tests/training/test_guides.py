@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ DATA = Data(embedded=EmbeddedData(per_class=50))
 ATTRIBUTE = AttributeImages(data=DATA, attribute="footwear", having=("Sandal", "Sneaker", "Ankle boot"), examples=30)
 
 
-def train(tmp_path: Path, of: str, taps: Taps | None, **training: float) -> Path:
+def train(tmp_path: Path, of: Literal["attribute", "mask"], taps: Taps | None, **training: float) -> Path:
     if of == "attribute":
         write_shard(tmp_path / "examples.tar", attribute_images(ATTRIBUTE, "train", 0, 0, 0))
     else:

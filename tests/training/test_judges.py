@@ -51,7 +51,8 @@ def test_separable_classes_are_told_apart():
 def test_the_best_epoch_on_the_held_out_images_is_returned(monkeypatch):
     x, y = _separable(60, seed=0, spread=3.0)
     y = torch.where(torch.rand(60, generator=torch.Generator().manual_seed(2)) < 0.4, (y + 1) % 3, y)  # to overfit
-    losses, real = [], judges.train
+    losses: list[float] = []
+    real = judges.train
 
     def spy(net, optimizer, loss_at, cfg, on_step):
         def follow(step, ema):

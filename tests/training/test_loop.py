@@ -317,9 +317,9 @@ print(sorted(train(Path(sys.argv[2])))[0], flush=True)
 def test_a_second_job_of_the_same_training_leaves_the_firsts_draft(tmp_path):
     """Two Snakemakes, or one that was killed while its job lives on: the first is writing when the second begins."""
     state, env = tmp_path / "run.pt", {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    first = subprocess.Popen([sys.executable, "-c", SAVER, __file__, str(state)], env=env, **pipes)
-    assert first.stdout.readline() == "writing\n"
+    command, pipe = [sys.executable, "-c", SAVER, __file__, str(state)], subprocess.PIPE
+    first = subprocess.Popen(command, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    assert first.stdout and first.stdout.readline() == "writing\n"
     unbroken, second = _train(), _train(state)
     assert _equal(second, unbroken) and len(list(tmp_path.iterdir())) == 2, "its own state, and the first's draft"
     said, complaint = first.communicate("go on\n" * STEPS)

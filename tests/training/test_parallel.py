@@ -51,8 +51,7 @@ def test_two_processes_give_the_result_of_one(tmp_path, monkeypatch):
             learned = (value - base[name]).norm()
             assert difference.norm() <= 1e-3 * learned and learned > 1e-4 * value.numel() ** 0.5, name
     assert two.provenance == one.provenance
-    histories = [pd.read_parquet(f"{name}.parquet") for name in ("one", "two")]
-    pd.testing.assert_frame_equal(*histories, rtol=1e-5)
+    pd.testing.assert_frame_equal(pd.read_parquet("one.parquet"), pd.read_parquet("two.parquet"), rtol=1e-5)
     assert "the own label helps" in (tmp_path / "two.log").read_text()
     assert list(tmp_path.glob(".ddrep/state/*")) == []
 
@@ -85,7 +84,7 @@ def test_the_processes_end_when_their_parent_is_killed(tmp_path):
 def test_shares_are_disjoint_and_make_up_the_batch(monkeypatch):
     for batch, count in [(8, 1), (9, 2), (128, 3), (5, 5)]:
         monkeypatch.setattr(parallel, "processes", lambda count=count: count)
-        rows = []
+        rows: list[int] = []
         for number in range(count):
             monkeypatch.setattr(parallel, "rank", lambda number=number: number)
             rows += range(batch)[parallel.share(batch)]

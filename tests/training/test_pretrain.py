@@ -51,7 +51,8 @@ def test_the_seed_decides_the_weights():
     one, again, other = (pretrain(images, cfg, seed=s, device=torch.device("cpu")) for s in (1, 1, 2))
     for name, value in one.net.state_dict().items():
         assert torch.equal(value, again.net.state_dict()[name])
-    assert not torch.equal(one.net.out[-1].weight, other.net.out[-1].weight)
+    last, others = (made.net.out[-1].get_parameter("weight") for made in (one, other))
+    assert not torch.equal(last, others)
 
 
 class Killed(Exception):
@@ -61,7 +62,9 @@ class Killed(Exception):
 def test_a_killed_command_goes_on_to_the_same_file(tmp_path, monkeypatch):
     write_idx(tmp_path / "images.gz", tiny.images().images[..., 0])
     stage = Stage[Pretrain](seed=3, config=_section(images=tmp_path / "images.gz", steps=8))
-    real, steps, died = loop._update, [], []
+    real = loop._update
+    steps: list[int] = []
+    died: list[int] = []
 
     def dying(net, optimizer, loss_at, step, clip):
         if step == 5 and not died:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +57,7 @@ def test_features_are_the_mean_over_noises_of_pooled_blocks() -> None:
             h, skips = model.net.encode(x, emb)
             if block == "up1":
                 (number,) = model.net.cfg.block_numbers(("up1",))
+                assert number is not None
                 h = model.net.decode(h, skips, emb, [number], stop=number)[1][number]
             n, c, height, width = h.shape
             wanted.append(h.reshape(n, c, 2, height // 2, 2, width // 2).mean(dim=(3, 5)).flatten(1))
@@ -104,15 +106,17 @@ def test_the_temperature_is_that_of_least_cross_entropy() -> None:
 
 def test_the_judge_is_the_mean_of_its_probes_and_the_report_says_which(files: Path) -> None:
     judge, images = trained(files), tiny.images("test", per_class=5)
+    reading: Any = judge.meta.probes
+    assert judge.denoiser
     report = json.loads((files / "probe.json").read_text())
     assert len(report["probes"]) == 3 and report["n"] == 60
     losses = [min(each["cross_entropy"].values()) for each in report["probes"]]
     assert losses == sorted(losses)
-    assert [(t.block, t.timestep) for t in judge.meta.features.taps] == [
+    assert [(t.block, t.timestep) for t in reading.taps] == [
         (each["block"], each["timestep"]) for each in report["probes"]
     ]  # fmt: skip
-    parts = read(judge.denoiser, images, judge.meta.features)
-    linear = judge.net.linear
+    parts = read(judge.denoiser, images, reading)
+    linear: Any = judge.net.linear
     each = [torch.softmax(one(torch.as_tensor(x)), dim=1) for one, x in zip(linear, parts, strict=True)]
     p = torch.stack(each).mean(dim=0) ** (1 / report["temperature"])
     assert np.allclose(judge.probabilities(images.images), p / p.sum(dim=1, keepdim=True), atol=1e-5)

@@ -6,6 +6,7 @@ of arguments beside --summary; its answer is the exit status, and the summary (a
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -39,8 +40,6 @@ if __name__ == "__main__":
 
     if sys.argv[1:] == ["unchecked"]:
         sys.path.insert(0, os.path.dirname(__file__))
-        from unchecked import unchecked
-
-        unchecked()
+        importlib.import_module("unchecked").unchecked()
     sys.argv = ["snakemake"]
     json.dump([ask(question) for question in json.load(sys.stdin)], sys.stdout)

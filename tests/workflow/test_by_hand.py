@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from typing import Any
 
 import pytest
 import yaml
@@ -54,7 +55,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
 
 def understood(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> tuple[str, int]:
     """Section and seed of a verb that is called so."""
-    verbs: list[Verb] = []
+    verbs: list[Any] = []
     monkeypatch.setattr(Verb, "cli_cmd", verbs.append)
     assert cli.main(arguments) == 0
     (verb,) = verbs

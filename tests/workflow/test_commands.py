@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
@@ -59,4 +60,5 @@ def test_the_workflow_calls_every_verb_by_options_that_it_has(commands: list[lis
         assert required - positional <= set(options), words
         at_end = words[2 * len(options) + 1 :]
         assert bool(at_end) <= bool(positional) and not [word for word in at_end if word.startswith("--")], words
-        TypeAdapter(fields["stage"].annotation).validate_json(options["stage"])
+        stage: Any = fields["stage"].annotation
+        TypeAdapter(stage).validate_json(options["stage"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from ddrep.runs import table3_runs, table4_runs
 from tests.workflow.tree import Tree, copy_workflow
 
 BOTH = {"subsets": [0], "seeds": [0]}
-SMALLEST = {
+SMALLEST: dict[str, Any] = {
     "experiment": "smallest",
     "data": {"kind": "embedded", "embedded": {"per_class": 5, "test_images": 40}},
     "denoiser": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def test_an_environment_in_a_folder_of_an_awkward_name(tree: Tree) -> None:
     for name in ("python", "snakemake", "ddrep"):
         (folder / name).symlink_to(BIN / name)
     code = f"import sys; sys.executable = {str(folder / 'python')!r}; from snakemake.cli import main; main()"
-    command = [BIN / "python", "-c", code, "--cores", "1", "results/fashion-demo/masks/test.tar"]
+    command: list[str | Path] = [BIN / "python", "-c", code, "--cores", "1", "results/fashion-demo/masks/test.tar"]
     tree.configure(parts=["masks"])
     env = {**environment(), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=tree.path, capture_output=True, text=True, env=env)
