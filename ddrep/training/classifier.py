@@ -183,8 +183,8 @@ def make_mixup(mix: Mix, num_classes: int) -> Mixup:
 def mix(mixup: Mixup, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Images x (N, C, H, W), in place, and what they show: of labels y (N,), or soft ones (N, classes), (N, classes).
 
-    timm mixes numbers of classes: told the images' numbers in the batch, as if N classes, it says how much of each image
-    is in each, which mixes their soft labels.
+    timm mixes numbers of classes: told the images' numbers in the batch, as of N classes, it says how much of each is
+    in each, which mixes their soft labels.
     """
     if y.ndim == 1:
         return mixup(x, y)
