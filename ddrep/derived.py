@@ -63,7 +63,9 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     own = SOURCES[source]
     sampling = experiment.sampling.model_copy(update=dict(own.sampling))
     accepts = {} if own.filtered else {"threshold": 0.0}
-    return Shard(sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts))
+    return Shard(
+        sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts), labels=own.labels
+    )  # fmt: skip
 
 
 def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
@@ -148,6 +150,7 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "features": lambda e, w: e.features,
     "rejection": lambda e, w: e.rejection,
     "pixel-rejection": lambda e, w: e.pixel_rejection,
+    "probe": lambda e, w: e.probe,
     "pixel-threshold": lambda e, w: shard_of("pixel-rejection", e),
     "synthesis": lambda e, w: shard_of(w["source"], e),
     "classifier": lambda e, w: training_of(w["source"], w["mix"] == "mix", e),
@@ -172,7 +175,7 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
 }
 """Of every stage, by its name in VERSIONS."""
 OF_SUBSET = frozenset((
-    "finetune", "rejection", "pixel-rejection", "pixel-threshold", "synthesis",
+    "finetune", "rejection", "pixel-rejection", "probe", "pixel-threshold", "synthesis",
     "classifier", "guide", "guided", "robustness",
 ))  # fmt: skip
 """Stages whose seed is the labelled subset's, not the experiment's."""

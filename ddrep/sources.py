@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
@@ -51,6 +51,7 @@ class Judge:
 
 JUDGES: Registry[Judge] = Registry("judge")
 REJECTION = JUDGES.add(Judge("rejection", ("features", "rejection")))
+PROBE = JUDGES.add(Judge("probe", ("probe",)))
 PIXEL_REJECTION = JUDGES.add(Judge("pixel-rejection", ("pixel-rejection", "pixel-threshold"), matched=True))
 
 
@@ -73,12 +74,15 @@ class Source:
     judge: Judge = REJECTION
     filtered: bool = True
     """Whether the judge's verdict counts: a source that keeps every candidate is judged as well, for the record."""
+    labels: Literal["hard", "soft"] = "hard"
+    """What the student is told of its images: the class that was asked for, or the judge's probabilities of all."""
     figures: tuple[int, ...] = ()
     """Which of Figures 1 and 3 show its images."""
 
 
 SOURCES: Registry[Source] = Registry("source")
-"""In the order of the tables, the method that all is about last: each is compared with those before it."""
+"""In the order of the tables: each is compared with those before it. The paper's method is `ours`; what comes after it
+goes beyond the paper."""
 
 SOURCES.add(Source("real", "the labelled images alone", Style("#000000"), synthetic=False, scaled=False))
 SOURCES.add(
@@ -123,6 +127,25 @@ SOURCES.add(
         "guidance, and rejection by a CNN on *denoiser features*: the paper's method",
         Style("#D55E00", width=2.4, band=True),
         figures=(1, 3),
+    )
+)
+
+SOURCES.add(
+    Source(
+        "probe-rejection",
+        "the same candidates, and rejection by linear probes on several blocks of the denoiser",
+        Style("#CC79A7", (0, (5, 1.5, 1, 1.5)), 1.5, 0.12),
+        judge=PROBE,
+    )
+)
+SOURCES.add(
+    Source(
+        "probe-soft",
+        "the same candidates, all of them, with the probes' probabilities as their labels",
+        Style("#B8860B", width=2.0, shift=-0.12),
+        judge=PROBE,
+        filtered=False,
+        labels="soft",
     )
 )
 

@@ -18,6 +18,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[str]], ...] = (
     images.sizes,
     networks.unconditional,
     networks.taps,
+    networks.probes,
     networks.steps,
     networks.inception,
     networks.architectures,

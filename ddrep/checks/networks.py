@@ -8,6 +8,8 @@ from ddrep.checks import paths, sets
 from ddrep.checks.facts import Facts
 from ddrep.checks.headers import pickled
 from ddrep.errors import UserError
+from ddrep.runs import shards_asked
+from ddrep.sources import PROBE, SOURCES
 
 RESNETS = {
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
@@ -33,6 +35,17 @@ def taps(facts: Facts) -> Iterator[str]:
                 facts.denoiser.network.block_numbers(section.blocks)
             except UserError as e:
                 yield f"{part}.taps.{e}"
+
+
+def probes(facts: Facts) -> Iterator[str]:
+    """The judge of probes reads blocks that the denoiser has."""
+    if not facts.denoiser or not facts.augments:
+        return
+    if any(SOURCES[source].judge is PROBE for _, source in shards_asked(facts.experiment)):
+        try:
+            facts.denoiser.network.block_numbers(facts.experiment.probe.blocks)
+        except UserError as e:
+            yield f"probe.{e}"
 
 
 def steps(facts: Facts) -> Iterator[str]:

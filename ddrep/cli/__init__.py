@@ -42,6 +42,7 @@ from ddrep.cli.stages import (
     PixelRejection,
     PixelThreshold,
     Pretrain,
+    Probe,
     Rejection,
     Synthesize,
 )
@@ -72,6 +73,7 @@ class Ddrep(BaseSettings):
     features: CliSubCommand[Features]
     rejection: CliSubCommand[Rejection]
     pixel_rejection: CliSubCommand[PixelRejection]
+    probe: CliSubCommand[Probe]
     synthesize: CliSubCommand[Synthesize]
     pixel_threshold: CliSubCommand[PixelThreshold]
     info: CliSubCommand[Info]

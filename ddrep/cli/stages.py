@@ -154,6 +154,15 @@ class PixelRejection(Head):
     stage: Stage[config.PixelHead]
 
 
+class Probe(Head):
+    """Train the judge of probes: linear classifiers on several blocks and timesteps of the denoiser."""
+
+    does = "training.probe:run"
+    stage: Stage[config.Probe]
+    denoiser: Path
+    """The unconditional denoiser."""
+
+
 class Drawing(Verb):
     """Base of the verbs that draw candidates and judge them."""
 

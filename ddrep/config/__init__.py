@@ -39,9 +39,12 @@ from ddrep.config.stages import (
     Network,
     PixelHead,
     Pretrain,
+    Probe,
+    ProbeReading,
     Sampling,
     Shard,
     Synthesis,
+    Tap,
     Training,
 )
 from ddrep.config.tables import (
@@ -56,11 +59,12 @@ from ddrep.config.tables import (
 )
 
 __all__ = [
-    "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores",
-    "Attributes", "CelebA", "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData",
-    "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3",
-    "Figures", "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder",
-    "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "Robustness", "Runs", "Sampling",
-    "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Tables", "Taps",
-    "TinyImageNet", "Training", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json", "subset_seed",
+    "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
+    "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks",
+    "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures",
+    "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData",
+    "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "Probe", "ProbeReading", "Robustness", "Runs",
+    "Sampling", "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Tables", "Tap",
+    "Taps", "TinyImageNet", "Training", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json",
+    "subset_seed",
 ]  # fmt: skip

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 Positive = Annotated[int, Gt(0)]
 Rate = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Timestep = Annotated[float, Ge(0), Le(999)]
+Block = Annotated[str, StringConstraints(pattern=r"^(middle|up\d+|output_blocks\.\d+)$")]
 Timesteps = Annotated[
     tuple[Timestep, ...],
     MinLen(1),

@@ -18,6 +18,7 @@ from ddrep.config.stages import (
     FineTune,
     Head,
     PixelHead,
+    Probe,
     Sampling,
     Synthesis,
 )
@@ -44,6 +45,7 @@ class Experiment(Section):
     features: Features = Features()
     rejection: Head = Head()
     pixel_rejection: PixelHead = PixelHead()
+    probe: Probe = Probe()
     sampling: Sampling = Sampling()
     synthesis: Synthesis = Synthesis()
     classifier: Classifier = Classifier()

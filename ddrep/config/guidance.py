@@ -7,7 +7,7 @@ from typing import Annotated
 from annotated_types import Ge, MinLen
 from pydantic import StringConstraints, model_validator
 
-from ddrep.config.base import Noise, Once, Positive, Rate, Section, Seeds, Share, Subsets, Timesteps, WeightDecay
+from ddrep.config.base import Block, Noise, Once, Positive, Rate, Section, Seeds, Share, Subsets, Timesteps, WeightDecay
 from ddrep.config.data import Data
 from ddrep.config.evaluation import Evaluation
 from ddrep.config.masks import MaskData
@@ -16,7 +16,6 @@ from ddrep.errors import UserError
 from ddrep.methods import MaskMethodName, MethodName
 from ddrep.solvers import SolverName
 
-Block = Annotated[str, StringConstraints(pattern=r"^(middle|up\d+|output_blocks\.\d+)$")]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 ClassNames = Annotated[tuple[str, ...], MinLen(1)]
 

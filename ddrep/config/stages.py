@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, MultipleOf
-from pydantic import model_validator
+from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ddrep.config.base import (
+    Block,
     Clip,
     Flip,
     Noise,
+    Once,
     Positive,
     Precision,
     Rate,
     Section,
     Share,
+    Timestep,
     Timesteps,
     Warmup,
     WeightDecay,
@@ -117,6 +120,44 @@ class Head(Section):
     """Share of each class's training images held out to choose the best epoch by."""
 
 
+class Probe(Section):
+    """The judge `probe`: linear classifiers on decoder blocks that see the slightly noised image, the best averaged."""
+
+    blocks: Annotated[tuple[Block, ...], MinLen(1), Once] = ("up1", "output_blocks.2", "up2")
+    """Tried at every timestep: middle, up1, up2, ... (the last block of each decoder level), output_blocks.N."""
+    timesteps: Annotated[Timesteps, Once] = (10, 50, 100, 200, 300)
+    pool: Positive = 2
+    """Width and height that a block's features are averaged to."""
+    noises: Positive = 2
+    """Fixed noises over which features are averaged: passes of the denoiser a timestep."""
+    strengths: Annotated[tuple[Rate, ...], MinLen(1), Once] = (0.003, 0.01, 0.03, 0.1, 0.3)
+    """Inverse regularisation C tried for each block and timestep, on standardised features."""
+    folds: Annotated[int, Ge(2)] = 5
+    """Parts of the labelled images, on each of which the probes that are trained on the others are judged."""
+    best: Positive = 5
+    """Probes that are averaged: those of least cross-entropy out of fold."""
+
+
+class Tap(Section):
+    """Where a probe reads: a block of the denoiser, told a timestep."""
+
+    block: Block
+    timestep: Timestep
+
+
+class ProbeReading(Section):
+    """What the probes of a judge read of an image."""
+
+    taps: Annotated[tuple[Tap, ...], MinLen(1)]
+    pool: Positive
+    noises: Positive
+
+    @property
+    def timesteps(self) -> tuple[float, ...]:
+        """Each once."""
+        return tuple(dict.fromkeys(tap.timestep for tap in self.taps))
+
+
 class PixelHead(Head):
     """The control: the same on pixels, which wants more and larger steps to be at its best."""
 
@@ -164,6 +205,13 @@ class Shard(Section):
 
     sampling: Sampling = Sampling()
     synthesis: Synthesis = Synthesis()
+    labels: Literal["hard", "soft"] = "hard"
+    """Whether each image carries the judge's probabilities beside its class."""
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # what was made before there were soft labels is not planned again
+        return {key: value for key, value in handler(self).items() if key != "labels" or value != "hard"}
 
 
 class Mix(Section):

@@ -67,7 +67,7 @@ def write_masked_shard(path: Path, images: MaskedImages) -> None:
     would lose.
     """
     masks = (encode_png(mask[..., None]) for mask in images.masks)
-    write_tar(path, images.classes, images.keys, images.images, MASK, masks)
+    write_tar(path, images.classes, images.keys, images.images, {MASK: masks})
 
 
 def read_masked_shards(paths: Sequence[Path]) -> MaskedImages:
@@ -86,7 +86,9 @@ def read_masked_shards(paths: Sequence[Path]) -> MaskedImages:
 
 
 def _read(path: Path) -> MaskedImages:
-    images, masks, keys, classes = read_tar(path, MASK, lambda content: decode_png(content, ("L",))[..., 0])
+    decode = {MASK: lambda content: decode_png(content, ("L",))[..., 0]}
+    images, others, keys, classes = read_tar(path, decode)
+    masks = others[MASK]
     for key, mask in zip(keys, masks, strict=True):
         try:
             if mask.shape != images.shape[1:3]:

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import tarfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,8 +23,6 @@ META = "__shard__"
 KEY = re.compile(r"(?!__)[^./]+")
 """What a key may look like: WebDataset ends it at the first dot, and reads slashes as folders."""
 AGAIN = "delete the shard and make it again"
-
-T = TypeVar("T")
 
 
 class Images(Protocol):
@@ -56,9 +54,9 @@ def check_images(images: np.ndarray, keys: Sequence[str]) -> None:
 
 
 def write_tar(
-    path: Path, classes: Sequence[str], keys: Sequence[str], images: np.ndarray, extension: str, others: Iterable[bytes]
+    path: Path, classes: Sequence[str], keys: Sequence[str], images: np.ndarray, others: Mapping[str, Iterable[bytes]]
 ) -> None:
-    """Write each image as KEY.png and each of `others` as KEY.`extension`, whole or not at all.
+    """Write each image as KEY.png, and by their endings `others` of each as KEY.ENDING, whole or not at all.
 
     Equal content gives equal bytes. Raises ValueError for keys that WebDataset would lose.
     """
@@ -70,9 +68,10 @@ def write_tar(
     meta = json.dumps({"classes": list(classes), "images": len(images)}, ensure_ascii=False)
     with written_whole(path) as (draft,), tarfile.open(draft, "w", format=tarfile.PAX_FORMAT) as tar:
         _add(tar, META, meta.encode())
-        for key, image, other in zip(keys, images, others, strict=True):
+        for key, image, *more in zip(keys, images, *others.values(), strict=True):
             _add(tar, f"{key}.png", encode_png(image))
-            _add(tar, f"{key}.{extension}", other)
+            for ending, other in zip(others, more, strict=True):
+                _add(tar, f"{key}.{ending}", other)
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -114,15 +113,16 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def read_tar(
-    path: Path, extension: str, decode: Callable[[bytes], T]
-) -> tuple[np.ndarray, list[T], list[str], tuple[str, ...]]:
-    """Images (N, H, W, C), the N decoded members KEY.`extension`, the keys, the class names.
+    path: Path, decode: Mapping[str, Callable[[bytes], Any]], optional: Collection[str] = ()
+) -> tuple[np.ndarray, dict[str, list[Any]], list[str], tuple[str, ...]]:
+    """Images (N, H, W, C), by ending the N decoded members KEY.ENDING, the keys, the class names.
 
-    `decode` raises any Exception for a broken member. Raises UserError naming file and member.
+    Every image has a member of each ending; of an `optional` one all have it, or none, which gives an empty list. A
+    decoder raises any Exception for a broken member. Raises UserError naming file and member.
     """
     meta: dict[str, Any] = {}
     pngs: dict[str, np.ndarray] = {}
-    others: dict[str, T] = {}
+    others: dict[str, dict[str, Any]] = {ending: {} for ending in decode}
     for name, content in members(path):
         key, _, ending = name.partition(".")
         try:
@@ -130,19 +130,21 @@ def read_tar(
                 meta = json.loads(content)
             elif ending == "png":
                 pngs[key] = decode_png(content)
-            elif ending == extension:
-                others[key] = decode(content)
+            elif ending in decode:
+                others[ending][key] = decode[ending](content)
         except Exception as e:  # whatever a decoder raises for bytes that it did not expect
             raise UserError(f"{path}: {name} is broken ({reason(e)}); {AGAIN}") from None
     if not (isinstance(meta, dict) and _are_names(meta.get("classes")) and isinstance(meta.get("images"), int)):
         raise UserError(f"{path}: no member {META} with classes and images; expected a shard made by ddrep")
-    alone = sorted(pngs.keys() ^ others.keys())
-    if alone:
-        raise UserError(f"{path}: {alone[0]} has only one of .png and .{extension}; {AGAIN}")
+    for ending, found in others.items():
+        alone = sorted(pngs.keys() ^ found.keys()) if found or ending not in optional else []
+        if alone:
+            raise UserError(f"{path}: {alone[0]} has only one of .png and .{ending}; {AGAIN}")
     # tarfile takes an archive cut between two members for a whole one
     if len(pngs) != meta["images"] or not pngs:
         raise UserError(f"{path}: {len(pngs)} images, expected {meta['images'] or 'some'}; {AGAIN}")
-    return _stacked(path, pngs), [others[key] for key in pngs], list(pngs), tuple(meta["classes"])
+    ordered = {ending: [found[key] for key in pngs if key in found] for ending, found in others.items()}
+    return _stacked(path, pngs), ordered, list(pngs), tuple(meta["classes"])
 
 
 def _are_names(classes: object) -> bool:

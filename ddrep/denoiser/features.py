@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddrep.config import Features, Taps
+from ddrep.config import Features, ProbeReading, Taps
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import MIDDLE
 from ddrep.denoiser.schedule import add_noise
@@ -50,6 +50,29 @@ def pixel_features(denoiser: Denoiser, x0: Tensor, taps: Taps) -> Tensor:
     return torch.cat([F.interpolate(_unit(h), size=x0.shape[-2:], mode="nearest") for h in maps], dim=1)
 
 
+def probe_features(denoiser: Denoiser, x0: Tensor, reading: ProbeReading) -> Tensor:
+    """What probes read of images (N, C, H, W) in [-1, 1]: their taps' features side by side, (N, features)."""
+    return torch.cat(tap_features(denoiser, x0, reading), dim=1)
+
+
+def tap_features(denoiser: Denoiser, x0: Tensor, reading: ProbeReading) -> list[Tensor]:
+    """Of each tap pool x pool averages of its block's channels, (N, channels pool pool), in the mean over fixed noises:
+    the denoiser sees the image noised to the tap's timestep (DDAE, Xiang et al. 2023).
+
+    Each timestep is one pass a noise. Raises UserError for other shapes, and for blocks that the network has not.
+    """
+    denoiser.check(x0)
+    found: dict[tuple[str, float], Tensor] = {}
+    for t in reading.timesteps:
+        blocks = [tap.block for tap in reading.taps if tap.timestep == t]
+        numbers = denoiser.net.cfg.block_numbers(tuple(blocks))
+        for seed in range(reading.noises):
+            for block, h in zip(blocks, _at(denoiser, x0, t, _noise(x0, seed), numbers), strict=True):
+                pooled = F.adaptive_avg_pool2d(h, min(reading.pool, h.shape[-1])).flatten(1) / reading.noises
+                found[block, t] = found[block, t] + pooled if seed else pooled
+    return [found[tap.block, tap.timestep] for tap in reading.taps]
+
+
 def feature_maps(denoiser: Denoiser, x0: Tensor, taps: Taps) -> list[Tensor]:
     """Images (N, C, H, W) in [-1, 1], or estimates of them, which may leave that range, -> the tapped blocks' outputs
     as they are, by timestep, then by block.
@@ -59,16 +82,18 @@ def feature_maps(denoiser: Denoiser, x0: Tensor, taps: Taps) -> list[Tensor]:
     """
     denoiser.check(x0)
     numbers = denoiser.net.cfg.block_numbers(taps.blocks)
-    return [h for t in taps.timesteps for h in _at(denoiser, x0, t, taps.noise, numbers)]
+    noise = _noise(x0, 0) if taps.noise == "fixed" else None
+    return [h for t in taps.timesteps for h in _at(denoiser, x0, t, noise, numbers)]
 
 
-def _at(denoiser: Denoiser, x0: Tensor, t: float, noise: str, numbers: list[int | None]) -> list[Tensor]:
+def _noise(x0: Tensor, seed: int) -> Tensor:
+    """One noise for all images and all time: features of an image must not depend on its neighbours in the batch."""
+    return torch.randn(x0.shape[1:], generator=torch.Generator().manual_seed(seed)).to(x0)[None]
+
+
+def _at(denoiser: Denoiser, x0: Tensor, t: float, noise: Tensor | None, numbers: list[int | None]) -> list[Tensor]:
     index = torch.full((len(x0),), denoiser.schedule.index(t), device=x0.device)
-    x = x0
-    if noise == "fixed":
-        # One noise for all images and all time: features of an image must not depend on its neighbours in the batch.
-        z = torch.randn(x0.shape[1:], generator=torch.Generator().manual_seed(0)).to(x0)
-        x = add_noise(x0, z[None], denoiser.schedule.abar_at(index, x0))
+    x = x0 if noise is None else add_noise(x0, noise, denoiser.schedule.abar_at(index, x0))
     net = denoiser.net
     y = torch.full_like(index, denoiser.null_row) if net.cfg.num_classes else None
     emb = net.embed(denoiser.schedule.embedded(index).to(x.dtype), y)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddrep.denoiser.denoiser import Denoiser
-from ddrep.denoiser.features import bottleneck_features, pixel_features, pooled_features
+from ddrep.denoiser.features import bottleneck_features, pixel_features, pooled_features, probe_features
 from ddrep.networks.metadata import WIDEST, NetworkMeta
 
 
@@ -45,6 +46,25 @@ def pixel_cnn(channels: int, num_classes: int, hidden: int, dropout: float = 0.0
     widths = [channels, hidden // 4, hidden // 2, hidden, hidden]
     layers = [conv_norm(a, b, stride=2 if i else 1) for i, (a, b) in enumerate(pairwise(widths))]
     return _classifier(layers, hidden, num_classes, nn.Dropout(dropout))
+
+
+class Probes(nn.Module):
+    """Linear classifiers, each of its own part of features (N, channels), -> logits (N, num_classes) of their mean.
+
+    The logits are those of the mean of their probabilities, over a temperature: at 1 they are as sure as they agree.
+    """
+
+    def __init__(self, widths: tuple[int, ...], num_classes: int) -> None:
+        """widths: features of each part."""
+        super().__init__()
+        self.widths = widths
+        self.linear = nn.ModuleList(nn.Linear(width, num_classes) for width in widths)
+        self.register_buffer("temperature", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = [linear(part) for linear, part in zip(self.linear, x.split(self.widths, dim=1), strict=True)]
+        mean = torch.stack([each.log_softmax(dim=1) for each in logits]).logsumexp(dim=0) - math.log(len(logits))
+        return mean / self.get_buffer("temperature")
 
 
 def attribute_cnn(channels: int, num_classes: int, hidden: int) -> nn.Sequential:
@@ -134,6 +154,7 @@ class Architecture:
 ARCHITECTURES = {
     ("class", "features"): Architecture(feature_cnn, bottleneck_features),
     ("class", "pixels"): Architecture(pixel_cnn),
+    ("class", "probe"): Architecture(Probes, probe_features),
     ("attribute", "features"): Architecture(attribute_cnn, pooled_features),
     ("attribute", "pixels"): Architecture(image_cnn),
     ("mask", "features"): Architecture(pixel_mlp, pixel_features),

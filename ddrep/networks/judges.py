@@ -94,4 +94,5 @@ class Judge(Judging[JudgeMeta]):
     @property
     def name(self) -> str:
         listens = f", listening to {self.denoiser.name}" if self.denoiser else ""
-        return f"the rejection classifier on {self.meta.kind}{listens}"
+        kind = "the judge of probes" if self.meta.kind == "probe" else f"the rejection classifier on {self.meta.kind}"
+        return f"{kind}{listens}"

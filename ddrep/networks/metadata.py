@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from annotated_types import MaxLen, MinLen
 from pydantic import model_validator
 
-from ddrep.config import Features, Taps
+from ddrep.config import Features, ProbeReading, Taps
 from ddrep.config.base import Share
 from ddrep.denoiser.network import Size
 from ddrep.saved import Saved
@@ -31,34 +31,45 @@ class JudgeMeta(Saved):
     KEY, FORMAT = "judge", "ddrep.judge/1"
     WHAT, HOW = "a rejection classifier", "train one with `ddrep rejection`"
     of: ClassVar = "class"
-    kind: Reads
-    """What it reads."""
+    kind: Literal["features", "pixels", "probe"]
+    """What it reads; as probe, features of several blocks, each by a linear classifier of its own."""
     channels: Size
     """Of what it reads."""
     num_classes: Size
-    hidden: Size
-    dropout: Share
+    hidden: Size | None = None
+    """Width; a probe has none."""
+    dropout: Share = 0.0
     features: Features | None = None
     """How those that it reads are made."""
+    probes: ProbeReading | None = None
+    """Of a probe, likewise."""
     denoiser_sha256: str | None = None
     """Of the denoiser that it listens to."""
     image_shape: Shape | None = None
     """(C, H, W), for pixels; older files have none."""
+    widths: tuple[Size, ...] | None = None
+    """Of a probe: features that each of its linear classifiers reads."""
 
     @model_validator(mode="after")
     def _reads_something(self) -> Self:
         if self.kind == "features" and (self.features is None or self.denoiser_sha256 is None):
             raise ValueError("of features: expected features and denoiser_sha256, which say of which")
+        if self.kind == "probe" and (self.probes is None or self.widths is None or self.denoiser_sha256 is None):
+            raise ValueError("of probes: expected probes, widths and denoiser_sha256, which say of which")
+        if self.kind != "probe" and self.hidden is None:
+            raise ValueError("expected hidden, its width")
+        if self.widths and sum(self.widths) != self.channels:
+            raise ValueError(f"widths: expected {self.channels} (channels) in all, got {sum(self.widths)}")
         return self
 
     @property
-    def reads(self) -> Reads:
+    def reads(self) -> str:
         return self.kind
 
     @property
-    def settings(self) -> Features | None:
+    def settings(self) -> Features | ProbeReading | None:
         """How the features that it reads are made; None for pixels."""
-        return self.features
+        return self.probes or self.features
 
 
 class GuideMeta(Saved):

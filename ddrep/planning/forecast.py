@@ -16,10 +16,11 @@ from ddrep.evaluation import robustness, scores
 from ddrep.planning.draws import ASSUMED, Pools, Seen
 from ddrep.planning.sizes import Sizes
 from ddrep.sampling import guided, synthesis
-from ddrep.training import classifier, evaluators, finetune, guides, judges, pretrain
+from ddrep.training import classifier, evaluators, finetune, guides, judges, pretrain, probe
 
 STAGES: dict[str, Any] = {
     "pretrain": pretrain, "finetune": finetune, "features": judges, "rejection": judges, "pixel-rejection": judges,
+    "probe": probe,
     "synthesize": synthesis, "pixel-threshold": synthesis, "classify": classifier, "guide": guides,
     "guide-attribute": guided, "guide-masks": guided, "evaluator": evaluators, "segmenter": evaluators,
     "real-features": scores, "score-attribute": scores, "score-masks": scores, "robustness": robustness,

@@ -70,11 +70,13 @@ Probabilities = Callable[[np.ndarray], np.ndarray]
 class Engine:
     """Draws candidates of one shard through the pool and has them judged.
 
-    evaluations: of denoisers, an attempt takes; those of judges and guides apart.
+    evaluations: of denoisers, an attempt takes; those of judges and guides apart. `said` by the judge: probabilities of
+    all classes, float16, of each attempt that was judged.
     """
 
     def __init__(self, draw: Draw, pool: Pool, batch: int, evaluations: int):
         self.draw, self.pool, self.batch, self.evaluations = draw, pool, batch, evaluations
+        self.said: dict[Attempt, np.ndarray] = {}
 
     def candidates(self, attempts: Sequence[Attempt]) -> np.ndarray:
         """uint8 images (N, H, W, C) of the attempts, drawn now unless the pool has them."""
@@ -91,16 +93,25 @@ class Engine:
     def judged(self, attempts: Sequence[Attempt], judge: Probabilities) -> list[float]:
         """p(its class) of each attempt."""
         p = judge(self.candidates(attempts))
+        self.said |= dict(zip(attempts, p.astype(np.float16), strict=True))
         return [float(row[label]) for row, (label, _) in zip(p, attempts, strict=True)]
 
     def write_accepted(
-        self, tallies: Sequence[Tally], quota: int, seed: int, shard: int, classes: tuple[str, ...], out: Path
-    ) -> None:
-        """The first `quota` accepted images of each class, shuffled, as a shard; a row an attempt beside it."""
+        self, tallies: Sequence[Tally], quota: int, seed: int, shard: int, classes: tuple[str, ...], out: Path,
+        soft: bool = False,
+    ) -> None:  # fmt: skip
+        """The first `quota` accepted images of each class, shuffled, as a shard; a row an attempt beside it.
+
+        soft: with the judge's probabilities of all classes, in the shard and in a column `probabilities`.
+        """
         rows = attempt_rows(tallies, quota, seed, shard).assign(evaluations=self.evaluations)
+        if soft:
+            attempts = zip(rows["class"], rows["attempt"], strict=True)
+            rows = rows.assign(probabilities=pd.Series([self.said[attempt] for attempt in attempts], dtype=object))
         kept = rows[rows["accepted"]].sample(frac=1, random_state=np.random.RandomState(shard))
         images = np.stack([self.pool.images[a] for a in zip(kept["class"], kept["attempt"], strict=True)])
-        accepted = LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), classes)
+        labels = np.stack(kept["probabilities"].tolist()) if soft else None
+        accepted = LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), classes, labels)
         with written_whole(out, out.with_suffix(".parquet")) as (shard_draft, table_draft):
             write_shard(shard_draft, accepted)
             rows.to_parquet(table_draft, index=False)

@@ -73,7 +73,7 @@ def run(
     tallies = [Tally(label, threshold, name) for label, name in enumerate(classes)]
     judged = lambda attempts: engine.judged(attempts, loaded.probabilities)  # noqa: E731
     fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS)
-    engine.write_accepted(tallies, quota, stage.seed, index, classes, out)
+    engine.write_accepted(tallies, quota, stage.seed, index, classes, out, stage.config.labels == "soft")
 
 
 def wanted(job: Job, classes: int) -> Wanted:

@@ -18,7 +18,7 @@ from ddrep.config import Classifier, Mix, Stage, Training
 from ddrep.cost import TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.disjoint import check_disjoint
-from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.data.shards import LabelledImages, read_shards, together
 from ddrep.data.tars import check_alike
 from ddrep.device import autocast, pick_device
 from ddrep.errors import UserError
@@ -105,13 +105,7 @@ def training_images(real: Path | None, synthetic: list[Path]) -> tuple[LabelledI
         return images, len(images) if real else 0
     first, second = read_shards([real]), read_shards(synthetic)
     check_alike(synthetic[0], second, real, first)
-    both = LabelledImages(
-        np.concatenate([first.images, second.images]),
-        np.concatenate([first.labels, second.labels]),
-        first.keys + second.keys,
-        first.classes,
-    )
-    return both, len(first)
+    return together([first, second]), len(first)
 
 
 def run_seed(*seeds: int) -> int:
@@ -142,18 +136,18 @@ def fit(
     net = build_classifier(architecture, cfg.stem, channels, len(data.classes))
     net = fit_to_size(net, channels, height, width).to(device).train()
     optimizer = torch.optim.Adam(net.parameters(), cfg.lr, fused=True)
-    images, labels = torch.as_tensor(data.images), torch.as_tensor(data.labels)
-    mixup = make_mixup(cfg.mix, len(data.classes)) if mixed else None
+    images, targets = torch.as_tensor(data.images), torch.as_tensor(data.targets)
+    mixup = make_mixup(cfg.mix, len(data.classes) if targets.ndim == 1 else cfg.batch) if mixed else None
 
     def loss_at(step: int) -> Tensor:
         index = torch.as_tensor(batch_indices(len(images), cfg.batch, step, seed))
-        batch, target = images[index], labels[index]
+        batch, target = images[index], targets[index]
         if cfg.flip:
             batch = torch.where(torch.rand(len(batch), 1, 1, 1) < 0.5, batch.flip(2), batch)
         x, y = to_unit(batch, device), target.to(device)
         if mixup:
             np.random.seed(step_seed(seed, step) % 2**32)  # timm draws from numpy's global generator
-            x, y = mixup(x, y)
+            x, y = mix(mixup, x, y)
         with autocast(cfg.precision, device):
             logits = net(x)
         return F.cross_entropy(logits.float(), y)
@@ -184,6 +178,18 @@ def make_mixup(mix: Mix, num_classes: int) -> Mixup:
         label_smoothing=0.0,
         num_classes=num_classes,
     )
+
+
+def mix(mixup: Mixup, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Images x (N, C, H, W), in place, and what they show: of labels y (N,), or soft ones (N, classes), (N, classes).
+
+    timm mixes numbers of classes: told the images' numbers in the batch, as of N classes, it says how much of each is
+    in each, which mixes their soft labels.
+    """
+    if y.ndim == 1:
+        return mixup(x, y)
+    x, shares = mixup(x, torch.arange(len(x), device=x.device))
+    return x, shares @ y
 
 
 @torch.inference_mode()

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -252,3 +253,40 @@ def test_info_needs_whole_scales_beside_the_shards(tmp_path) -> None:
     write_info(tmp_path / "x" / "_info.json", paths, 3)
     info = json.loads((tmp_path / "x" / "_info.json").read_text())
     assert info["splits"].keys() == {"1x"} and info["splits"]["1x"]["filenames"] == ["0.tar", "1.tar", "2.tar"]
+
+
+def soft(n: int, classes: int = 3) -> np.ndarray:
+    return np.random.default_rng(0).dirichlet(np.ones(classes), size=n).astype(np.float16)
+
+
+def test_soft_labels_come_back_and_webdataset_reads_them(tmp_path: Path) -> None:
+    plain = some(6)
+    said = soft(6, len(plain.classes))
+    images = dataclasses.replace(plain, soft=said)
+    write_shard(tmp_path / "a.tar", images)
+    write_shard(tmp_path / "b.tar", plain)
+    back = read_shards([tmp_path / "a.tar"])
+    assert back.soft is not None and np.array_equal(back.soft, said) and back.soft.dtype == np.float16
+    assert np.allclose(back.targets.sum(axis=1), 1, atol=1e-6) and np.allclose(back.targets, said, atol=2e-3)
+    samples = list(wds.WebDataset(str(tmp_path / "a.tar"), shardshuffle=False).decode())
+    np.testing.assert_array_equal(np.stack([sample["soft.npy"] for sample in samples]), said)
+    both = read_shards([tmp_path / "b.tar", tmp_path / "a.tar"])
+    few = both.take([7, 2]).soft
+    assert both.soft is not None and few is not None
+    np.testing.assert_array_equal(both.soft[:6], np.eye(len(plain.classes))[plain.labels])
+    np.testing.assert_array_equal(both.soft[6:], said)
+    np.testing.assert_array_equal(few, both.soft[[7, 2]])
+    assert read_shards([tmp_path / "b.tar"]).soft is None
+
+
+def test_soft_labels_that_are_none_are_named(tmp_path: Path) -> None:
+    images = some(2)
+    for wrong in (np.full((2, 3), 0.5, np.float16), np.array([[1, 0, np.nan]] * 2, np.float16), soft(2, 2)):
+        with pytest.raises(ValueError, match="soft: expected 2 rows of 3 probabilities"):
+            dataclasses.replace(images, soft=wrong)
+    write_shard(tmp_path / "a.tar", dataclasses.replace(images, soft=soft(2)))
+    with tarfile.open(tmp_path / "a.tar") as tar, tarfile.open(tmp_path / "b.tar", "w") as less:
+        for member in tar.getmembers()[:-1]:
+            less.addfile(member, tar.extractfile(member))
+    with pytest.raises(UserError, match=r"b.tar: .* has only one of .png and .soft.npy; delete the shard"):
+        read_shards([tmp_path / "b.tar"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddrep.config import Features, Taps
+from ddrep.config import Features, ProbeReading, Tap, Taps
 from ddrep.networks.architectures import ARCHITECTURES, build, feature_cnn, pixel_cnn
 from ddrep.networks.metadata import EvaluatorMeta, GuideMeta, JudgeMeta, NetworkMeta, SegmenterMeta
 
@@ -29,9 +29,11 @@ def test_both_cnns_have_four_layers_and_a_logit_a_class(make: Callable[..., nn.M
 
 SIZES: dict[str, Any] = {"channels": 3, "hidden": 8, "denoiser_sha256": ""}
 TAPS = Taps(blocks=("middle",), timesteps=(500,))
+PROBES = ProbeReading(taps=tuple(Tap(block=block, timestep=10) for block in ("middle", "up1")), pool=1, noises=1)
 METAS: list[NetworkMeta] = [
     JudgeMeta(kind="features", num_classes=2, dropout=0.1, features=Features(), **SIZES),
     JudgeMeta(kind="pixels", num_classes=2, dropout=0.1, channels=3, hidden=8),
+    JudgeMeta(kind="probe", num_classes=2, channels=7, widths=(3, 4), denoiser_sha256="", probes=PROBES),
     *(
         GuideMeta.model_validate(
             {"of": of, "reads": reads, "taps": TAPS, "classes": ("a", "b"), "image_shape": (3, 16, 16), **SIZES}
@@ -46,7 +48,7 @@ METAS: list[NetworkMeta] = [
 
 @pytest.mark.parametrize("meta", METAS, ids=lambda meta: f"{meta.of}-{meta.reads}")
 def test_metadata_build_the_network_that_they_are_of(meta: NetworkMeta) -> None:
-    y = build(meta).eval()(torch.zeros(2, 3, 16, 16))
+    y = build(meta).eval()(torch.zeros(2, 7) if meta.reads == "probe" else torch.zeros(2, 3, 16, 16))
     assert y.shape == ((2, 2, 16, 16) if meta.of in ("mask", "segmenter") else (2, 2))
 
 

@@ -461,3 +461,21 @@ def test_a_judge_of_other_classes_and_an_unconditional_denoiser_are_refused(worl
     with pytest.raises(UserError, match="another denoiser"):
         _make(world, _stage(0.2), tmp_path / "00002.tar", pretrained=world.finetuned)
     assert not list(tmp_path.glob("00002*"))
+
+
+def test_soft_labels_are_what_the_judge_says_of_the_stored_images(world: World, tmp_path: Path) -> None:
+    config = Shard(sampling=SAMPLING, synthesis=Synthesis(per_class=QUOTA, threshold=0.0), labels="soft")
+    options: dict[str, Any] = {"finetuned": world.finetuned, "pretrained": world.pretrained, "judge": world.judge}
+    options |= {"threshold_file": None, "index": INDEX, "pool": tmp_path / "pool", "batch": 8}
+    run(Stage[Shard](seed=SEED, config=config), **options, out=tmp_path / "soft.tar")
+    shard = read_shards([tmp_path / "soft.tar"])
+    p = Judge.load(world.judge, world.pretrained, torch.device("cpu")).probabilities(shard.images)
+    assert shard.soft is not None and np.allclose(shard.soft, p, atol=1e-3)
+    rows = pd.read_parquet(tmp_path / "soft.parquet").set_index("key")
+    assert rows["accepted"].all() and len(rows) == CLASSES * QUOTA == len(shard)
+    np.testing.assert_array_equal(np.stack(rows.loc[shard.keys, "probabilities"].tolist()), shard.soft)
+    hard = config.model_copy(update={"labels": "hard"})
+    run(Stage[Shard](seed=SEED, config=hard), **options, out=tmp_path / "hard.tar")
+    assert read_shards([tmp_path / "hard.tar"]).soft is None
+    assert "probabilities" not in pd.read_parquet(tmp_path / "hard.parquet")
+    assert "labels" not in hard.model_dump() and config.model_dump()["labels"] == "soft"

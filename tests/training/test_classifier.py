@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator
@@ -309,3 +310,28 @@ def test_user_errors(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("ddrep: ") and complaint in last
     assert not list(shards.glob("*.parquet"))
+
+
+def test_soft_labels_that_are_sure_train_as_hard_ones_do() -> None:
+    """One is a cross-entropy with class numbers, the other with probabilities: equal up to rounding."""
+    hard = some("train", (0, 1, 2), 4)
+    soft = dataclasses.replace(hard, soft=np.eye(len(hard.classes), dtype=np.float16)[hard.labels])
+    cfg = Classifier(stem="small", batch=8, precision="fp32")
+    for mixed in (False, True):
+        nets = [
+            classifier.fit(data, "resnet18", cfg, mixed=mixed, steps=2, seed=0, device=CPU) for data in (hard, soft)
+        ]
+        a, b = (torch.cat([p.flatten() for p in net.parameters()]) for net in nets)
+        assert torch.allclose(a, b, atol=2e-3), mixed
+
+
+def test_soft_labels_are_mixed_as_the_images_are() -> None:
+    """timm's own mixture of class numbers is the oracle."""
+    labels, soft = torch.tensor([0, 2, 1, 1]), torch.eye(3)[torch.tensor([0, 2, 1, 1])]
+    images = torch.rand(4, 1, 8, 8)
+    for seed in range(6):
+        np.random.seed(seed)
+        x, y = classifier.make_mixup(Mix(prob=1.0), 3)(images.clone(), labels)
+        np.random.seed(seed)
+        same, mixed = classifier.mix(classifier.make_mixup(Mix(prob=1.0), 4), images.clone(), soft)
+        assert torch.equal(x, same) and torch.allclose(y, mixed)

@@ -12,22 +12,27 @@ import yaml
 
 from ddrep import cli
 from ddrep.cli.base import Verb
+from ddrep.sources import synthetic
 from tests.test_cli import VERBS
 from tests.workflow.tree import copy_workflow, link_networks
 
 STAGED = {verb for verb, model in VERBS.items() if "stage" in model.model_fields}
 OTHERS = {
     "attribute": r"footwear/train\.tar|long-sleeves/train\.tar",
-    "synthesize": "/improved-ddpm/|/classifier-free/",
-    "info": "/improved-ddpm/|/classifier-free/",
+    "synthesize": "/improved-ddpm/|/classifier-free/|/probe-soft/",
+    "info": "/improved-ddpm/|/classifier-free/|/probe-soft/",
     "classify": "/mix/",
     "guide": r"/pixels\.safetensors",
     "guide-attribute": "/unguided/|/rejection/",
     "guide-masks": r"/unguided/|/50\.tar",
 }
 """Outputs of members that no option of the verb names: their sections are others than the one by hand."""
-MADE_HERE = {"denoiser": {"kind": "pretrain"}, "evaluation": {"evaluator": None, "segmenter": None}}
-"""The stages that the demo takes from files."""
+MORE = {
+    "denoiser": {"kind": "pretrain"},
+    "evaluation": {"evaluator": None, "segmenter": None},
+    "table3": {"sources": [*synthetic()]},
+}
+"""The stages that the demo takes from files, and all sources."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     """The arguments of `ddrep` in the demo's jobs: one of each verb, stage, and member that options name."""
     path = tmp_path_factory.mktemp("tree")
     link_networks(path)
-    (path / "made.yaml").write_text(yaml.safe_dump(MADE_HERE))
+    (path / "made.yaml").write_text(yaml.safe_dump(MORE))
     tree = copy_workflow(path, checked=False)
     done = tree.snakemake("--dry-run", "--printshellcmds", "--cores", "2", "--configfile", "made.yaml")
     assert done.returncode == 0, done.stderr

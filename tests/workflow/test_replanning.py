@@ -27,13 +27,14 @@ TABLE4 = [
 GUIDED = {"attribute_guide", "attribute_shard", "robustness", "mask_guide", "mask_shard"}
 MEASURED = {"attribute_score", "attribute_real_features", "mask_score", "mask_real_features"}
 FOLLOWS = {
-    "labelled_images": {"finetune", "features", "rejection", "pixel_rejection", "classifier"},
+    "labelled_images": {"finetune", "features", "rejection", "pixel_rejection", "probe", "classifier"},
     "held_out_images": {"labelled_images", "finetune", "classifier", "classifier_on_synthetic_alone"},
-    "pretrain": {"finetune", "features", "pixel_threshold", "synthesis", *GUIDED},
+    "pretrain": {"finetune", "features", "probe", "pixel_threshold", "synthesis", *GUIDED},
     "finetune": {"pixel_threshold", "synthesis"},
     "features": {"rejection"},
     "rejection": {"pixel_threshold", "synthesis"},
     "pixel_rejection": {"pixel_threshold", "synthesis"},
+    "probe": {"synthesis"},
     "pixel_threshold": {"synthesis"},
     "synthesis": {"shard_info", "classifier", "classifier_on_synthetic_alone", "figure1", "figure3"},
     "classifier": {"table"},
@@ -62,11 +63,12 @@ TRAINED = {"classifier", "classifier_on_synthetic_alone"}
 OWN = {
     "data": {"labelled_images", "held_out_images", "attribute_images", "attribute_examples"},
     "denoiser.pretrain": {"pretrain"},
-    "denoiser.file": {"finetune", "features", "pixel_threshold", "synthesis", *GUIDED},
+    "denoiser.file": {"finetune", "features", "probe", "pixel_threshold", "synthesis", *GUIDED},
     "finetune": {"finetune"},
     "features": {"features"},
     "rejection": {"rejection"},
     "pixel_rejection": {"pixel_rejection"},
+    "probe": {"probe"},
     "sampling": SAMPLED,
     "synthesis": SAMPLED,
     "synthesis.per_class": SAMPLED | {"classifier"},
@@ -200,9 +202,10 @@ def _overlay(content: dict[str, Any], path: tuple[str | int, ...], value: Any) -
 
 
 def base(kind: str) -> dict[str, Any]:
-    """The demo with a smaller Table 4, on the kinds of data and denoiser whose sub-tables count."""
+    """The demo with a smaller Table 4 and more sources, on the kinds of data and denoiser whose sub-tables count."""
     raw: dict[str, Any] = yaml.safe_load((REPO / "config.yaml").read_text())
     raw |= {"table4": TABLE4}
+    raw["table3"]["sources"] += ["probe-rejection", "probe-soft"]
     if kind == "made here":
         return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},
                            "denoiser": {"kind": "pretrain"},
@@ -322,8 +325,8 @@ def test_scale_3_to_7_plans_only_what_is_new(demo: Tree) -> None:
 def test_threshold_and_guidance_leave_the_sources_without_them(demo: Tree) -> None:
     plans = demo.plans([{"synthesis": {"threshold": 0.6}}, {"sampling": {"guidance_scale": 0.3}}])
     sources = [{job.output.split("/")[4] for job in jobs if job.pending and job.rule == "synthesis"} for jobs in plans]
-    assert sources[0] == {"ours", "pixel-rejection"}
-    assert sources[1] == {"ours", "pixel-rejection", "classifier-free"}
+    assert sources[0] == {"ours", "pixel-rejection", "probe-rejection"}
+    assert sources[1] == sources[0] | {"classifier-free", "probe-soft"}
 
 
 def test_mix_settings_leave_unmixed_runs(demo: Tree) -> None:

@@ -46,6 +46,18 @@ use rule rejection as pixel_rejection with:
         "Training the control on pixels, subset {wildcards.subset}"
 
 
+use rule rejection as probe with:
+    input:
+        denoiser=DENOISER,
+        train="<subset>/real.tar",
+    pathvars:
+        **paths(judge="probe", job="probe/subset{subset}"),
+    params:
+        **told("probe"),
+    message:
+        "Training the judge of probes, subset {wildcards.subset}"
+
+
 use rule rejection as pixel_threshold with:
     input:
         finetuned="<subset>/finetuned.safetensors",
