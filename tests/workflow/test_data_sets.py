@@ -20,7 +20,7 @@ DATA = {"kind": "image-folder", "image_folder": {"root": "images", "size": 8, "c
 EXPERIMENT: dict[str, Any] = {
     "experiment": "own", "data": DATA, "parts": ["attributes", "augmentation"],
     "attributes": {"groups": [{"name": "flies", "having": ["bee"]}]},
-    "table4": [{"architectures": ["resnet18"], "mix": [False], "sources": ["real", "ours"], "scales": [0, 1]}],
+    "table4": [{"mix": [False], "sources": ["real", "ours", "probe-rejection"], "scales": [0, 1]}],
     "figures": {"figure3_classes": [0, 1]}, "evaluation": {"evaluator": None, "segmenter": None},
 }  # fmt: skip
 Change = tuple[Callable[[Path], Any], Callable[[Path], Any]]
