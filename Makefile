@@ -1,4 +1,5 @@
 # make demo: the whole embedded experiment on all cores, then its tables.  make test: the tests.  make lint: style and types.
+# make check: both of these, with the fast tests alone.
 # make install: only .venv, for the calls of README.md and docs/slurm.md.
 # Each starts again at once when repeated; only a changed requirements.lock or pyproject.toml installs anew.
 SHELL := /bin/bash
@@ -7,7 +8,7 @@ PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 RESULTS := results/fashion-demo/tables
 
-.PHONY: demo install test lint
+.PHONY: demo install test lint check
 demo: .venv/.installed
 	.venv/bin/snakemake --workflow-profile workflow/profiles/local
 	@cat $(RESULTS)/table{1,2,3,4}-summary.md
@@ -16,6 +17,10 @@ install: .venv/.installed
 
 test: .venv/.installed
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest --numprocesses 2 --dist loadfile
+
+check: lint
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest --quiet --numprocesses 2 tests/config tests/test_*config.py tests/test_members.py \
+		tests/test_architecture.py tests/test_derived.py tests/test_rules.py tests/test_text.py tests/networks
 
 lint: .venv/.installed
 	.venv/bin/ruff check
