@@ -67,7 +67,7 @@ CONSTRAINTS = {
     "attribute": "[A-Za-z0-9_-]+",
     "part": "train|test|oracle",
     "reads": "features|pixels",
-    "method": "unguided|rejection|ddim-i|ours",
+    "method": "|".join(METHODS),
     "steps": r"\d+",
     "number": "[34]",
 }

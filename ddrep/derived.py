@@ -31,6 +31,7 @@ from ddrep.config import (
     subset_seed,
 )
 from ddrep.data.digest import digest, places
+from ddrep.data.readers import reader_of
 from ddrep.errors import UserError
 from ddrep.methods import METHODS
 from ddrep.sources import SOURCES
@@ -119,15 +120,14 @@ def guided_of(
 def accuracy_table_of(experiment: Experiment) -> AccuracyTable:
     """The section of Tables 3 and 4. The paper's figures stand beside its own data set and the embedded one, which the
     project compares with it; beside other images they would look comparable."""
-    paper = experiment.data.kind in ("embedded", "tiny-imagenet")
-    return AccuracyTable(**experiment.tables.model_dump(), paper=paper)
+    return AccuracyTable(**experiment.tables.model_dump(), paper=3 in reader_of(experiment.data).paper)
 
 
 def guidance_table_of(number: int, experiment: Experiment) -> GuidanceTable:
     """The section of Table 1 or 2, with the paper's figures beside the same data sets and the embedded one."""
     masks = experiment.masks.data
     of_faces = masks.kind == "celebamask-hq" or (masks.few_shot is not None and masks.few_shot.classes == CELEBA_19)
-    paper = {1: experiment.data.kind in ("embedded", "celeba"), 2: masks.kind == "embedded" or of_faces}[number]
+    paper = {1: 1 in reader_of(experiment.data).paper, 2: masks.kind == "embedded" or of_faces}[number]
     return GuidanceTable(minimum=experiment.evaluation.minimum, paper=paper)
 
 

@@ -101,7 +101,7 @@ def _ddim_grid(levels: int, most: int, steps: int) -> list[int]:
     return [last - (2 * k * last + gaps) // (2 * gaps) for k in range(steps)]  # k last / gaps, rounded
 
 
-DDIM = SOLVERS.add(
+SOLVERS.add(
     Solver(
         "ddim",
         lambda x, x0, x0_before, abar, abar_next, abar_before, eta=0.0, noise=None: ddim_step(
@@ -152,4 +152,4 @@ def _dpm_grid(levels: int, most: int, steps: int) -> list[int]:
     return torch.linspace(0, most, steps + 1).round().int().tolist()[:0:-1]
 
 
-DPM_SOLVER = SOLVERS.add(Solver("dpm-solver++", dpm_step, _dpm_most_steps, _dpm_grid))
+SOLVERS.add(Solver("dpm-solver++", dpm_step, _dpm_most_steps, _dpm_grid))

@@ -49,10 +49,9 @@ class Judge:
         return f"{self.name}/threshold.json" if self.matched else None
 
 
-JUDGES: Registry[Judge] = Registry("judge")
-REJECTION = JUDGES.add(Judge("rejection", ("features", "rejection")))
-PROBE = JUDGES.add(Judge("probe", ("probe",)))
-PIXEL_REJECTION = JUDGES.add(Judge("pixel-rejection", ("pixel-rejection", "pixel-threshold"), matched=True))
+REJECTION = Judge("rejection", ("features", "rejection"))
+PROBE = Judge("probe", ("probe",))
+PIXEL_REJECTION = Judge("pixel-rejection", ("pixel-rejection", "pixel-threshold"), matched=True)
 
 
 @dataclass(frozen=True)

@@ -61,11 +61,16 @@ class Verb(BaseModel):
 
         set_threads(self.threads)
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """By name, those that are the verb's own."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name not in Verb.model_fields}
+
     def run(self) -> None:
         """Call what the verb `does` with its options, by their names."""
         module, _, name = self.does.partition(":")
         function = getattr(import_module(f"ddrep.{module}"), name)
-        options = {name: getattr(self, name) for name in type(self).model_fields.keys() - Verb.model_fields.keys()}
+        options = self.options
         if "stage" not in signature(function).parameters:  # whose section is empty: there to have a version
             options.pop("stage", None)
         function(**options)

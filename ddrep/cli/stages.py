@@ -110,7 +110,7 @@ def _finetune(options: dict[str, Any]) -> None:
     verb = Finetune.model_validate(options)
     if rank() == 0 and not log.handlers:
         log_to(verb.log, "a")
-    given = {name: getattr(verb, name) for name in Finetune.model_fields if name not in ("processes", "threads", "log")}
+    given = {name: value for name, value in verb.options.items() if name != "processes"}
     run(**given, previews=verb.log and verb.log.with_suffix(""))
 
 

@@ -60,8 +60,10 @@ class LabelledImages:
 
 def _are_probabilities(p: np.ndarray, shape: tuple[int, int]) -> bool:
     """To the precision of float16."""
+    if p.shape != shape:
+        return False
     whole = p.astype(np.float64)
-    return p.shape == shape and bool(((whole >= 0).all(axis=1) & (abs(whole.sum(axis=1) - 1) < 0.01)).all())
+    return bool(((whole >= 0).all(axis=1) & (abs(whole.sum(axis=1) - 1) < 0.01)).all())
 
 
 def together(parts: Sequence[LabelledImages]) -> LabelledImages:

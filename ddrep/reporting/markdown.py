@@ -96,7 +96,7 @@ def _alone(cells: pd.DataFrame) -> str:
     """What to make of gains over real where a source was trained for more steps and nothing tells what these give."""
     rows = cells.to_dict("records")
     real = {(row["architecture"], row["mix"]): row["steps"] for row in rows if row["source"] == "real"}
-    (control,) = (name for name, source in SOURCES.items() if source.equal_steps)
+    control = next(name for name, source in SOURCES.items() if source.equal_steps)
     mine = [row for row in rows if row["control"] == "real" and math.isnan(row[versus(control)])]
     longer = [row["steps"] > real[row["architecture"], row["mix"]] for row in mine]
     if not any(longer):

@@ -108,6 +108,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "denoiser.pretrain.network.num_heads: 5 does not divide the 64 channels where attention is",
     ),
     "no levels": (network(channel_mult=[]), "denoiser.pretrain.network.channel_mult: empty"),
+    "a probe's block that is not there": (
+        {"table3": {"sources": ["probe-soft"]}, "probe": {"blocks": ["up1", "up4"]}},
+        "probe.blocks: no up4 in this denoiser; it has middle, up1, up2, up3, output_blocks.0 to 5",
+    ),
     "attributes' block of a deeper network": (
         {"attributes": {"taps": {"blocks": ["middle", "up4"]}}},
         "attributes.taps.blocks: no up4 in this denoiser; it has middle, up1, up2, up3, output_blocks.0 to 5",

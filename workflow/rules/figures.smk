@@ -27,7 +27,7 @@ use rule figure1 as figure2 with:
 
 use rule figure1 as figure3 with:
     input:
-        shard="<results>/subset0/synthetic/ours/00000.tar",
+        shard=[f"<results>/subset0/synthetic/{source}/00000.tar" for source in in_figure(3)],
     pathvars:
         **paths(figure="figure3", job="figures/<figure>"),
     params:
