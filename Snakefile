@@ -21,6 +21,7 @@ from ddrep.runs import (
     cost_jobs,
     figure2_runs,
     guide_folders,
+    judges_asked,
     shard_paths,
     shards_asked,
     table1_runs,
@@ -55,7 +56,7 @@ shards_of = lambda w, scale: [
 ]
 CONSTRAINTS = {
     "experiment": NAME.replace(".", r"\."),
-    "subset": r"\d+",
+    "subset": r"\d+(?:-\d+)?",
     "split": "validation|test",
     "source": "[a-z-]+",
     "index": r"\d{5}",
@@ -67,6 +68,7 @@ CONSTRAINTS = {
     "attribute": "[A-Za-z0-9_-]+",
     "part": "train|test|oracle",
     "reads": "features|pixels",
+    "judge": "[a-z-]+",
     "method": "|".join(METHODS),
     "steps": r"\d+",
     "number": "[34]",

@@ -26,14 +26,16 @@ from ddrep.config import (
     Sampling,
     Section,
     Shard,
+    Synthesis,
     Training,
     stage_json,
     subset_seed,
 )
 from ddrep.data.digest import digest, places
-from ddrep.data.readers import reader_of
+from ddrep.data.readers import reader_of, with_labels
 from ddrep.errors import UserError
 from ddrep.methods import METHODS
+from ddrep.runs import subset_of
 from ddrep.sources import SOURCES
 
 F = TypeVar("F", Figure1, Figure2, Figure3)
@@ -47,12 +49,13 @@ def denoiser_path(experiment: Experiment) -> str:
     return str(experiment.denoiser.file.path)
 
 
-def data_of(experiment: Experiment) -> Data:
+def data_of(experiment: Experiment, labelled_set: str = "0") -> Data:
     """The data section without the sub-tables that do not count: they may change and nothing is planned anew."""
-    data = experiment.data
+    labels = subset_of(labelled_set)[1]
+    data = with_labels(experiment.data, labels) if labels else experiment.data
     # of other kinds, `embedded` as its default was when they were first made, or they would be planned again
     return Data.model_validate(
-        {"embedded": {"per_class": 50}, "kind": data.kind, data.table: data.section.model_dump()}
+        {"embedded": {"per_class": 50}, "kind": data.kind, "labels": data.labels, data.table: data.section.model_dump()}
     )
 
 
@@ -67,6 +70,15 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     return Shard(
         sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts), labels=own.labels
     )  # fmt: skip
+
+
+def labelling_of(source: str | None, experiment: Experiment) -> Shard:
+    """The section of labelled images that a judge labels, or of a shard of a source's images without labels: of the
+    settings of shards only their size counts."""
+    if source is None:
+        return Shard()
+    cfg = experiment.synthesis
+    return Shard(synthesis=Synthesis(per_class=cfg.per_class, shards_per_scale=cfg.shards_per_scale))
 
 
 def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
@@ -139,11 +151,12 @@ def figure_of(kind: type[F], experiment: Experiment) -> F:
 def _guided(e: Experiment, w: Wildcards) -> GuidedShard:
     if "attribute" in w:
         return guided_of(e.attributes, w["method"], int(w["steps"]), e)
-    return guided_of(e.masks, w["method"], int(w["steps"]), e, e.table2.first(int(w["subset"]), int(w["run"])))
+    first = e.table2.first(subset_of(w["subset"])[0], int(w["run"]))
+    return guided_of(e.masks, w["method"], int(w["steps"]), e, first)
 
 
 SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
-    "data": lambda e, w: data_of(e),
+    "data": lambda e, w: data_of(e, w.get("subset", "0")),
     "masks": lambda e, w: e.masks.data,
     "pretrain": lambda e, w: e.denoiser.pretrain,
     "finetune": lambda e, w: e.finetune,
@@ -153,12 +166,16 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "probe": lambda e, w: e.probe,
     "pixel-threshold": lambda e, w: shard_of("pixel-rejection", e),
     "synthesis": lambda e, w: shard_of(w["source"], e),
+    "label": lambda e, w: labelling_of(w.get("source"), e),
+    "judge-score": lambda e, w: Section(),
+    "judges-table": lambda e, w: Section(),
     "classifier": lambda e, w: training_of(w["source"], w["mix"] == "mix", e),
     "tables": lambda e, w: accuracy_table_of(e),
     "figure1": lambda e, w: figure_of(Figure1, e),
     "figure2": lambda e, w: figure_of(Figure2, e),
     "figure3": lambda e, w: figure_of(Figure3, e),
     "figure4": lambda e, w: Section(),
+    "figure5": lambda e, w: Section(),
     "costs": lambda e, w: Section(),
     "attribute-images": lambda e, w: attribute_images_of(w["attribute"], "run" in w, e),
     "guide": lambda e, w: guide_of(e.attributes if "attribute" in w else e.masks, w["reads"]),
@@ -184,5 +201,7 @@ OF_SUBSET = frozenset((
 def told(stage: str, experiment: Experiment, wildcards: Wildcards) -> str:
     """The canonical JSON of a stage's job: its section, seed and version, and its data set's digest."""
     section = SECTIONS[stage](experiment, wildcards)
-    seed = subset_seed(experiment.seed, int(wildcards["subset"])) if stage in OF_SUBSET else experiment.seed
+    seed = experiment.seed
+    if stage in OF_SUBSET:
+        seed = subset_seed(seed, subset_of(wildcards["subset"])[0])
     return stage_json(stage, section, seed, digest(places(section), experiment.digest))

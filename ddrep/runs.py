@@ -1,4 +1,7 @@
-"""Which classifier runs and shards the tables ask for, and where they lie."""
+"""Which classifier runs and shards the tables ask for, and where they lie.
+
+A labelled set is named by its subset and, in Table 5, by the number of labelled images a class: "0", or "0-10".
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ddrep.config import Experiment
+from ddrep.data.readers import labels_of
 from ddrep.methods import METHODS, Reads
-from ddrep.sources import REJECTION, SOURCES, in_figure
+from ddrep.sources import REJECTION, SOURCES, Judge, in_figure, judges
+
+
+def subset_of(labelled_set: str) -> tuple[int, int | None]:
+    """Its subset, and its labelled images a class where they are not those of section `data`."""
+    subset, _, labels = labelled_set.partition("-")
+    return int(subset), int(labels) if labels else None
 
 
 @dataclass(frozen=True, order=True)
@@ -22,15 +32,25 @@ class Run:
     scale: int
     seed: int
     real: bool = True
+    labels: int = 0
+    """Labelled images a class; 0: those of section `data`."""
+
+    @property
+    def labelled_set(self) -> str:
+        return f"{self.subset}-{self.labels}" if self.labels else str(self.subset)
 
     @property
     def path(self) -> Path:
         """Its row, relative to results/{experiment}; the predictions lie beside it."""
         group = "classifiers" if self.real else "cas"
         mix = "mix" if self.mix else "plain"
-        return Path(
-            f"subset{self.subset}/{group}/{self.architecture}/{mix}/{self.source}/{self.scale}x/{self.seed}.parquet"
-        )
+        cell = f"{self.architecture}/{mix}/{self.source}/{self.scale}x"
+        return Path(f"subset{self.labelled_set}/{group}/{cell}/{self.seed}.parquet")
+
+    @property
+    def labels_softly(self) -> bool:
+        """Whether it sees the labelled images with a judge's probabilities."""
+        return SOURCES[self.source].labels == "soft" and not SOURCES[self.source].has_shards
 
     @property
     def predictions(self) -> Path:
@@ -55,29 +75,47 @@ def table3_runs(experiment: Experiment) -> list[Run]:
     return list(dict.fromkeys(real + alone))
 
 
+def table5_runs(experiment: Experiment) -> list[Run]:
+    """At each number of labels real images alone, and with each source; those of section `data` are Table 4's."""
+    t, own = experiment.table5, labels_of(experiment.data)
+    cells = [("real", 0), *((source, t.scale) for source in t.sources)]
+    return [
+        Run(subset, t.architecture, False, source, scale, seed, labels=0 if labels == own else labels)
+        for labels, subset, (source, scale), seed in itertools.product(t.labels, t.subsets, cells, t.seeds)
+    ]
+
+
 def table_runs(number: str, experiment: Experiment) -> list[Run]:
-    """Those of Table 3 or 4."""
-    return {"3": table3_runs, "4": table4_runs}[number](experiment)
+    """Those of Table 3, 4 or 5."""
+    return {"3": table3_runs, "4": table4_runs, "5": table5_runs}[number](experiment)
 
 
 def needs_shards(run: Run) -> bool:
     """Whether the run trains on synthetic images."""
-    return SOURCES[run.source].synthetic
+    return SOURCES[run.source].has_shards
 
 
-def shard_paths(subset: int, source: str, scale: int, shards_per_scale: int) -> list[Path]:
+def shard_paths(labelled_set: str, source: str, scale: int, shards_per_scale: int) -> list[Path]:
     """The shards of a source up to a scale, relative to results/{experiment}; none for real images."""
-    count = scale * shards_per_scale if SOURCES[source].synthetic else 0
-    return [Path(f"subset{subset}/synthetic/{source}/{index:05d}.tar") for index in range(count)]
+    count = scale * shards_per_scale if SOURCES[source].has_shards else 0
+    return [Path(f"subset{labelled_set}/synthetic/{source}/{index:05d}.tar") for index in range(count)]
 
 
-def shards_asked(experiment: Experiment) -> dict[tuple[int, str], int]:
-    """(subset, source) -> the largest scale that a run or a figure wants."""
-    asked = {(0, source): 1 for number in (1, 3) for source in in_figure(number)}
-    for run in table3_runs(experiment) + table4_runs(experiment):
+def shards_asked(experiment: Experiment) -> dict[tuple[str, str], int]:
+    """(labelled set, source) -> the largest scale that a run or a figure wants."""
+    asked = {("0", source): 1 for number in (1, 3) for source in in_figure(number)}
+    for run in all_runs(experiment):
         if needs_shards(run):
-            asked[run.subset, run.source] = max(run.scale, asked.get((run.subset, run.source), 0))
+            key = run.labelled_set, run.source
+            asked[key] = max(run.scale, asked.get(key, 0))
     return asked
+
+
+def judges_asked(experiment: Experiment) -> list[tuple[str, Judge]]:
+    """(labelled set, judge) of all sources that are asked for, which the judge of rejection is always among."""
+    asked = {(of, judge) for of, source in shards_asked(experiment) for judge in (REJECTION, SOURCES[source].judge)}
+    asked |= {(run.labelled_set, SOURCES[run.source].judge) for run in all_runs(experiment) if run.labels_softly}
+    return sorted(asked, key=lambda pair: (pair[0], judges().index(pair[1].name)))
 
 
 @dataclass(frozen=True, order=True)
@@ -164,9 +202,10 @@ def targets(experiment: Experiment) -> list[Path]:
     """What an experiment asks for, by its parts, relative to results/{experiment}."""
     asked: list[str | Path] = ["tables/costs.parquet"]
     if _augments(experiment):
-        asked += ["tables/table3.parquet", "tables/table4.parquet"]
+        asked += ["tables/table3.parquet", "tables/table4.parquet", "tables/judges.parquet"]
         asked += [f"figures/figure{number}.png" for number in (1, 3, 4)]
-        asked += [f"subset{subset}/synthetic/{source}/_info.json" for subset, source in shards_asked(experiment)]
+        asked += ["tables/table5.parquet", "figures/figure5.png"] if experiment.table5.labels else []
+        asked += [f"subset{of}/synthetic/{source}/_info.json" for of, source in shards_asked(experiment)]
     if "attributes" in experiment.parts:
         asked += ["tables/table1.parquet", "tables/robustness.parquet", "figures/robustness.png"]
     if "masks" in experiment.parts:
@@ -175,8 +214,8 @@ def targets(experiment: Experiment) -> list[Path]:
 
 
 def all_runs(experiment: Experiment) -> list[Run]:
-    """Those of both tables, each once."""
-    return list(dict.fromkeys(table3_runs(experiment) + table4_runs(experiment)))
+    """Those of Tables 3 to 5, each once."""
+    return list(dict.fromkeys(table3_runs(experiment) + table4_runs(experiment) + table5_runs(experiment)))
 
 
 def all_shards(experiment: Experiment) -> list[Path]:
@@ -184,8 +223,8 @@ def all_shards(experiment: Experiment) -> list[Path]:
     per_scale = experiment.synthesis.shards_per_scale
     return [
         shard
-        for (subset, source), scale in shards_asked(experiment).items()
-        for shard in shard_paths(subset, source, scale, per_scale)
+        for (of, source), scale in shards_asked(experiment).items()
+        for shard in shard_paths(of, source, scale, per_scale)
     ]
 
 
@@ -205,16 +244,20 @@ def cost_jobs(experiment: Experiment) -> list[str]:
 
 
 def _augmentation_jobs(experiment: Experiment) -> list[str]:
-    runs, asked, adapted = all_runs(experiment), shards_asked(experiment), adapted_subsets(experiment)
-    labelled = sorted({run.subset for run in runs if run.real} | set(adapted))
-    judges = {(subset, judge) for subset, source in asked for judge in (REJECTION, SOURCES[source].judge)}
-    jobs = [f"data/{name}" for name in (*(f"subset{subset}" for subset in labelled), "validation", "test")]
-    jobs += [f"finetune/subset{subset}" for subset in adapted]
-    jobs += sorted(f"{stage}/subset{subset}" for subset, judge in judges for stage in judge.jobs)
+    runs, asked, adapted = all_runs(experiment), shards_asked(experiment), adapted_sets(experiment)
+    labelled = sorted({run.labelled_set for run in runs if run.real} | {of for of, _ in asked})
+    jobs = [f"data/{name}" for name in (*(f"subset{of}" for of in labelled), "validation", "test")]
+    jobs += [f"data/subset{of}-unlabelled" for of in unlabelled_sets(experiment)]
+    jobs += [f"finetune/subset{of}" for of in adapted]
+    jobs += [f"{stage}/subset{of}" for of, judge in judges_asked(experiment) for stage in judge.jobs]
+    jobs += [f"score-judge/subset{of}/{judge.name}" for of, judge in judges_asked(experiment)]
+    jobs += sorted({f"label/subset{run.labelled_set}" for run in runs if run.labels_softly})
     jobs += [f"synthesis/{shard.with_suffix('')}" for shard in all_shards(experiment)]
-    jobs += [f"info/subset{subset}/{source}" for subset, source in asked]
+    jobs += [f"info/subset{of}/{source}" for of, source in asked]
     jobs += [f"classifier/{run.path.with_suffix('')}" for run in runs]
-    return [*jobs, "tables/table3", "tables/table4", "figures/figure1", "figures/figure3", "figures/figure4"]
+    numbers = [3, 4, *([5] if experiment.table5.labels else [])]
+    jobs += [f"tables/{name}" for name in (*(f"table{number}" for number in numbers), "judges")]
+    return [*jobs, *(f"figures/figure{number}" for number in (1, *numbers))]
 
 
 def _attribute_jobs(experiment: Experiment) -> list[str]:
@@ -243,6 +286,15 @@ def _augments(experiment: Experiment) -> bool:
     return "augmentation" in experiment.parts
 
 
-def adapted_subsets(experiment: Experiment) -> list[int]:
-    """The labelled subsets for which a denoiser is fine-tuned."""
-    return sorted({subset for subset, _ in shards_asked(experiment)})
+def adapted_sets(experiment: Experiment) -> list[str]:
+    """The labelled sets for which a denoiser is fine-tuned."""
+    return _sets_of("finetuned", experiment)
+
+
+def unlabelled_sets(experiment: Experiment) -> list[str]:
+    """The labelled sets whose classifiers see images without labels as well."""
+    return _sets_of("unlabelled", experiment)
+
+
+def _sets_of(origin: str, experiment: Experiment) -> list[str]:
+    return sorted({of for of, source in shards_asked(experiment) if SOURCES[source].origin == origin})

@@ -62,35 +62,58 @@ class Source:
     about: str
     """What it is, for README: Markdown that follows the name."""
     style: Style
-    synthetic: bool = True
-    """Whether there are shards of its own, made by the fine-tuned denoiser."""
+    origin: Literal["labelled", "finetuned", "pretrained", "unlabelled"] = "finetuned"
+    """What its images are: the labelled ones alone; beside them, images that the fine-tuned denoiser drew, each of a
+    class; that the pretrained one drew, of none; or real ones without labels. The class of images without one is the
+    judge's most probable."""
     scaled: bool = True
     """Whether it has scales 1x, 2x, ...; else scale 0 alone."""
     equal_steps: bool = False
-    """Of real images alone: trained for as many steps as real and synthetic images of its scale would be."""
+    """Of labelled images alone: trained for as many steps as these and images of its scale would be."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Settings of section `sampling` that are its own, whatever the configuration says."""
     judge: Judge = REJECTION
     filtered: bool = True
     """Whether the judge's verdict counts: a source that keeps every candidate is judged as well, for the record."""
     labels: Literal["hard", "soft"] = "hard"
-    """What the student is told of its images: the class that was asked for, or the judge's probabilities of all."""
+    """What the student is told of its images: their class, or the judge's probabilities of all."""
     figures: tuple[int, ...] = ()
     """Which of Figures 1 and 3 show its images."""
+
+    @property
+    def has_shards(self) -> bool:
+        """Of images beside the labelled ones."""
+        return self.origin != "labelled"
+
+    @property
+    def labelled(self) -> str:
+        """The shard of labelled images that its classifiers see, relative to the folder of the labelled subset."""
+        return "real.tar" if self.has_shards or self.labels == "hard" else f"{self.judge.name}/real.tar"
 
 
 SOURCES: Registry[Source] = Registry("source")
 """In the order of the tables: each is compared with those before it. The paper's method is `ours`; what comes after it
 goes beyond the paper."""
 
-SOURCES.add(Source("real", "the labelled images alone", Style("#000000"), synthetic=False, scaled=False))
+SOURCES.add(Source("real", "the labelled images alone", Style("#000000"), origin="labelled", scaled=False))
 SOURCES.add(
     Source(
         "real-equal-steps",
         "the same, trained for as many steps as real + kx: longer training is not better data",
         Style("#777777", (0, (1, 1.2)), 1.5, 0.1),
-        synthetic=False,
+        origin="labelled",
         equal_steps=True,
+    )
+)
+SOURCES.add(
+    Source(
+        "real-soft",
+        "the same, with the probes' probabilities as their labels: the control of all sources with soft labels",
+        Style("#999999", (0, (4, 1.2, 1, 1.2)), 1.5, 0.14),
+        origin="labelled",
+        equal_steps=True,
+        judge=PROBE,
+        labels="soft",
     )
 )
 SOURCES.add(
@@ -139,6 +162,17 @@ SOURCES.add(
 )
 SOURCES.add(
     Source(
+        "unlabelled-soft",
+        "real images without labels, with the probes' probabilities: what a synthetic image is worth beside a real one",
+        Style("#332288", (0, (2, 1)), 1.5, 0.16),
+        origin="unlabelled",
+        judge=PROBE,
+        filtered=False,
+        labels="soft",
+    )
+)
+SOURCES.add(
+    Source(
         "probe-soft",
         "the same candidates, all of them, with the probes' probabilities as their labels",
         Style("#B8860B", width=2.0, shift=-0.12),
@@ -147,17 +181,39 @@ SOURCES.add(
         labels="soft",
     )
 )
+SOURCES.add(
+    Source(
+        "unconditional-soft",
+        "images of the *pretrained* denoiser, neither fine-tuned nor guided, with the probes' probabilities",
+        Style("#117733", width=2.0, shift=-0.16),
+        origin="pretrained",
+        sampling={"guidance_scale": 0.0, "unconditional": "row"},
+        judge=PROBE,
+        filtered=False,
+        labels="soft",
+    )
+)
 
 
-def synthetic() -> tuple[str, ...]:
+def with_shards() -> tuple[str, ...]:
     """Names of the sources that have shards."""
-    return tuple(name for name, source in SOURCES.items() if source.synthetic)
+    return tuple(name for name, source in SOURCES.items() if source.has_shards)
 
 
-def controls() -> tuple[str, ...]:
-    """Names of the sources of real images alone: what a gain has to survive, for it could be none at all, or that of
-    longer training."""
-    return tuple(name for name, source in SOURCES.items() if not source.synthetic)
+def controls(source: str) -> tuple[str, ...]:
+    """Names of the sources of labelled images alone that a gain of `source` has to survive: it could be none at all,
+    that of longer training or, with soft labels, that of the judge's labels alone. None for such a source itself."""
+    its = SOURCES[source]
+    return tuple(
+        name
+        for name, other in SOURCES.items()
+        if its.has_shards and not other.has_shards and other.labels in ("hard", its.labels)
+    )
+
+
+def judges() -> tuple[str, ...]:
+    """Names of the judges, the paper's first."""
+    return tuple(dict.fromkeys(source.judge.name for source in SOURCES.values() if source.has_shards))
 
 
 def in_figure(number: int) -> tuple[str, ...]:
@@ -166,8 +222,8 @@ def in_figure(number: int) -> tuple[str, ...]:
 
 
 def _has_shards(name: str) -> str:
-    if not SOURCES[name].synthetic:
-        raise ValueError(f"{name} has no synthetic images; expected of {', '.join(synthetic())}")
+    if not SOURCES[name].has_shards:
+        raise ValueError(f"{name} has no images beside the labelled ones; expected of {', '.join(with_shards())}")
     return name
 
 

@@ -252,19 +252,19 @@ def test_paths_of_runs_and_shards() -> None:
     run = Run(1, "resnet18", True, "ours", 2, 4)
     assert str(run.path) == "subset1/classifiers/resnet18/mix/ours/2x/4.parquet"
     assert str(run.predictions) == "subset1/classifiers/resnet18/mix/ours/2x/4.predictions.parquet"
-    assert [str(path) for path in shard_paths(1, "ours", 2, 2)] == [
+    assert [str(path) for path in shard_paths("1", "ours", 2, 2)] == [
         f"subset1/synthetic/ours/{index:05d}.tar" for index in range(4)
     ]
-    assert shard_paths(1, "real-equal-steps", 2, 2) == []
+    assert shard_paths("1", "real-equal-steps", 2, 2) == []
 
 
 def test_shards_are_asked_to_the_largest_scale() -> None:
     block = {"mix": [False], "sources": ["ours", "real-equal-steps"], "scales": [1, 5], "subsets": [0, 2]}
     asked = shards_asked(experiment(table4=[block], table3={"sources": ["pixel-rejection"]}))
     assert asked == {
-        (0, "improved-ddpm"): 1,
-        (0, "classifier-free"): 1,
-        (0, "pixel-rejection"): 1,
-        (0, "ours"): 5,
-        (2, "ours"): 5,
+        ("0", "improved-ddpm"): 1,
+        ("0", "classifier-free"): 1,
+        ("0", "pixel-rejection"): 1,
+        ("0", "ours"): 5,
+        ("2", "ours"): 5,
     }

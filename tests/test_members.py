@@ -58,7 +58,7 @@ def test_a_source(
     name = "unguided-rejection"
     block: dict[str, Any] = {"sources": ["real", name], "scales": [0, 1], "mix": [False]}
     experiment = config.parse({"experiment": "x", "table4": [block], "table3": {"sources": [name]}})
-    assert shards_asked(experiment)[0, name] == 1
+    assert shards_asked(experiment)["0", name] == 1
     shard = shard_of(name, experiment)
     assert shard.sampling.guidance_scale == 0 and shard.synthesis == experiment.synthesis
     assert Stage[config.Shard].model_validate_json(stage_json("synthesis", shard, 0)).config == shard

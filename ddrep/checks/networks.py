@@ -8,8 +8,8 @@ from ddrep.checks import paths, sets
 from ddrep.checks.facts import Facts
 from ddrep.checks.headers import pickled
 from ddrep.errors import UserError
-from ddrep.runs import shards_asked
-from ddrep.sources import PROBE, SOURCES
+from ddrep.runs import judges_asked
+from ddrep.sources import PROBE
 
 RESNETS = {
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
@@ -41,7 +41,7 @@ def probes(facts: Facts) -> Iterator[str]:
     """The judge of probes reads blocks that the denoiser has."""
     if not facts.denoiser or not facts.augments:
         return
-    if any(SOURCES[source].judge is PROBE for _, source in shards_asked(facts.experiment)):
+    if any(judge is PROBE for _, judge in judges_asked(facts.experiment)):
         try:
             facts.denoiser.network.block_numbers(facts.experiment.probe.blocks)
         except UserError as e:

@@ -14,6 +14,7 @@ from ddrep.data.idx import read_idx
 from ddrep.data.readers import known, reader_of, square
 from ddrep.data.tars import META, members
 from ddrep.errors import UserError
+from ddrep.runs import subset_of
 
 
 def some(names: Sequence[object]) -> str:
@@ -45,7 +46,8 @@ def counts(data: Data, seed: int) -> dict[str, tuple[int, ...]]:
     if not (found and found.train and found.validation is not None and found.test is not None):
         raise UserError(f"data.{data.kind}: too much to be read for that")
     held_out, classes = {"validation": found.validation, "test": found.test}, len(found.classes)
-    return {"train": found.train, **{split: evenly(n, classes) for split, n in held_out.items()}}
+    train = tuple(min(n, data.labels or n) for n in found.train)
+    return {"train": train, **{split: evenly(n, classes) for split, n in held_out.items()}}
 
 
 def made_counts(shard: Path) -> tuple[int, ...]:
@@ -62,6 +64,8 @@ def shard_counts(job: Job, experiment: Experiment, splits: Mapping[str, tuple[in
     if job.verb == "attribute" and "part" not in job.wildcards:
         return (experiment.attributes.examples,) * 2
     images = splits.get(split, ())
+    if split == "train" and (labels := subset_of(job.wildcards.get("subset", "0"))[1]):
+        images = (labels,) * len(images)
     return evenly(sum(images), 2) if job.verb == "attribute" else images if job.verb == "data" else ()
 
 

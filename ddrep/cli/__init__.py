@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfi
 
 from ddrep.cli.base import log
 from ddrep.cli.config import Config
-from ddrep.cli.evaluation import Evaluator, Segmenter
+from ddrep.cli.evaluation import Evaluator, ScoreJudge, Segmenter
 from ddrep.cli.exchange import Export, Import
 from ddrep.cli.guidance import (
     Attribute,
@@ -30,7 +30,7 @@ from ddrep.cli.guidance import (
 )
 from ddrep.cli.guidance_reporting import Figure2, GuidanceTable, RobustnessFigure, RobustnessTable
 from ddrep.cli.plan import Plan
-from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
+from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Figure5, JudgesTable, LabelsTable, Table
 from ddrep.cli.sample import Sample
 from ddrep.cli.stages import (
     Classify,
@@ -38,6 +38,7 @@ from ddrep.cli.stages import (
     Features,
     Finetune,
     Info,
+    Label,
     Masks,
     PixelRejection,
     PixelThreshold,
@@ -76,6 +77,7 @@ class Ddrep(BaseSettings):
     probe: CliSubCommand[Probe]
     synthesize: CliSubCommand[Synthesize]
     pixel_threshold: CliSubCommand[PixelThreshold]
+    label: CliSubCommand[Label]
     info: CliSubCommand[Info]
     classify: CliSubCommand[Classify]
     attribute: CliSubCommand[Attribute]
@@ -85,6 +87,7 @@ class Ddrep(BaseSettings):
     real_features: CliSubCommand[RealFeatures]
     score_attribute: CliSubCommand[ScoreAttribute]
     score_masks: CliSubCommand[ScoreMasks]
+    score_judge: CliSubCommand[ScoreJudge]
     robustness: CliSubCommand[Robustness]
     guidance_table: CliSubCommand[GuidanceTable]
     robustness_table: CliSubCommand[RobustnessTable]
@@ -92,9 +95,12 @@ class Ddrep(BaseSettings):
     figure2: CliSubCommand[Figure2]
     sample: CliSubCommand[Sample]
     table: CliSubCommand[Table]
+    judges_table: CliSubCommand[JudgesTable]
+    labels_table: CliSubCommand[LabelsTable]
     figure1: CliSubCommand[Figure1]
     figure3: CliSubCommand[Figure3]
     figure4: CliSubCommand[Figure4]
+    figure5: CliSubCommand[Figure5]
     costs: CliSubCommand[Costs]
     evaluator: CliSubCommand[Evaluator]
     segmenter: CliSubCommand[Segmenter]

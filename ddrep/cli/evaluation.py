@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.cli.base import Verb
+from ddrep.cli.base import Count, Verb
 from ddrep.cli.outputs import OutputFile
 from ddrep.config import Stage
 
@@ -36,3 +36,26 @@ class Segmenter(Verb):
     """Shard of images with masks on which its mIoU is measured, for its metadata."""
     out: OutputFile
     """Segmenter (.safetensors) to write."""
+
+
+class ScoreJudge(Verb):
+    """Measure a judge by itself: its accuracy and calibration on test images."""
+
+    does = "evaluation.judges:run"
+    stage: Stage[config.Section]
+    judge: Path
+    """The judge."""
+    denoiser: Path
+    """The unconditional denoiser, whose features judge."""
+    test: Path
+    """Shard of test images."""
+    name: str
+    """Of the judge, for the row."""
+    subset: Count = 0
+    """Labelled subset that it was trained on, for the row."""
+    labels: Count = 0
+    """Labelled images a class that it was trained on, for the row; 0: those of section data."""
+    out: OutputFile
+    """Row (.parquet) to write."""
+    predictions: OutputFile
+    """What it says of each test image (.parquet) to write."""

@@ -23,10 +23,42 @@ class Table(Light):
     """Rows (.parquet) of the table's runs, their predictions beside them."""
     number: Annotated[int, Ge(3), Le(4)]
     """Which table: 3 or 4."""
+    judges: Path | None = None
+    """Table of the judges (.parquet), which the Markdown then shows as well."""
     out: OutputFile
     """Table (.parquet) to write."""
     summary: OutputFile
     """Mean, spread and paired differences of each cell (.parquet) to write."""
+    markdown: OutputFile
+    """The same for reading (.md) to write."""
+
+
+class LabelsTable(Light):
+    """Write Table 5: real images alone, and with a source, at several numbers of labelled images."""
+
+    does = "reporting.labels:run"
+    stage: Stage[config.AccuracyTable]
+    rows: CliPositionalArg[list[Path]]
+    """Rows (.parquet) of the table's runs, their predictions beside them."""
+    judges: Path | None = None
+    """Table of the judges (.parquet), which the Markdown then shows as well."""
+    out: OutputFile
+    """Table (.parquet) to write."""
+    summary: OutputFile
+    """Mean, spread, gain and worth of each cell (.parquet) to write."""
+    markdown: OutputFile
+    """The same for reading (.md) to write."""
+
+
+class JudgesTable(Light):
+    """Gather what the judges know by themselves."""
+
+    does = "reporting.judges:run"
+    stage: Stage[config.Section]
+    rows: CliPositionalArg[list[Path]]
+    """Rows (.parquet) of judges."""
+    out: OutputFile
+    """Table (.parquet) to write."""
     markdown: OutputFile
     """The same for reading (.md) to write."""
 
@@ -63,6 +95,15 @@ class Figure4(Figure):
     stage: Stage[config.Section]
     table: Path
     """Table 4 (.parquet)."""
+
+
+class Figure5(Figure):
+    """Draw Figure 5: top-1 against the number of labelled images."""
+
+    does = "reporting.labels:figure5"
+    stage: Stage[config.Section]
+    table: Path
+    """Summary of Table 5 (.parquet)."""
 
 
 class Costs(Light):

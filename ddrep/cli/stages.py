@@ -21,9 +21,9 @@ class Data(Light):
 
     stage: Stage[config.Data]
     split: str = "train"
-    """train, validation or test."""
+    """train, validation, test, or unlabelled: real images beside the labelled ones, written without their labels."""
     subset: Count = 0
-    """Which of the disjoint labelled subsets (train only)."""
+    """Which of the disjoint labelled subsets (train and unlabelled only)."""
     apart_from: CliPositionalArg[list[Path]] = []
     """Shards of held-out images: images with the same pixels are left out of this one."""
     out: OutputFile
@@ -32,12 +32,13 @@ class Data(Light):
     def run(self) -> None:
         from ddrep.data.digest import unchanged
         from ddrep.data.disjoint import apart
-        from ddrep.data.readers import labelled
-        from ddrep.data.shards import read_shards, write_shard
+        from ddrep.data.readers import UNLABELLED, labelled
+        from ddrep.data.shards import read_shards, write_shard, write_unlabelled
 
         with unchanged(self.stage):
             images = labelled(self.stage.config, self.split, self.subset, self.stage.seed)
-        write_shard(self.out, apart(images, self.split, self.apart_from, read_shards))
+        write = write_unlabelled if self.split == UNLABELLED else write_shard
+        write(self.out, apart(images, self.split, self.apart_from, read_shards))
 
 
 class Masks(Light):
@@ -167,8 +168,6 @@ class Drawing(Verb):
     """Base of the verbs that draw candidates and judge them."""
 
     stage: Stage[config.Shard]
-    finetuned: Path
-    """The class-conditional denoiser."""
     pretrained: Path
     """The unconditional denoiser, whose features judge."""
     judge: Path
@@ -183,6 +182,10 @@ class Synthesize(Drawing):
     """Generate one shard of accepted images; by hand, as the source ours."""
 
     does = "sampling.synthesis:run"
+    finetuned: Path | None = None
+    """The class-conditional denoiser; leave out for images of no class, which the judge labels."""
+    labelled: Path | None = None
+    """Without --finetuned: a shard of labelled images, whose classes are meant."""
     threshold_file: Path | None = None
     """JSON made by pixel-threshold; its threshold replaces the section's."""
     index: Count
@@ -195,10 +198,29 @@ class PixelThreshold(Drawing):
     """Choose the threshold at which the control on pixels accepts as many candidates as the rejection classifier."""
 
     does = "sampling.synthesis:match_threshold"
+    finetuned: Path
+    """The class-conditional denoiser."""
     pixel_judge: Path
     """The control on pixels."""
     out: OutputFile
     """Threshold and acceptance rates (.json) to write."""
+
+
+class Label(Verb):
+    """Let a judge label images: a shard with its probabilities as soft labels."""
+
+    does = "sampling.labelling:run"
+    stage: Stage[config.Shard]
+    images: Path
+    """Shard of labelled images, which keep their classes; or, with --index, of images without labels."""
+    denoiser: Path
+    """The unconditional denoiser, whose features judge."""
+    judge: Path
+    """The judge."""
+    index: Count | None = None
+    """Number of the part, as large as a synthetic shard; a row an image is written beside it (.parquet)."""
+    out: OutputWithAttempts
+    """Shard (.tar) to write."""
 
 
 class Info(Light):
@@ -232,7 +254,7 @@ class Classify(Verb):
     architecture: str = "resnet18"
     """timm's name."""
     source: SourceName = "real"
-    """Source of the synthetic images, for the row; real-equal-steps trains longer on real images alone."""
+    """Source of the images beside the real ones, for the row; real-equal-steps trains longer on real images alone."""
     scale: Count = 0
     """Scale of the synthetic images, for the row; real-equal-steps takes the steps of real + scale x 1x images."""
     train_seed: Count = 0

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 Positive = Annotated[int, Gt(0)]
 Rate = Annotated[float, Gt(0)]
@@ -55,6 +64,14 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    LATER: ClassVar[tuple[str, ...]] = ()
+    """Settings that came later. What stages are told leaves them out at their defaults: what was made before there were
+    such settings is not planned again."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        later = {name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default}
+        return {key: value for key, value in handler(self).items() if key not in later}
 
     @model_validator(mode="before")
     @classmethod

@@ -101,6 +101,9 @@ class Data(Choice):
     tiny_imagenet: TinyImageNet | None = None
     webdataset: WebDatasetFiles | None = None
     celeba: CelebA | None = None
+    labels: Positive | None = None
+    """Of kinds other than embedded: labelled training images of each class that count, the first of a random order;
+    null: all."""
 
     _others: dict[str, Section] = PrivateAttr(default_factory=dict)
     """Tables of readers that are declared elsewhere."""
@@ -122,7 +125,7 @@ class Data(Choice):
     @field_validator("kind")
     @classmethod
     def _is_known(cls, kind: str) -> str:
-        tables = dict.fromkeys([name for name in cls.model_fields if name != "kind"] + list(TABLES))
+        tables = dict.fromkeys([name for name in cls.model_fields if name not in ("kind", "labels")] + list(TABLES))
         if kind.replace("-", "_") not in tables:
             names = ", ".join(name.replace("_", "-") for name in tables)
             raise ValueError(f"no kind of data set {kind}; there are {names}")

@@ -22,7 +22,7 @@ from ddrep.config.stages import (
     Sampling,
     Synthesis,
 )
-from ddrep.config.tables import Figures, Runs, Table3, Tables
+from ddrep.config.tables import Figures, Runs, Table3, Table5, Tables
 
 Part = Literal["augmentation", "attributes", "masks"]
 
@@ -64,6 +64,7 @@ class Experiment(Section):
     """Real images with k x synthetic ones: blocks of runs, each the product of its lists; scale 0 belongs to real, the
     others to all but real. The second block asks: is it the data, or the longer training? The third goes on to 7x, for
     Figure 4."""
+    table5: Table5 = Table5()
     tables: Tables = Tables()
     figures: Figures = Figures()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import model_validator
 
 from ddrep.config.base import (
     Block,
@@ -203,15 +203,11 @@ class Synthesis(Section):
 class Shard(Section):
     """All that determines a synthetic shard, beside its inputs, number and seed; by default, one of the source ours."""
 
+    LATER = ("labels",)
     sampling: Sampling = Sampling()
     synthesis: Synthesis = Synthesis()
     labels: Literal["hard", "soft"] = "hard"
     """Whether each image carries the judge's probabilities beside its class."""
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # what was made before there were soft labels is not planned again
-        return {key: value for key, value in handler(self).items() if key != "labels" or value != "hard"}
 
 
 class Mix(Section):
@@ -258,4 +254,4 @@ class Training(Section):
     mixed: bool = False
     """Whether Mixup and CutMix are used."""
     per_class: Annotated[int, Ge(0)] = 0
-    """Images a class in 1x, for real-equal-steps alone, which takes as many steps as real + scale x 1x images would."""
+    """Images a class in 1x, for the labelled images alone where they take as many steps as with scale x 1x others."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
-from ddrep.config.base import Positive, Section, Seeds, Subsets
+from ddrep.config.base import Once, Positive, Section, Seeds, Subsets
 from ddrep.sources import SourceName, SyntheticName
 
 
@@ -34,6 +34,20 @@ class Table3(Section):
     seeds: Seeds = (0,)
 
 
+class Table5(Section):
+    """How many labels a source is worth: real images alone, and with a source, at several numbers of labels."""
+
+    labels: Annotated[tuple[Annotated[int, Ge(2)], ...], Once] = ()
+    """Labelled images a class; none: no Table 5."""
+    architecture: str = "resnet18"
+    """timm's name."""
+    sources: Annotated[tuple[SyntheticName, ...], MinLen(1), Once] = ("ours",)
+    scale: Positive = 3
+    """Of every source."""
+    subsets: Subsets = (0,)
+    seeds: Seeds = (0,)
+
+
 class Tables(Section):
     """What the tables are made with."""
 
@@ -44,7 +58,7 @@ class Tables(Section):
 
 
 class AccuracyTable(Tables):
-    """What Tables 3 and 4 are told: their section, and what follows from others."""
+    """What Tables 3 to 5 are told: their section, and what follows from others."""
 
     paper: bool = True
     """Whether the paper's figures, which are of Tiny ImageNet, stand beside the measured ones."""

@@ -90,6 +90,17 @@ def write_shard(path: Path, images: LabelledImages) -> None:
     write_tar(path, images.classes, images.keys, images.images, others)
 
 
+def write_unlabelled(path: Path, images: LabelledImages) -> None:
+    """Write a shard of images alone: of these no label is ever read."""
+    write_tar(path, images.classes, images.keys, images.images, {})
+
+
+def read_unlabelled(path: Path) -> LabelledImages:
+    """Images of a shard with or without labels, all of label 0. Raises UserError."""
+    images, _, keys, classes = read_tar(path, {})
+    return LabelledImages(images, np.zeros(len(images), np.int64), keys, classes)
+
+
 def read_shards(paths: Sequence[Path]) -> LabelledImages:
     """All images of the shards, in order.
 

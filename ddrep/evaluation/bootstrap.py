@@ -42,12 +42,18 @@ def paired_difference(
     point, and 89% where by a whole one.
     """
     per_run = a.astype(np.float32) - b
+    drawn = resampled_mean(per_run, groups, resamples, seed)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Difference(float(per_run.mean(dtype=np.float64)), float(low), float(high))
+
+
+def resampled_mean(per_run: np.ndarray, groups: np.ndarray, resamples: int, seed: int) -> np.ndarray:
+    """(resamples,) means over runs and images of float32 per_run (runs, images), as they would be for other images and
+    subsets: see `paired_difference`. Of the same subsets, images and seed the same are drawn, whatever they are of."""
     value = float(per_run.mean(dtype=np.float64))
     images = _image_weights(per_run.shape[1], resamples, seed) @ per_run.mean(0) - value
-    deviation = _with_runs(images, per_run.mean(1), groups, seed)
-    tail = (1 - confidence) / 2
-    low, high = value + np.quantile(deviation, [tail, 1 - tail])
-    return Difference(value, float(low), float(high))
+    return value + _with_runs(images, per_run.mean(1), groups, seed)
 
 
 @lru_cache(maxsize=2)

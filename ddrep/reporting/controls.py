@@ -1,4 +1,4 @@
-"""What a gain is measured against: real images alone, and real images alone trained as long."""
+"""What a gain is measured against: the labelled images alone, trained as long, and labelled as softly."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def ends(cell: Cell, reference: str) -> list[float]:
 
 
 def headline(cell: Cell) -> dict[str, Any]:
-    """Columns vs_control (_low, _high, _pairs): the difference of a synthetic source's cell from the stronger of its
-    controls; and control, which that is ("": none).
+    """Columns vs_control (_low, _high, _pairs): the difference of a source's cell from the strongest of its controls;
+    and control, which that is ("": none).
 
-    Of equal runs the stronger control is the one of higher mean accuracy; where runs are missing, it is the one from
+    Of equal runs the strongest control is the one of higher mean accuracy; where runs are missing, it is the one from
     which the paired difference is smaller. To pick it by the same test images is conservative for a gain: the larger of
     two noisy means is on average above the larger of the true ones, so that the difference is too small. For a loss it
     is not, which is why `sure` asks all controls.
     """
-    known = [name for name in controls() if cell["source"] not in controls() and cell[f"{versus(name)}_pairs"]]
+    known = [name for name in controls(cell["source"]) if cell[f"{versus(name)}_pairs"]]
     control = min(known, key=lambda name: cell[versus(name)], default="")
     value, low, high, pairs = ends(cell, control) if control else (math.nan, math.nan, math.nan, 0)
     return {
@@ -41,11 +41,11 @@ def headline(cell: Cell) -> dict[str, Any]:
 
 
 def sure(cell: Cell, reference: str) -> bool:
-    """Whether zero is outside the interval; from a control only if it is the stronger one, and for all controls."""
+    """Whether zero is outside the interval; from a control only if it is the strongest one, and for all controls."""
     asked = [reference]
-    if cell["control"] and reference in controls():
+    if cell["control"] and reference in controls(cell["source"]):
         if reference != cell["control"]:
             return False
-        asked = [name for name in controls() if not math.isnan(ends(cell, name)[0])]
+        asked = [name for name in controls(cell["source"]) if not math.isnan(ends(cell, name)[0])]
     known = [ends(cell, name) for name in asked]
     return all(low > 0 for _, low, _, _ in known) or all(high < 0 for _, _, high, _ in known)

@@ -68,7 +68,7 @@ def _job_of_benchmark(path: Path) -> Job:
 
 
 def _job_of_attempts(path: Path) -> Job:
-    if found := re.search(r"(subset\d+)/synthetic/([^/]+)/([^/]+)\.parquet$", path.as_posix()):
+    if found := re.search(r"(subset[\d-]+)/synthetic/([^/]+)/([^/]+)\.parquet$", path.as_posix()):
         return "synthesis", "/".join(found.groups())
     if found := re.search(r"(subset\d+)/attributes/([^/]+)/(\d+)/([^/]+)/(\d+)\.parquet$", path.as_posix()):
         return "guided", f"{found[1]}/{'-'.join(found.groups()[1:])}"

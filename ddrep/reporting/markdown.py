@@ -10,11 +10,14 @@ from typing import Any
 import pandas as pd
 
 from ddrep.reporting.controls import ends, sure, versus
-from ddrep.sources import SOURCES
+from ddrep.sources import SOURCES, controls
 
 WIDTH = 100
 AT_ONCE = 4
 """Scales side by side, as in the paper: real, 1x, 2x, 3x; those beyond follow in a table of their own."""
+
+LONGER = next(name for name, source in SOURCES.items() if source.equal_steps and source.labels == "hard")
+"""The control of longer training."""
 
 TITLES = {
     3: "Table 3: top-1 accuracy (%) of a classifier trained on one source alone",
@@ -26,6 +29,8 @@ def as_markdown(table: pd.DataFrame, cells: pd.DataFrame, number: int, test_imag
     """table (a row a run) and cells (a row a cell) as from ddrep.reporting.tables -> the document."""
     grids = [_sources(cells)] if number == 3 else _scales(cells)
     parts = [f"# {TITLES[number]}", _caption(table, cells, test_images), *grids, *_longer_training(cells)]
+    if survived := survival(cells):
+        parts += ["## What the gains survive", *survived]
     if differences := _differences(cells):
         parts += ["## Differences in top-1, in points", _explanation(cells, confidence), *differences]
     return "\n\n".join(parts) + "\n"
@@ -53,7 +58,7 @@ def _longer_training(cells: pd.DataFrame) -> list[str]:
     for (architecture, mix), block in cells.groupby(["architecture", "mix"], sort=False):
         rows = block.to_dict("records")
         real = next((row for row in rows if row["source"] == "real"), None)
-        longer = {row["scale"]: row for row in rows if SOURCES[row["source"]].equal_steps and _gains(row)}
+        longer = {row["scale"]: row for row in rows if row["source"] == LONGER and _gains(row)}
         gained = [row for row in rows if row["control"] and row["scale"] in longer]
         explained = [row for row in gained if 0 < row["vs_real"] < 2 * longer[row["scale"]]["vs_real"]]
         if real and explained:
@@ -83,20 +88,51 @@ def _explanation(cells: pd.DataFrame, confidence: float) -> str:
         "cell has one subset, for that subset and other seeds; where it has one run, for other test images alone. "
         "Bold: zero is outside."
     )
-    longer = [name for name in cells["source"].unique() if SOURCES[name].equal_steps]
-    if longer:
+    there = set(cells["source"])
+    if LONGER in there:
         text += (
-            f" Of the two controls, real and {longer[0]} (real images alone, trained as long), the better one "
-            "counts: only the difference from it is bold, if zero is outside for both."
+            f" Of the two controls, real and {LONGER} (real images alone, trained as long), the better one counts: "
+            "only the difference from it is bold, if zero is outside for both."
         )
+    if soft := [name for name in SOURCES if name in there and SOURCES[name].labels == "soft"]:
+        others = [name for name in soft if not SOURCES[name].has_shards]
+        also = f", and {others[0]} (the same with the judge's labels) is a control of theirs likewise" if others else ""
+        text += f" The labels of {_listed([n for n in soft if n not in others])} are the judge's probabilities{also}."
     return wrapped(text + _alone(cells))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + " and " * (len(names) > 1) + names[-1] if names else "no source"
+
+
+def survival(cells: pd.DataFrame) -> list[str]:
+    """For each architecture and mix, in words: of each source at its largest scale, whether its gain holds against the
+    strongest of its controls."""
+    parts = []
+    for (architecture, mix), block in cells.groupby(["architecture", "mix"], sort=False):
+        rows = block[block["control"] != ""].to_dict("records")
+        largest = {row["source"]: row for row in sorted(rows, key=lambda row: row["scale"])}
+        if largest:
+            lines = [f"- {_survives(row)}" for row in largest.values()]
+            parts.append("\n".join([f"{architecture}{_mixed(mix)}:", "", *lines]))
+    return parts
+
+
+def _survives(row: Mapping[Any, Any]) -> str:
+    value, low, high, _ = ends(row, row["control"])
+    known = [name for name in controls(row["source"]) if not math.isnan(ends(row, name)[0])]
+    gains = sure(row, row["control"]) and value > 0
+    verdict = "holds" if gains else "a loss" if high < 0 else "may be chance"
+    strongest = f", the strongest of {_listed(known)}" if len(known) > 1 else ""
+    gain = f"{value:+z.1f} [{low:.1f}, {high:.1f}]"
+    return f"{row['source']} {row['scale']}x: {gain} over {row['control']}{strongest}: {verdict}"
 
 
 def _alone(cells: pd.DataFrame) -> str:
     """What to make of gains over real where a source was trained for more steps and nothing tells what these give."""
     rows = cells.to_dict("records")
     real = {(row["architecture"], row["mix"]): row["steps"] for row in rows if row["source"] == "real"}
-    control = next(name for name, source in SOURCES.items() if source.equal_steps)
+    control = LONGER
     mine = [row for row in rows if row["control"] == "real" and math.isnan(row[versus(control)])]
     longer = [row["steps"] > real[row["architecture"], row["mix"]] for row in mine]
     if not any(longer):
@@ -178,7 +214,16 @@ def _interval(cell: Mapping[Any, Any], reference: str) -> str:
 
 
 def _mean(cell: Mapping[Any, Any]) -> str:
-    return shown(cell["mean"], 1) + ("" if math.isnan(cell["std"]) else f" ± {cell['std']:.1f}")
+    return _with_spread(cell["mean"], cell["std"], 1)
+
+
+def mean_and_spread(values: pd.Series, digits: int = 1) -> str:
+    """`81.2 ± 0.4`; of one value without the standard deviation (ddof 1)."""
+    return _with_spread(values.mean(), values.std(ddof=1), digits)
+
+
+def _with_spread(mean: float, std: float, digits: int) -> str:
+    return shown(mean, digits) + ("" if math.isnan(std) else f" ± {std:.{digits}f}")
 
 
 def shown(value: float, digits: int) -> str:

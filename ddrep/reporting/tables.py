@@ -16,6 +16,8 @@ from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference
 from ddrep.files import written_whole
 from ddrep.reporting.controls import headline, versus
+from ddrep.reporting.judges import TITLE, read_rows
+from ddrep.reporting.judges import as_markdown as of_judges
 from ddrep.reporting.markdown import as_markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
 from ddrep.sources import SOURCES
@@ -28,12 +30,16 @@ ARCHITECTURES = tuple(dict.fromkeys(architecture for architecture, _ in TABLE4))
 
 
 def run(
-    stage: Stage[AccuracyTable], *, rows: Sequence[Path], number: int, out: Path, summary: Path, markdown: Path
-) -> None:
-    """Row files -> table, summary (.parquet) and Markdown, which is printed as well. Raises UserError."""
+    stage: Stage[AccuracyTable], *, rows: Sequence[Path], number: int, judges: Path | None, out: Path, summary: Path,
+    markdown: Path,
+) -> None:  # fmt: skip
+    """Row files -> table, summary (.parquet) and Markdown, which is printed as well, with the table of the judges.
+    Raises UserError."""
     table, correct = read_runs(rows)
     cells = summarise(table, correct, stage.config, stage.seed, number)
     document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence)
+    if judges:
+        document += f"\n## {TITLE}\n\n{of_judges(read_rows([judges]))}\n"
     with written_whole(out, summary, markdown) as (table_draft, summary_draft, text_draft):
         table.to_parquet(table_draft, index=False)
         cells.to_parquet(summary_draft, index=False)

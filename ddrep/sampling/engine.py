@@ -27,6 +27,8 @@ log = logging.getLogger("ddrep")
 
 NAMED = 10
 """Classes that a message names."""
+ANY = -1
+"""The class of candidates that are drawn of none: the judge's most probable one takes its place in what is written."""
 
 
 @dataclass
@@ -91,10 +93,10 @@ class Engine:
         return np.stack([self.pool.images[a] for a in attempts])
 
     def judged(self, attempts: Sequence[Attempt], judge: Probabilities) -> list[float]:
-        """p(its class) of each attempt."""
+        """p(its class) of each attempt; of one of no class, of the most probable."""
         p = judge(self.candidates(attempts))
         self.said |= dict(zip(attempts, p.astype(np.float16), strict=True))
-        return [float(row[label]) for row, (label, _) in zip(p, attempts, strict=True)]
+        return [float(max(row) if label == ANY else row[label]) for row, (label, _) in zip(p, attempts, strict=True)]
 
     def write_accepted(
         self, tallies: Sequence[Tally], quota: int, seed: int, shard: int, classes: tuple[str, ...], out: Path,
@@ -105,11 +107,15 @@ class Engine:
         soft: with the judge's probabilities of all classes, in the shard and in a column `probabilities`.
         """
         rows = attempt_rows(tallies, quota, seed, shard).assign(evaluations=self.evaluations)
+        attempts = list(zip(rows["class"], rows["attempt"], strict=True))
+        said = [self.said[attempt] for attempt in attempts]
+        rows["class"] = [
+            int(np.argmax(p)) if label == ANY else label for (label, _), p in zip(attempts, said, strict=True)
+        ]
         if soft:
-            attempts = zip(rows["class"], rows["attempt"], strict=True)
-            rows = rows.assign(probabilities=pd.Series([self.said[attempt] for attempt in attempts], dtype=object))
+            rows = rows.assign(probabilities=pd.Series(said, dtype=object))
         kept = rows[rows["accepted"]].sample(frac=1, random_state=np.random.RandomState(shard))
-        images = np.stack([self.pool.images[a] for a in zip(kept["class"], kept["attempt"], strict=True)])
+        images = np.stack([self.pool.images[attempts[i]] for i in kept.index])
         labels = np.stack(kept["probabilities"].tolist()) if soft else None
         accepted = LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), classes, labels)
         with written_whole(out, out.with_suffix(".parquet")) as (shard_draft, table_draft):
@@ -187,7 +193,7 @@ def attempt_rows(tallies: Sequence[Tally], quota: int, seed: int, shard: int) ->
     """One row an attempt, up to the last one needed of each class."""
     rows = [
         {
-            "key": f"{t.label:04d}-{shard:05d}-{attempt:06d}",
+            "key": f"{'any' if t.label == ANY else f'{t.label:04d}'}-{shard:05d}-{attempt:06d}",
             "class": t.label,
             "attempt": attempt,
             "seed": image_seed(seed, t.label, shard, attempt),

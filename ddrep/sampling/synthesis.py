@@ -1,4 +1,4 @@
-"""Shards of a class-conditional denoiser's images that a judge accepts, and the threshold of a matched judge."""
+"""Shards of a denoiser's images that a judge accepts, and the threshold of a matched judge."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 
 from ddrep.config import Shard, Stage
 from ddrep.cost import DENOISER, Cost, Job, Passes, Wanted, times
+from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256, written_whole
 from ddrep.networks.judges import Judge
-from ddrep.sampling.engine import Engine, Tally, fill
+from ddrep.sampling.engine import ANY, Draw, Engine, Tally, fill
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import evaluations, image_seed, sample
 from ddrep.solvers import time_grid
@@ -44,15 +45,39 @@ def class_conditional(
         seeds = [image_seed(stage.seed, label, shard, attempt) for label, attempt in attempts]
         return sample(denoiser, seeds, sampling, [label for label, _ in attempts], other)
 
+    return _engine(stage, denoiser, draw, digests, pool, shard, batch), denoiser.classes
+
+
+def unconditional(stage: Stage[Shard], pretrained: Path, shard: int, pool: Path, batch: int) -> Engine:
+    """The engine of a pretrained denoiser's shard: one evaluation a step. Raises UserError."""
+    denoiser = Denoiser.load(pretrained, pick_device())
+    if denoiser.net.cfg.num_classes:
+        raise UserError(f"{pretrained}: a class-conditional denoiser; expected an unconditional one, or --finetuned")
+    if stage.config.sampling.guidance_scale:
+        scale = f"sampling.guidance_scale: {stage.config.sampling.guidance_scale:g}"
+        raise UserError(f"{scale}; expected 0, for there are no classes without --finetuned")
+
+    def draw(attempts: Sequence[Attempt]) -> np.ndarray:
+        seeds = [image_seed(stage.seed, ANY, shard, attempt) for _, attempt in attempts]
+        return sample(denoiser, seeds, stage.config.sampling)
+
+    return _engine(stage, denoiser, draw, [sha256(pretrained)], pool, shard, batch)
+
+
+def _engine(
+    stage: Stage[Shard], denoiser: Denoiser, draw: Draw, digests: Sequence[str], pool: Path, shard: int, batch: int
+) -> Engine:
+    sampling = stage.config.sampling
     grid = time_grid(denoiser.schedule, sampling.solver, sampling.steps)
     key = fingerprint(sampling.model_dump_json(), str(grid), str(stage.seed), *digests)
-    return Engine(draw, Pool(pool, key, shard, denoiser.image_shape), batch, evaluations(sampling)), denoiser.classes
+    return Engine(draw, Pool(pool, key, shard, denoiser.image_shape), batch, evaluations(sampling))
 
 
 def run(
     stage: Stage[Shard],
     *,
-    finetuned: Path,
+    finetuned: Path | None,
+    labelled: Path | None,
     pretrained: Path,
     judge: Path,
     threshold_file: Path | None,
@@ -61,16 +86,27 @@ def run(
     out: Path,
     batch: int,
 ) -> None:
-    """Write shard `index`: exactly the same number of accepted images of each class, and its attempts beside it."""
-    engine, classes = class_conditional(stage, finetuned, pretrained, index, pool, batch)
+    """Write shard `index`, and its attempts beside it: exactly the same number of accepted images of each class.
+
+    Without `finetuned` as many in all, of the classes of the shard `labelled` as they come. Raises UserError.
+    """
+    if finetuned:
+        engine, classes = class_conditional(stage, finetuned, pretrained, index, pool, batch)
+    elif labelled:
+        engine, classes = unconditional(stage, pretrained, index, pool, batch), read_shards([labelled]).classes
+    else:
+        raise UserError("synthesize: expected --finetuned, or --labelled for images of no class")
     loaded = Judge.load(judge, pretrained, pick_device())
-    if loaded.meta.num_classes != len(classes):
-        known = loaded.meta.num_classes
-        raise UserError(f"{judge}: knows {known} classes, {finetuned} {len(classes)}; train both on the same labels")
+    if (known := loaded.meta.num_classes) != len(classes):
+        other = finetuned or labelled
+        raise UserError(f"{judge}: knows {known} classes, {other} {len(classes)}; train both on the same labels")
     cfg = stage.config.synthesis
     quota = cfg.per_class // cfg.shards_per_scale
     threshold = json.loads(threshold_file.read_text("utf-8"))["threshold"] if threshold_file else cfg.threshold
-    tallies = [Tally(label, threshold, name) for label, name in enumerate(classes)]
+    if finetuned:
+        tallies = [Tally(label, threshold, name) for label, name in enumerate(classes)]
+    else:
+        tallies, quota = [Tally(ANY, threshold, "any")], quota * len(classes)
     judged = lambda attempts: engine.judged(attempts, loaded.probabilities)  # noqa: E731
     fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS)
     engine.write_accepted(tallies, quota, stage.seed, index, classes, out, stage.config.labels == "soft")
@@ -80,8 +116,10 @@ def wanted(job: Job, classes: int) -> Wanted:
     """Of a shard, or of a threshold, which is chosen on the first attempts at shard 0."""
     cfg, number = job.config(Shard), int(job.wildcards.get("index", 0))
     quota = cfg.synthesis.per_class // cfg.synthesis.shards_per_scale
-    pool = job.inputs["finetuned"], cfg.sampling.model_dump_json(), job.stage["seed"], number
-    return Wanted((quota,) * classes, quota * cfg.synthesis.max_attempts, pool)
+    denoiser = job.inputs.get("finetuned") or job.inputs["pretrained"]
+    pool = denoiser, cfg.sampling.model_dump_json(), job.stage["seed"], number
+    images = (quota,) * classes if job.inputs.get("finetuned") else (quota * classes,)
+    return Wanted(images, max(images, default=0) * cfg.synthesis.max_attempts, pool)
 
 
 def cost(job: Job) -> Cost:

@@ -50,6 +50,8 @@ def run(
     job = Run(subset, architecture, stage.config.mixed, source, scale, train_seed, real=real is not None)
     _check_options(stage, job, real, synthetic)
     images, n_real = training_images(real, synthetic)
+    if SOURCES[job.source].labels == "soft" and images.soft is None:
+        raise UserError(f"{synthetic[0] if synthetic else real}: no soft labels; source {job.source} has the judge's")
     unseen = read_shards([test])
     check_alike(test, unseen, real or synthetic[0], images)
     if real:
@@ -212,9 +214,9 @@ def _check_options(stage: Stage[Training], job: Run, real: Path | None, syntheti
     if not (real or synthetic):
         raise UserError("classify: no training images; give --real SHARD, synthetic shards, or both")
     source = SOURCES[job.source]
-    if synthetic and not source.synthetic:
+    if synthetic and not source.has_shards:
         raise UserError(f"--source {job.source}: is for real images alone; name the source of {synthetic[0]}")
-    if source.synthetic and not synthetic:
+    if source.has_shards and not synthetic:
         raise UserError(f"--source {job.source}: expected its shards after the options")
     if source.scaled != (job.scale > 0):
         expected = "1 or more" if source.scaled else "0"

@@ -23,6 +23,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import pick_device
 from ddrep.errors import UserError
+from ddrep.evaluation.judges import quality
 from ddrep.files import sha256, tensors_from_disk, tensors_on_disk, written_whole
 from ddrep.networks import architectures
 from ddrep.networks.judges import Judge
@@ -210,23 +211,3 @@ def assess(net: nn.Module, batches: Iterable[Tensor], labels: Tensor, classes: i
 
 def _device(net: nn.Module) -> torch.device:
     return next(net.parameters()).device
-
-
-def quality(p: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
-    """Of probabilities (N, classes): top-1 (percent), cross-entropy, confusion (rows true) and calibration in ten bins
-    of the top probability.
-    """
-    top, guess = p.max(dim=1)
-    right = guess == labels
-    confusion = torch.zeros(classes, classes, dtype=torch.long)
-    confusion.index_put_((labels, guess), torch.ones_like(labels), accumulate=True)
-    bins = (top * 10).long().clamp(max=9)
-    calibration = [
-        {"n": int(here.sum()), "confidence": float(top[here].mean()), "accuracy": float(right[here].double().mean())}
-        for b in range(10)
-        if (here := bins == b).any()
-    ]
-    gap = sum(c["n"] * abs(c["confidence"] - c["accuracy"]) for c in calibration) / len(labels)
-    report = {"n": len(labels), "top1": 100 * float(right.double().mean()), "expected_calibration_error": gap}
-    report["cross_entropy"] = float(F.nll_loss(p.clamp(min=1e-12).log(), labels))
-    return {**report, "confusion": confusion.tolist(), "calibration": calibration}

@@ -29,11 +29,11 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import tap_features
 from ddrep.device import pick_device
 from ddrep.errors import UserError
+from ddrep.evaluation.judges import quality
 from ddrep.files import sha256, written_whole
 from ddrep.networks.architectures import Probes
 from ddrep.networks.judges import Judge
 from ddrep.networks.metadata import JudgeMeta
-from ddrep.training.judges import quality
 
 log = logging.getLogger("ddrep")
 

@@ -12,7 +12,7 @@ import yaml
 
 from ddrep import cli
 from ddrep.cli.base import Verb
-from ddrep.sources import synthetic
+from ddrep.sources import with_shards
 from tests.test_cli import VERBS
 from tests.workflow.tree import copy_workflow, link_networks
 
@@ -30,7 +30,7 @@ OTHERS = {
 MORE = {
     "denoiser": {"kind": "pretrain"},
     "evaluation": {"evaluator": None, "segmenter": None},
-    "table3": {"sources": [*synthetic()]},
+    "table3": {"sources": [*with_shards()]},
 }
 """The stages that the demo takes from files, and all sources."""
 

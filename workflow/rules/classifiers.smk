@@ -1,8 +1,8 @@
-# Table 4: real images and, but for the sources real and real-equal-steps, synthetic ones.
+# Tables 4 and 5: labelled images and, but for the sources of these alone, others.
 use rule job as classifier with:
     input:
         lambda w: shards_of(w, int(w.scale)),
-        real="<subset>/real.tar",
+        real=lambda w: f"<subset>/{SOURCES[w.source].labelled}",
         test="<results>/data/test.tar",
     output:
         out="<subset>/<row>.parquet",

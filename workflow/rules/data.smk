@@ -28,3 +28,16 @@ use rule labelled_images as held_out_images with:
         **told("data", "data --split {split}"),
     message:
         "Images for {wildcards.split}"
+
+
+use rule labelled_images as unlabelled_images with:
+    input:
+        "<results>/data/validation.tar",
+        "<results>/data/test.tar",
+        "<subset>/real.tar",
+    pathvars:
+        **paths(shard="<subset>/unlabelled.tar", job="data/subset{subset}-unlabelled"),
+    params:
+        **told("data", "data --split unlabelled --subset {subset}"),
+    message:
+        "Images without labels, beside subset {wildcards.subset}"

@@ -47,6 +47,17 @@ use rule figure1 as figure4 with:
         "Figure 4: top-1 against the scale"
 
 
+use rule figure4 as figure5 with:
+    input:
+        table="<results>/tables/table5-summary.parquet",
+    pathvars:
+        **paths(figure="figure5", job="figures/<figure>"),
+    params:
+        **told("figure5"),
+    message:
+        "Figure 5: top-1 against the number of labelled images"
+
+
 use rule figure4 as robustness_figure with:
     input:
         table="<results>/tables/robustness.parquet",

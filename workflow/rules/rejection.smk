@@ -73,3 +73,35 @@ use rule rejection as pixel_threshold with:
         **told("pixel-threshold", "pixel-threshold --pool results/{experiment}/pool"),
     message:
         "Choosing the threshold at which the control accepts as many, subset {wildcards.subset}"
+
+
+# What a judge knows by itself, for the tables: no test image has a part in any choice.
+use rule job as judge_score with:
+    input:
+        judge="<subset>/{judge}/classifier.safetensors",
+        denoiser=DENOISER,
+        test="<results>/data/test.tar",
+    output:
+        out="<subset>/{judge}/test.parquet",
+        predictions="<subset>/{judge}/test.predictions.parquet",
+    pathvars:
+        **paths(job="score-judge/subset{subset}/{judge}"),
+    params:
+        **told("judge-score", "score-judge --name {judge} --subset {subset} --labels {labels}"),
+    message:
+        "What the judge {wildcards.judge} knows, subset {wildcards.subset}"
+
+
+use rule job as soft_labels with:
+    input:
+        images="<subset>/real.tar",
+        denoiser=DENOISER,
+        judge="<subset>/probe/classifier.safetensors",
+    output:
+        out="<subset>/probe/real.tar",
+    pathvars:
+        **paths(job="label/subset{subset}"),
+    params:
+        **told("label"),
+    message:
+        "The labelled images with the judge's probabilities, subset {wildcards.subset}"

@@ -1,14 +1,22 @@
+unlabelled = "|".join(name for name, source in SOURCES.items() if source.origin == "unlabelled")
+of_unlabelled = partial(constrained, CONSTRAINTS | {"source": unlabelled}, synthetic="synthetic/{source}/{index}")
+of_drawn = partial(
+    constrained, CONSTRAINTS | {"source": f"(?!{unlabelled})[a-z-]+"}, synthetic="synthetic/{source}/{index}"
+)
+
+
 use rule job as synthesis with:
     input:
-        finetuned="<subset>/finetuned.safetensors",
+        finetuned=lambda w: ["<subset>/finetuned.safetensors"] if SOURCES[w.source].origin == "finetuned" else [],
+        labelled=lambda w: ["<subset>/real.tar"] if SOURCES[w.source].origin == "pretrained" else [],
         pretrained=DENOISER,
         judge=lambda w: f"<subset>/{SOURCES[w.source].judge.classifier}",
         threshold_file=lambda w: [f"<subset>/{file}"] if (file := SOURCES[w.source].judge.threshold) else [],
     output:
-        out="<subset>/synthetic/{source}/{index}.tar",
-        beside="<subset>/synthetic/{source}/{index}.parquet",
+        out="<shard>.tar",
+        beside="<shard>.parquet",
     pathvars:
-        **paths(job="synthesis/subset{subset}/synthetic/{source}/{index}"),
+        **of_drawn(shard="<subset>/<synthetic>", job="synthesis/subset{subset}/<synthetic>"),
     priority: 50
     resources:
         **on_gpu(16000, 480),
@@ -18,9 +26,26 @@ use rule job as synthesis with:
         "Generating shard {wildcards.index} of {wildcards.source}, subset {wildcards.subset}"
 
 
+# Real images without labels, which the judge labels.
+use rule job as labelled_shard with:
+    input:
+        images="<subset>/unlabelled.tar",
+        denoiser=DENOISER,
+        judge=lambda w: f"<subset>/{SOURCES[w.source].judge.classifier}",
+    output:
+        out="<shard>.tar",
+        beside="<shard>.parquet",
+    pathvars:
+        **of_unlabelled(shard="<subset>/<synthetic>", job="synthesis/subset{subset}/<synthetic>"),
+    params:
+        **told("label", "label --index {index}"),
+    message:
+        "Labelling part {wildcards.index} of {wildcards.source}, subset {wildcards.subset}"
+
+
 use rule job as shard_info with:
     input:
-        lambda w: shards_of(w, shards_asked(EXPERIMENT)[int(w.subset), w.source]),
+        lambda w: shards_of(w, shards_asked(EXPERIMENT)[w.subset, w.source]),
     output:
         out="<subset>/synthetic/{source}/_info.json",
     pathvars:

@@ -1,6 +1,7 @@
 use rule job as table with:
     input:
         lambda w: [f"<results>/{run.path}" for run in table_runs(w.number, EXPERIMENT)],
+        judges="<results>/tables/judges.parquet",
         beside=lambda w: [f"<results>/{run.predictions}" for run in table_runs(w.number, EXPERIMENT)],
     output:
         out="<results>/tables/<table>.parquet",
@@ -14,6 +15,36 @@ use rule job as table with:
         **told("tables", "table --number {number}"),
     message:
         "Table {wildcards.number}"
+
+
+# How many labels a source is worth.
+use rule table as labels_table with:
+    input:
+        [f"<results>/{run.path}" for run in table_runs("5", EXPERIMENT)],
+        judges="<results>/tables/judges.parquet",
+        beside=[f"<results>/{run.predictions}" for run in table_runs("5", EXPERIMENT)],
+    pathvars:
+        **paths(table="table5", job="tables/table5"),
+    params:
+        **told("tables", "labels-table"),
+    message:
+        "Table 5"
+
+
+use rule job as judges_table with:
+    input:
+        [f"<results>/subset{of}/{judge.name}/test.parquet" for of, judge in judges_asked(EXPERIMENT)],
+    output:
+        out="<results>/tables/judges.parquet",
+        markdown="<results>/tables/judges-summary.md",
+    pathvars:
+        **paths(job="tables/judges"),
+    resources:
+        **growing(2000, 20),
+    params:
+        **told("judges-table"),
+    message:
+        "What the judges know"
 
 
 use rule table as table1 with:

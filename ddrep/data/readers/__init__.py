@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ddrep.config import Data, Section
 from ddrep.config.data import TABLES
 from ddrep.data.listing import SPLITS, Listing, read
@@ -24,6 +26,8 @@ from ddrep.registry import Registry
 
 CHEAP = 2**25
 """Bytes of archives and lists up to which they are read through to tell what is known: a second's work at most."""
+UNLABELLED = "unlabelled"
+"""What is asked for like a split: real images beside the labelled ones, of which no label is read."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ class Reader:
     whole listing tell."""
     with_attribute: Callable[[Any, str], Any] | None = None
     """Of sets that have attributes beside classes: the section whose two classes are without and with one."""
+    with_labels: Callable[[Any, int], Any] | None = None
+    """The section with so many labelled images a class; None: of those that it gives, the first of a random order."""
+    unlabelled: Callable[[Any, int, int], LabelledImages] | None = None
+    """Section, subset, seed -> real images of the same kind beside the labelled ones; their labels do not count."""
     image_shape: Callable[[Any], tuple[int, int, int]] = square
     subsets: int = 1
     """Disjoint labelled subsets."""
@@ -116,14 +124,42 @@ def labelled(data: Data, split: str, subset: int, seed: int) -> LabelledImages:
 
     `seed` decides which training images are held out where a data set has no validation images. Raises UserError.
     """
-    if split not in SPLITS:
-        raise UserError(f"split {split}: expected one of {', '.join(SPLITS)}")
     reader = reader_of(data)
+    if split == UNLABELLED:
+        if not reader.unlabelled:
+            raise UserError(f"data.kind: {data.kind} has no unlabelled images; leave out the sources that want them")
+        return reader.unlabelled(data.section, subset, seed)
+    if split not in SPLITS:
+        raise UserError(f"split {split}: expected one of {', '.join((*SPLITS, UNLABELLED))}")
     if reader.images:
         return reader.images(data.section, split, subset, seed)
     if subset:
         raise UserError(f"subset {subset}: data of kind {data.kind} has only subset 0; set subsets to [0]")
-    return read(listing_of(data, seed), split)
+    images = read(listing_of(data, seed), split)
+    return _first(images, data.labels, seed) if split == "train" and data.labels else images
+
+
+def _first(images: LabelledImages, labels: int, seed: int) -> LabelledImages:
+    """So many images of each class, the first of a random order: those of fewer are among those of more."""
+    order = np.random.RandomState(seed % 2**32).permutation(len(images))
+    counts = np.bincount(images.labels, minlength=len(images.classes))
+    if counts.min() < labels:
+        short = images.classes[int(counts.argmin())]
+        raise UserError(f"data.labels: {labels} asked for, but class {short} has {counts.min()} labelled images")
+    rows = [row for label in range(len(images.classes)) for row in order[images.labels[order] == label][:labels]]
+    return images.take(sorted(rows))
+
+
+def labels_of(data: Data) -> int | None:
+    """Labelled images a class, as far as settings tell."""
+    return data.labels or getattr(data.section, "per_class", None)
+
+
+def with_labels(data: Data, labels: int) -> Data:
+    """The same data set with so many labelled images a class."""
+    if change := reader_of(data).with_labels:
+        return data.with_section(change(data.section, labels))
+    return data.model_copy(update={"labels": labels})
 
 
 def known(data: Data, seed: int) -> Known | None:

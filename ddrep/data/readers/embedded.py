@@ -8,7 +8,7 @@ from ddrep.config import EmbeddedData
 from ddrep.data import embedded
 from ddrep.data.idx import read_idx
 from ddrep.data.readers import READERS, Known, Reader
-from ddrep.data.shards import LabelledImages
+from ddrep.data.shards import LabelledImages, together
 from ddrep.errors import UserError
 
 
@@ -28,6 +28,18 @@ def _images(cfg: EmbeddedData, split: str, subset: int, seed: int) -> LabelledIm
     return embedded_images(split, subset, {"train": train, "validation": None, "test": cfg.test_images}[split])
 
 
+def _unlabelled(cfg: EmbeddedData, subset: int, seed: int) -> LabelledImages:
+    """All training images that are not the subset's labelled ones, in a random order."""
+    labelled = set(_images(cfg, "train", subset, seed).keys)
+    every = together([embedded_images("train", k) for k in range(embedded.SUBSETS)])
+    others = [row for row, key in enumerate(every.keys) if key not in labelled]
+    return every.take(np.random.RandomState(seed % 2**32).permutation(others).tolist())
+
+
+def _with_labels(cfg: EmbeddedData, labels: int) -> EmbeddedData:
+    return EmbeddedData(per_class=labels, test_images=cfg.test_images)
+
+
 def _known(cfg: EmbeddedData) -> Known:
     validation = len(read_idx(embedded.path("validation", "labels")))
     return Known(embedded.CLASSES, (cfg.per_class,) * len(embedded.CLASSES), validation, cfg.test_images)
@@ -39,6 +51,8 @@ READERS.add(
         EmbeddedData,
         images=_images,
         expected=_known,
+        with_labels=_with_labels,
+        unlabelled=_unlabelled,
         image_shape=lambda _: embedded.SHAPE,
         subsets=embedded.SUBSETS,
         paper=(1, 3, 4),

@@ -1,0 +1,64 @@
+"""What a judge is worth by itself: accuracy and calibration on images that it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddrep.cost import Cost, Job, times
+from ddrep.data.shards import read_shards
+from ddrep.device import pick_device
+from ddrep.errors import UserError
+from ddrep.files import written_whole
+from ddrep.networks.judges import Judge
+
+MEASURES = ("top1", "expected_calibration_error", "cross_entropy")
+
+
+def run(
+    *, judge: Path, denoiser: Path, test: Path, name: str, subset: int, labels: int, out: Path, predictions: Path
+) -> None:
+    """Write the row of a judge of a labelled subset on test images, and what it says of each. Raises UserError."""
+    images, loaded = read_shards([test]), Judge.load(judge, denoiser, pick_device())
+    if (known := loaded.meta.num_classes) != len(images.classes):
+        raise UserError(f"{judge}: knows {known} classes, {test} has {len(images.classes)}; train it on such labels")
+    p = loaded.probabilities(images.images)
+    found = quality(torch.as_tensor(p), torch.as_tensor(images.labels), len(images.classes))
+    row = {"judge": name, "subset": subset, "labels": labels, "n": found["n"]} | {
+        measure: found[measure] for measure in MEASURES
+    }
+    said = pd.DataFrame({"key": images.keys, "label": images.labels, "prediction": p.argmax(axis=1)})
+    said["p_label"] = p[np.arange(len(p)), images.labels]
+    with written_whole(out, predictions) as (row_draft, predictions_draft):
+        pd.DataFrame([row]).to_parquet(row_draft, index=False)
+        said.to_parquet(predictions_draft, index=False)
+
+
+def cost(job: Job) -> Cost:
+    return Cost(times(job.images("test"), job.look("judge")))
+
+
+def quality(p: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
+    """Of probabilities (N, classes): top-1 (percent), cross-entropy, confusion (rows true) and calibration in ten bins
+    of the top probability.
+    """
+    top, guess = p.max(dim=1)
+    right = guess == labels
+    confusion = torch.zeros(classes, classes, dtype=torch.long)
+    confusion.index_put_((labels, guess), torch.ones_like(labels), accumulate=True)
+    bins = (top * 10).long().clamp(max=9)
+    calibration = [
+        {"n": int(here.sum()), "confidence": float(top[here].mean()), "accuracy": float(right[here].double().mean())}
+        for b in range(10)
+        if (here := bins == b).any()
+    ]
+    gap = sum(c["n"] * abs(c["confidence"] - c["accuracy"]) for c in calibration) / len(labels)
+    report = {"n": len(labels), "top1": 100 * float(right.double().mean()), "expected_calibration_error": gap}
+    report["cross_entropy"] = float(F.nll_loss(p.clamp(min=1e-12).log(), labels))
+    return {**report, "confusion": confusion.tolist(), "calibration": calibration}

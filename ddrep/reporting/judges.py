@@ -1,0 +1,63 @@
+"""What the judges know by themselves, beside the classifiers that learn from what they keep or say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ddrep.errors import UserError
+from ddrep.files import written_whole
+from ddrep.reporting.markdown import grid, mean_and_spread, wrapped
+from ddrep.sources import judges
+
+TITLE = "What the judges know"
+COLUMNS = ("judge", "subset", "labels", "n", "top1", "expected_calibration_error", "cross_entropy")
+
+
+def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
+    """Rows of judges (.parquet), one a labelled subset each -> one table, and its Markdown. Raises UserError."""
+    table = read_rows(rows)
+    with written_whole(out, markdown) as (table_draft, text_draft):
+        table.to_parquet(table_draft, index=False)
+        text_draft.write_text(f"# {TITLE}\n\n{as_markdown(table)}\n", encoding="utf-8")
+
+
+def read_rows(paths: Sequence[Path]) -> pd.DataFrame:
+    """In the order of the judges, then of the subsets. Raises UserError."""
+    parts = []
+    for path in paths:
+        try:
+            parts.append(pd.read_parquet(path, columns=list(COLUMNS)))
+        except (OSError, ValueError):
+            raise UserError(f"{path}: not a judge's row; make it with `ddrep score-judge`") from None
+    if not parts:
+        raise UserError("rows: expected at least one judge's .parquet")
+    table, order = pd.concat(parts, ignore_index=True), judges()
+    rank = table["judge"].map(lambda name: order.index(name) if name in order else len(order))
+    return (
+        table.assign(rank=rank)
+        .sort_values(["rank", "subset"], kind="stable")
+        .drop(columns="rank")
+        .reset_index(drop=True)
+    )
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """A paragraph, and a row a judge at each number of labels."""
+    text = (
+        f"On the same {int(table['n'].iloc[0]):,} test images; over {table['subset'].nunique()} labelled subsets, mean "
+        "± standard deviation. Calibration: expected difference between stated probability and accuracy, in points; "
+        "cross-entropy in nats. A classifier that learns from a judge's soft labels may come to know what it knows."
+    )
+    lines = [
+        [
+            str(name) + (f", {labels} labels a class" if labels else ""),
+            mean_and_spread(rows["top1"]),
+            mean_and_spread(100 * rows["expected_calibration_error"]),
+            mean_and_spread(rows["cross_entropy"], 2),
+        ]
+        for (labels, name), rows in table.groupby(["labels", "judge"], sort=False)
+    ]
+    return wrapped(text) + "\n\n" + grid(["Judge", "Top-1", "Calibration", "Cross-entropy"], lines, 1)

@@ -1,0 +1,184 @@
+"""Table 5 and Figure 5: how many labelled images a source is worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from ddrep.config import AccuracyTable, Stage
+from ddrep.errors import UserError
+from ddrep.evaluation.bootstrap import paired_difference, resampled_mean
+from ddrep.files import written_whole
+from ddrep.reporting.figures import WIDTH, save
+from ddrep.reporting.judges import TITLE, read_rows
+from ddrep.reporting.judges import as_markdown as of_judges
+from ddrep.reporting.lettering import lettering
+from ddrep.reporting.markdown import grid, shown, wrapped
+from ddrep.reporting.tables import read_runs
+from ddrep.sources import SOURCES
+
+CELL = ["source", "scale", "n_real"]
+COLUMNS = ("source", "scale", "n_real", "mean", "std", "gain", "worth", "worth_low", "worth_high")
+
+
+def run(
+    stage: Stage[AccuracyTable], *, rows: Sequence[Path], judges: Path | None, out: Path, summary: Path, markdown: Path
+) -> None:
+    """Row files of runs -> table, summary (.parquet) and Markdown, which is printed as well. Raises UserError."""
+    table, correct = read_runs(rows)
+    cells = summarise(table, correct, stage.config, stage.seed)
+    document = as_markdown(table, cells, correct.shape[1], stage.config.confidence)
+    if judges:
+        document += f"\n## {TITLE}\n\n{of_judges(read_rows([judges]))}\n"
+    with written_whole(out, summary, markdown) as (table_draft, summary_draft, text_draft):
+        table.to_parquet(table_draft, index=False)
+        cells.to_parquet(summary_draft, index=False)
+        text_draft.write_text(document, encoding="utf-8")
+    print(document)
+
+
+def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed: int) -> pd.DataFrame:
+    """One row a cell of source, scale and number of labelled images; table and correct as from `read_runs`.
+
+    mean, std (over runs, ddof 1), n: top-1 in percent; gain, gain_low, gain_high: in points over real alone with the
+    same labelled images, of paired runs. worth: with how many labelled images real alone is as good, by its line
+    between the numbers there are (straight in their logarithm), worth_low and worth_high its interval for other test
+    images and subsets; infinite beyond the largest number, 0 below the smallest.
+    """
+    groups: dict[Any, np.ndarray] = {cell: rows.index.to_numpy() for cell, rows in table.groupby(CELL, sort=True)}
+    drawn = {
+        cell: resampled_mean(correct[rows].astype(np.float32), table["subset"].to_numpy()[rows], cfg.resamples, seed)
+        for cell, rows in groups.items()
+    }
+    real = {cell[2]: cell for cell in groups if cell[0] == "real"}
+    if not real:
+        raise UserError("rows: no run of real images alone, with which others are compared")
+    labels = sorted(real)
+    curve = np.array([correct[groups[real[n]]].mean() for n in labels])
+    curves = np.stack([drawn[real[n]] for n in labels], axis=1)
+    tail, cells = (1 - cfg.confidence) / 2, []
+    for cell, rows in groups.items():
+        row: dict[str, Any] = dict(zip(CELL, cell, strict=True))
+        row |= {"mean": table["top1"][rows].mean(), "std": table["top1"][rows].std(ddof=1), "n": len(rows)}
+        if cell[0] != "real":
+            row |= _gain(table, correct, rows, groups.get(real.get(cell[2], cell), rows), cfg, seed)
+            row["worth"] = worth(np.array(labels), curve[None], correct[rows].mean(keepdims=True).ravel())[0]
+            said = worth(np.array(labels), curves, drawn[cell])
+            # not by interpolation, which knows no infinity
+            row["worth_low"], row["worth_high"] = np.quantile(said, [tail, 1 - tail], method="nearest")
+        cells.append(row)
+    return pd.DataFrame(cells, columns=[*COLUMNS[:5], "n", "gain", "gain_low", "gain_high", *COLUMNS[6:]])
+
+
+def _gain(
+    table: pd.DataFrame, correct: np.ndarray, ours: np.ndarray, theirs: np.ndarray, cfg: AccuracyTable, seed: int
+) -> dict[str, float]:
+    by_run = {(table["subset"][i], table["seed"][i]): i for i in theirs}
+    pairs = [(i, by_run[key]) for i in ours if (key := (table["subset"][i], table["seed"][i])) in by_run]
+    if not pairs or ours is theirs:
+        return {}
+    a, b = np.transpose(pairs)
+    found = paired_difference(
+        correct[a], correct[b], table["subset"].to_numpy()[a], cfg.resamples, cfg.confidence, seed
+    )
+    return dict(zip(("gain", "gain_low", "gain_high"), (100 * x for x in found), strict=True))
+
+
+def worth(labels: np.ndarray, curves: np.ndarray, reached: np.ndarray) -> np.ndarray:
+    """With how many labels each of the curves (N, labels) first reaches its accuracy (N,): 0 below the first point,
+    infinite above all."""
+    found = np.full(len(reached), math.inf)
+    found[reached < curves[:, 0]] = 0
+    for i in range(len(labels) - 1):
+        low, high = curves[:, i], curves[:, i + 1]
+        here = np.isinf(found) & (reached >= low) & (reached <= high)
+        share = np.where(high > low, (reached - low) / np.where(high > low, high - low, 1), 0)
+        between = np.exp(np.log(labels[i]) + share * np.log(labels[i + 1] / labels[i]))
+        found = np.where(here, between, found)
+    return found
+
+
+def as_markdown(table: pd.DataFrame, cells: pd.DataFrame, test_images: int, confidence: float) -> str:
+    labels = sorted(cells["n_real"].unique())
+    subsets, seeds = table["subset"].nunique(), table["seed"].nunique()
+    text = (
+        f"Top-1 (%) of {table['architecture'].iloc[0]} with so many labelled images in all, mean ± standard "
+        f"deviation over {subsets} labelled subsets x {seeds} seeds; {test_images:,} test images. In the second "
+        f"table the labelled images with which real alone would be as good, with {100 * confidence:g}% bootstrap "
+        "intervals for other test images and subsets: read off real alone's line between the numbers there are."
+    )
+    head = ["Source", *(f"{n:,}" for n in labels)]
+    of = {(row["source"], row["scale"], row["n_real"]): row for row in cells.to_dict("records")}
+    names = list(dict.fromkeys((source, scale) for source, scale, _ in _in_order(of)))
+    means = [[_name(*name), *(_mean(of.get((*name, n))) for n in labels)] for name in names]
+    worths = [[_name(*name), *(_worth(of.get((*name, n))) for n in labels)] for name in names if name[0] != "real"]
+    parts = ["# Table 5: what a source is worth in labelled images", wrapped(text), grid(head, means, 1)]
+    return "\n\n".join([*parts, "## As good as real alone with", grid(head, worths, 1)]) + "\n"
+
+
+def _in_order(cells: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    order = list(SOURCES)
+    return sorted(cells, key=lambda cell: (order.index(cell[0]), cell[1:]))
+
+
+def _name(source: str, scale: int) -> str:
+    return f"{source} {scale}x" if scale else source
+
+
+def _mean(cell: Mapping[Any, Any] | None) -> str:
+    if cell is None:
+        return ""
+    text = shown(cell["mean"], 1) + ("" if math.isnan(cell["std"]) else f" ± {cell['std']:.1f}")
+    if math.isnan(cell["gain"]):
+        return text
+    return f"{text} ({cell['gain']:+z.1f} [{cell['gain_low']:.1f}, {cell['gain_high']:.1f}])"
+
+
+def _worth(cell: Mapping[Any, Any] | None) -> str:
+    if cell is None or math.isnan(cell["worth"]):
+        return ""
+    return f"{_count(cell['worth'])} [{_count(cell['worth_low'])}, {_count(cell['worth_high'])}]"
+
+
+def _count(n: float) -> str:
+    return "more" if math.isinf(n) else "fewer" if not n else f"{n:,.0f}"
+
+
+@lettering()
+def figure5(*, table: Path, out: Path) -> None:
+    """Top-1 against the number of labelled images: a line a source, its standard deviation as bars."""
+    try:
+        cells = pd.read_parquet(table, columns=list(COLUMNS))
+    except (OSError, ValueError):
+        raise UserError(
+            f"{table}: expected the summary of Table 5 (.parquet); make it with `ddrep labels-table`"
+        ) from None
+    figure = Figure(figsize=(WIDTH * 0.7, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for (source, scale), rows in cells.groupby(["source", "scale"], sort=False):
+        _line(axes, _name(str(source), int(str(scale))), SOURCES[str(source)].style, rows.sort_values("n_real"))
+    labels = sorted(cells["n_real"].unique())
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(labels))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:,.0f}"))
+    axes.set(xlabel="labelled images", ylabel="top-1 accuracy (%)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#eeeeee", linewidth=0.8)
+    axes.legend(frameon=False, fontsize=9.5, handlelength=2.8)
+    save(figure, out)
+
+
+def _line(axes: Axes, name: str, style: Any, rows: pd.DataFrame) -> None:
+    look = {"color": style.colour, "linestyle": style.dashes, "linewidth": style.width}
+    axes.plot(rows["n_real"], rows["mean"], label=name, marker="o", markersize=5, **look)
+    bars = {"fmt": "none", "ecolor": style.colour, "elinewidth": 1, "alpha": 0.55}
+    axes.errorbar(rows["n_real"], rows["mean"], rows["std"].fillna(0), **bars)

@@ -1,0 +1,55 @@
+"""Images that are there already, with a judge's probabilities as their soft labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ddrep.config import Shard, Stage
+from ddrep.cost import Cost, Job, Passes, times
+from ddrep.data.shards import LabelledImages, read_shards, read_unlabelled, write_shard
+from ddrep.device import pick_device
+from ddrep.errors import UserError
+from ddrep.files import written_whole
+from ddrep.networks.judges import Judge
+
+
+def run(stage: Stage[Shard], *, images: Path, denoiser: Path, judge: Path, index: int | None, out: Path) -> None:
+    """Write a shard of labelled images with the judge's probabilities beside their classes.
+
+    With `index` of images without labels: as many as a synthetic shard has, from number `index` times as many on, their
+    class the judge's most probable one, and a row each beside the shard, as attempts have. Raises UserError.
+    """
+    data = read_shards([images]) if index is None else read_unlabelled(images)
+    loaded = Judge.load(judge, denoiser, pick_device())
+    if (known := loaded.meta.num_classes) != len(data.classes):
+        raise UserError(f"{judge}: knows {known} classes, {images} has {len(data.classes)}; train it on such labels")
+    if index is None:
+        soft = loaded.probabilities(data.images).astype(np.float16)
+        write_shard(out, LabelledImages(data.images, data.labels, data.keys, data.classes, soft))
+        return
+    cfg = stage.config.synthesis
+    n = cfg.per_class // cfg.shards_per_scale * len(data.classes)
+    if (index + 1) * n > len(data):
+        raise UserError(
+            f"{images}: {len(data)} images without labels, too few for shard {index} of {n}; give more, or ask for "
+            f"scales up to {len(data) // (n * cfg.shards_per_scale)}"
+        )
+    part = data.take(range(index * n, (index + 1) * n))
+    p = loaded.probabilities(part.images)
+    soft, labels = p.astype(np.float16), p.argmax(axis=1)
+    rows = pd.DataFrame({"key": part.keys, "class": labels, "attempt": range(n), "seed": 0, "p": p.max(axis=1)})
+    rows = rows.assign(accepted=True, evaluations=0, probabilities=pd.Series(list(soft), dtype=object))
+    with written_whole(out, out.with_suffix(".parquet")) as (shard_draft, table_draft):
+        write_shard(shard_draft, LabelledImages(part.images, labels, part.keys, part.classes, soft))
+        rows.to_parquet(table_draft, index=False)
+
+
+def cost(job: Job) -> Cost:
+    cfg = job.config(Shard).synthesis
+    classes = len(job.of_class("images"))
+    part = "index" in job.wildcards
+    n = cfg.per_class // cfg.shards_per_scale * classes if part else job.images("images")
+    return Cost(times(n, job.look("judge")) if n else Passes())
