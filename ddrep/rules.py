@@ -42,9 +42,8 @@ def params(experiment: Experiment, stage: str, text: str = "", **given: Any) -> 
     """What a rule tells its command: the stage's JSON, and the words before it.
 
     text: a verb, if it is not the stage's name, and its options; {name} is a wildcard, one of `given`, or the job's
-    number of GPUs (gpu); of a labelled set {subset} is the subset, and {labels} the labels a class, 0: those of section
-    `data`. Snakemake tracks no param that may look at the output, so that other words alone make no
-    result anew: versions do.
+    number of GPUs (gpu); {subset} is the number of the subset alone. Snakemake tracks no param that may look at the
+    output, so that other words alone make no result anew: versions do.
     """
 
     def of_stage(wildcards: Named) -> str:
@@ -53,8 +52,7 @@ def params(experiment: Experiment, stage: str, text: str = "", **given: Any) -> 
     def words(wildcards: Named, output: Named, resources: Named) -> str:
         known = {**given, **dict(wildcards.items()), "gpu": resources.get("gpu")}
         if "subset" in known:
-            known["subset"], labels = subset_of(known["subset"])
-            known["labels"] = labels or 0
+            known["subset"] = subset_of(known["subset"])[0]
         return AlwaysQuotedFormatter().format(text or stage, **known)
 
     return {"stage": of_stage, "words": words}

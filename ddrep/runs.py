@@ -12,7 +12,7 @@ from pathlib import Path
 from ddrep.config import Experiment
 from ddrep.data.readers import labels_of
 from ddrep.methods import METHODS, Reads
-from ddrep.sources import REJECTION, SOURCES, Judge, in_figure, judges
+from ddrep.sources import PROBE, REJECTION, SOURCES, Judge, in_figure, judges
 
 
 def subset_of(labelled_set: str) -> tuple[int, int | None]:
@@ -85,6 +85,20 @@ def table5_runs(experiment: Experiment) -> list[Run]:
     ]
 
 
+def judge_scores(experiment: Experiment) -> list[Path]:
+    """The judges' own rows, of the labelled sets of section `data`, relative to results/{experiment}."""
+    return [Path(f"subset{of}/{judge.name}/test.parquet") for of, judge in judges_asked(experiment) if of.isdigit()]
+
+
+def probe_reports(experiment: Experiment) -> list[Path]:
+    """What the judges of probes report of the labelled sets of section `data`, relative to results/{experiment}."""
+    return [
+        Path(f"subset{of}/probe/report.json")
+        for of, judge in judges_asked(experiment)
+        if judge is PROBE and of.isdigit()
+    ]
+
+
 def table_runs(number: str, experiment: Experiment) -> list[Run]:
     """Those of Table 3, 4 or 5."""
     return {"3": table3_runs, "4": table4_runs, "5": table5_runs}[number](experiment)
@@ -112,8 +126,9 @@ def shards_asked(experiment: Experiment) -> dict[tuple[str, str], int]:
 
 
 def judges_asked(experiment: Experiment) -> list[tuple[str, Judge]]:
-    """(labelled set, judge) of all sources that are asked for, which the judge of rejection is always among."""
-    asked = {(of, judge) for of, source in shards_asked(experiment) for judge in (REJECTION, SOURCES[source].judge)}
+    """(labelled set, judge) of all sources that are asked for, and the judge that a matched one is matched to."""
+    asked = {(of, SOURCES[source].judge) for of, source in shards_asked(experiment)}
+    asked |= {(of, REJECTION) for of, judge in asked if judge.matched}
     asked |= {(run.labelled_set, SOURCES[run.source].judge) for run in all_runs(experiment) if run.labels_softly}
     return sorted(asked, key=lambda pair: (pair[0], judges().index(pair[1].name)))
 
@@ -205,6 +220,7 @@ def targets(experiment: Experiment) -> list[Path]:
         asked += ["tables/table3.parquet", "tables/table4.parquet", "tables/judges.parquet"]
         asked += [f"figures/figure{number}.png" for number in (1, 3, 4)]
         asked += ["tables/table5.parquet", "figures/figure5.png"] if experiment.table5.labels else []
+        asked += ["figures/probe.png"] if probe_reports(experiment) else []
         asked += [f"subset{of}/synthetic/{source}/_info.json" for of, source in shards_asked(experiment)]
     if "attributes" in experiment.parts:
         asked += ["tables/table1.parquet", "tables/robustness.parquet", "figures/robustness.png"]
@@ -250,13 +266,14 @@ def _augmentation_jobs(experiment: Experiment) -> list[str]:
     jobs += [f"data/subset{of}-unlabelled" for of in unlabelled_sets(experiment)]
     jobs += [f"finetune/subset{of}" for of in adapted]
     jobs += [f"{stage}/subset{of}" for of, judge in judges_asked(experiment) for stage in judge.jobs]
-    jobs += [f"score-judge/subset{of}/{judge.name}" for of, judge in judges_asked(experiment)]
+    jobs += [f"score-judge/{score.parent}" for score in judge_scores(experiment)]
     jobs += sorted({f"label/subset{run.labelled_set}" for run in runs if run.labels_softly})
     jobs += [f"synthesis/{shard.with_suffix('')}" for shard in all_shards(experiment)]
     jobs += [f"info/subset{of}/{source}" for of, source in asked]
     jobs += [f"classifier/{run.path.with_suffix('')}" for run in runs]
     numbers = [3, 4, *([5] if experiment.table5.labels else [])]
     jobs += [f"tables/{name}" for name in (*(f"table{number}" for number in numbers), "judges")]
+    jobs += ["figures/probe"] if probe_reports(experiment) else []
     return [*jobs, *(f"figures/figure{number}" for number in (1, *numbers))]
 
 

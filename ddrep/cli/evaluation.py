@@ -42,7 +42,7 @@ class ScoreJudge(Verb):
     """Measure a judge by itself: its accuracy and calibration on test images."""
 
     does = "evaluation.judges:run"
-    stage: Stage[config.Section]
+    stage: Stage[config.JudgeScore]
     judge: Path
     """The judge."""
     denoiser: Path
@@ -53,8 +53,6 @@ class ScoreJudge(Verb):
     """Of the judge, for the row."""
     subset: Count = 0
     """Labelled subset that it was trained on, for the row."""
-    labels: Count = 0
-    """Labelled images a class that it was trained on, for the row; 0: those of section data."""
     out: OutputFile
     """Row (.parquet) to write."""
     predictions: OutputFile

@@ -106,6 +106,15 @@ class Figure5(Figure):
     """Summary of Table 5 (.parquet)."""
 
 
+class ProbeFigure(Figure):
+    """Draw the accuracy of linear probes by block and timestep."""
+
+    does = "reporting.probes:figure"
+    stage: Stage[config.Section]
+    reports: CliPositionalArg[list[Path]]
+    """Reports (.json) of judges of probes."""
+
+
 class Costs(Light):
     """Gather what the stages took: time and memory, images tried and kept."""
 

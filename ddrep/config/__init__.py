@@ -53,8 +53,10 @@ from ddrep.config.tables import (
     Figure2,
     Figure3,
     Figures,
+    JudgeScore,
     Runs,
     Table3,
+    Table5,
     Tables,
 )
 
@@ -62,9 +64,9 @@ __all__ = [
     "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
     "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks",
     "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures",
-    "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "MaskData",
-    "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "Probe", "ProbeReading", "Robustness", "Runs",
-    "Sampling", "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Tables", "Tap",
-    "Taps", "TinyImageNet", "Training", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json",
+    "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "JudgeScore",
+    "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "Probe", "ProbeReading", "Robustness",
+    "Runs", "Sampling", "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5", "Tables",
+    "Tap", "Taps", "TinyImageNet", "Training", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json",
     "subset_seed",
 ]  # fmt: skip

@@ -28,7 +28,7 @@ class Table3(Section):
     architecture: str = "resnet18"
     """timm's name."""
     sources: Annotated[tuple[SyntheticName, ...], MinLen(1)] = (
-        "improved-ddpm", "classifier-free", "pixel-rejection", "ours"
+        "improved-ddpm", "classifier-free", "pixel-rejection", "ours", "probe-soft", "unconditional-soft"
     )  # fmt: skip
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
@@ -55,6 +55,15 @@ class Tables(Section):
     """Of the bootstrap."""
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
     """Of the intervals of differences."""
+    judged: Positive = 1000
+    """Test images at most on which the judges themselves are measured, of each class its share."""
+
+
+class JudgeScore(Section):
+    """What the measuring of a judge is told."""
+
+    images: Positive = 1000
+    """Test images at most, of each class its share."""
 
 
 class AccuracyTable(Tables):

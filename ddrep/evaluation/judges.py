@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddrep.config import JudgeScore, Stage
 from ddrep.cost import Cost, Job, times
+from ddrep.data.batches import stratified
 from ddrep.data.shards import read_shards
 from ddrep.device import pick_device
 from ddrep.errors import UserError
@@ -22,17 +24,19 @@ MEASURES = ("top1", "expected_calibration_error", "cross_entropy")
 
 
 def run(
-    *, judge: Path, denoiser: Path, test: Path, name: str, subset: int, labels: int, out: Path, predictions: Path
-) -> None:
-    """Write the row of a judge of a labelled subset on test images, and what it says of each. Raises UserError."""
-    images, loaded = read_shards([test]), Judge.load(judge, denoiser, pick_device())
+    stage: Stage[JudgeScore], *, judge: Path, denoiser: Path, test: Path, name: str, subset: int, out: Path,
+    predictions: Path,
+) -> None:  # fmt: skip
+    """Write the row of a judge of a labelled subset on test images, of each class its share, and what it says of each.
+    Raises UserError."""
+    images = read_shards([test])
+    images = images.take(stratified(images.labels, stage.config.images, stage.seed).tolist())
+    loaded = Judge.load(judge, denoiser, pick_device())
     if (known := loaded.meta.num_classes) != len(images.classes):
         raise UserError(f"{judge}: knows {known} classes, {test} has {len(images.classes)}; train it on such labels")
     p = loaded.probabilities(images.images)
     found = quality(torch.as_tensor(p), torch.as_tensor(images.labels), len(images.classes))
-    row = {"judge": name, "subset": subset, "labels": labels, "n": found["n"]} | {
-        measure: found[measure] for measure in MEASURES
-    }
+    row = {"judge": name, "subset": subset, "n": found["n"]} | {measure: found[measure] for measure in MEASURES}
     said = pd.DataFrame({"key": images.keys, "label": images.labels, "prediction": p.argmax(axis=1)})
     said["p_label"] = p[np.arange(len(p)), images.labels]
     with written_whole(out, predictions) as (row_draft, predictions_draft):
@@ -41,7 +45,7 @@ def run(
 
 
 def cost(job: Job) -> Cost:
-    return Cost(times(job.images("test"), job.look("judge")))
+    return Cost(times(min(job.config(JudgeScore).images, job.images("test")), job.look("judge")))
 
 
 def quality(p: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ddrep.reporting.markdown import grid, mean_and_spread, wrapped
 from ddrep.sources import judges
 
 TITLE = "What the judges know"
-COLUMNS = ("judge", "subset", "labels", "n", "top1", "expected_calibration_error", "cross_entropy")
+COLUMNS = ("judge", "subset", "n", "top1", "expected_calibration_error", "cross_entropy")
 
 
 def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
@@ -45,19 +45,19 @@ def read_rows(paths: Sequence[Path]) -> pd.DataFrame:
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """A paragraph, and a row a judge at each number of labels."""
+    """A paragraph, and a row a judge."""
     text = (
-        f"On the same {int(table['n'].iloc[0]):,} test images; over {table['subset'].nunique()} labelled subsets, mean "
+        f"On {int(table['n'].iloc[0]):,} of the test images; over {table['subset'].nunique()} labelled subsets, mean "
         "± standard deviation. Calibration: expected difference between stated probability and accuracy, in points; "
         "cross-entropy in nats. A classifier that learns from a judge's soft labels may come to know what it knows."
     )
     lines = [
         [
-            str(name) + (f", {labels} labels a class" if labels else ""),
+            str(name),
             mean_and_spread(rows["top1"]),
             mean_and_spread(100 * rows["expected_calibration_error"]),
             mean_and_spread(rows["cross_entropy"], 2),
         ]
-        for (labels, name), rows in table.groupby(["labels", "judge"], sort=False)
+        for name, rows in table.groupby("judge", sort=False)
     ]
     return wrapped(text) + "\n\n" + grid(["Judge", "Top-1", "Calibration", "Cross-entropy"], lines, 1)

@@ -33,7 +33,7 @@ def run(
     stage: Stage[AccuracyTable], *, rows: Sequence[Path], judges: Path | None, out: Path, summary: Path, markdown: Path
 ) -> None:
     """Row files of runs -> table, summary (.parquet) and Markdown, which is printed as well. Raises UserError."""
-    table, correct = read_runs(rows)
+    table, correct = read_runs(rows, CELL)
     cells = summarise(table, correct, stage.config, stage.seed)
     document = as_markdown(table, cells, correct.shape[1], stage.config.confidence)
     if judges:
@@ -119,7 +119,9 @@ def as_markdown(table: pd.DataFrame, cells: pd.DataFrame, test_images: int, conf
     of = {(row["source"], row["scale"], row["n_real"]): row for row in cells.to_dict("records")}
     names = list(dict.fromkeys((source, scale) for source, scale, _ in _in_order(of)))
     means = [[_name(*name), *(_mean(of.get((*name, n))) for n in labels)] for name in names]
-    worths = [[_name(*name), *(_worth(of.get((*name, n))) for n in labels)] for name in names if name[0] != "real"]
+    worths = [
+        [_name(*name), *(_worth(of.get((*name, n)), labels) for n in labels)] for name in names if name[0] != "real"
+    ]
     parts = ["# Table 5: what a source is worth in labelled images", wrapped(text), grid(head, means, 1)]
     return "\n\n".join([*parts, "## As good as real alone with", grid(head, worths, 1)]) + "\n"
 
@@ -142,14 +144,15 @@ def _mean(cell: Mapping[Any, Any] | None) -> str:
     return f"{text} ({cell['gain']:+z.1f} [{cell['gain_low']:.1f}, {cell['gain_high']:.1f}])"
 
 
-def _worth(cell: Mapping[Any, Any] | None) -> str:
+def _worth(cell: Mapping[Any, Any] | None, labels: Sequence[int]) -> str:
     if cell is None or math.isnan(cell["worth"]):
         return ""
-    return f"{_count(cell['worth'])} [{_count(cell['worth_low'])}, {_count(cell['worth_high'])}]"
+    value, low, high = (_count(cell[f"worth{end}"], labels) for end in ("", "_low", "_high"))
+    return f"{value} [{low}, {high}]"
 
 
-def _count(n: float) -> str:
-    return "more" if math.isinf(n) else "fewer" if not n else f"{n:,.0f}"
+def _count(n: float, labels: Sequence[int]) -> str:
+    return f"> {labels[-1]:,}" if math.isinf(n) else f"< {labels[0]:,}" if not n else f"{n:,.0f}"
 
 
 @lettering()

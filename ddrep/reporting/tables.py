@@ -47,8 +47,10 @@ def run(
     print(document)
 
 
-def read_runs(paths: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
+def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.DataFrame, np.ndarray]:
     """Row files, each with its predictions beside it -> one row a run, sorted; bool (runs, images), right or wrong.
+
+    cell: columns that runs apart from subset and seed are told apart by.
 
     Raises UserError: a file that is missing or not a run's; a run given twice; predictions of other test images than
     the first run's; predictions that do not give the row's top-1.
@@ -56,7 +58,7 @@ def read_runs(paths: Sequence[Path]) -> tuple[pd.DataFrame, np.ndarray]:
     if not paths:
         raise UserError("rows: expected at least one run's .parquet")
     table = pd.concat([_read_row(path) for path in paths], ignore_index=True)
-    twice = table[table.duplicated([*CELL, "subset", "seed"])]
+    twice = table[table.duplicated([*cell, "subset", "seed"])]
     if len(twice):
         raise UserError(
             f"{paths[twice.index[0]]}: a run of the same cell, subset and seed was given before; give it once"

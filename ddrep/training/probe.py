@@ -63,16 +63,21 @@ def run(stage: Stage[Probe], *, denoiser: Path, train: Path, out: Path, report: 
     """Train the probes on a shard; write the judge, and what each was worth out of fold. Raises UserError."""
     cfg, model, data = stage.config, Denoiser.load(denoiser, pick_device()), read_shards([train])
     folds = folds_of(data, cfg.folds, stage.seed)
-    fitted = sorted(_every(model, data, cfg, folds), key=lambda each: each.losses[each.strength])[: cfg.best]
+    tried = list(_every(model, data, cfg, folds))
+    fitted = sorted(tried, key=lambda each: each.losses[each.strength])[: cfg.best]
     p, labels = np.mean([each.p for each in fitted], axis=0), torch.as_tensor(data.labels)
     temperature = calibrated(p, data.labels)
     reading = ProbeReading(taps=tuple(each.tap for each in fitted), pool=cfg.pool, noises=cfg.noises)
     judge = _judge(fitted, temperature, reading, len(data.classes), sha256(denoiser))
     scaled = torch.as_tensor(p).clamp(min=1e-12).log().div(temperature).softmax(dim=1)
     found = quality(scaled, labels, len(data.classes)) | {"temperature": temperature}
+    found |= {
+        "probes": [_said(each, data.labels) for each in fitted],
+        "tried": [_said(each, data.labels) for each in tried],
+    }
     log.info("out of fold: top-1 %.1f of %d images, temperature %.2f", found["top1"], len(data), temperature)
     with written_whole(report) as (draft,):
-        draft.write_text(json.dumps(found | _chosen(fitted), indent=1), encoding="utf-8")
+        draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
     judge.save(out)
 
 
@@ -174,11 +179,8 @@ def _judge(
     return Judge(net, meta)
 
 
-def _chosen(fitted: list[Fitted]) -> dict[str, Any]:
-    """Of the report: the probes that are averaged, best first."""
-    return {
-        "probes": [
-            {"block": each.tap.block, "timestep": each.tap.timestep, "C": each.strength, "cross_entropy": each.losses}
-            for each in fitted
-        ]
-    }
+def _said(each: Fitted, labels: np.ndarray) -> dict[str, Any]:
+    """Of the report: what one probe was worth out of fold."""
+    top1 = 100 * float((each.p.argmax(axis=1) == labels).mean())
+    where = {"block": each.tap.block, "timestep": each.tap.timestep, "C": each.strength}
+    return {**where, "top1": top1, "cross_entropy": each.losses}

@@ -110,6 +110,10 @@ def test_the_judge_is_the_mean_of_its_probes_and_the_report_says_which(files: Pa
     assert judge.denoiser
     report = json.loads((files / "probe.json").read_text())
     assert len(report["probes"]) == 3 and report["n"] == 60
+    tried = [(each["block"], each["timestep"]) for each in report["tried"]]
+    assert sorted(tried) == [(block, t) for block in ("middle", "up1") for t in (50, 300)]
+    best = min(report["tried"], key=lambda each: min(each["cross_entropy"].values()))
+    assert report["probes"][0] == best and 0 <= best["top1"] <= 100
     losses = [min(each["cross_entropy"].values()) for each in report["probes"]]
     assert losses == sorted(losses)
     assert [(t.block, t.timestep) for t in reading.taps] == [

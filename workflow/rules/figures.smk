@@ -58,6 +58,17 @@ use rule figure4 as figure5 with:
         "Figure 5: top-1 against the number of labelled images"
 
 
+use rule figure1 as probe_figure with:
+    input:
+        [f"<results>/{report}" for report in probe_reports(EXPERIMENT)],
+    pathvars:
+        **paths(figure="probe", job="figures/<figure>"),
+    params:
+        **told("probe-figure"),
+    message:
+        "Figure: accuracy of linear probes by block and timestep"
+
+
 use rule figure4 as robustness_figure with:
     input:
         table="<results>/tables/robustness.parquet",

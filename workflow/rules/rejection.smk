@@ -87,7 +87,7 @@ use rule job as judge_score with:
     pathvars:
         **paths(job="score-judge/subset{subset}/{judge}"),
     params:
-        **told("judge-score", "score-judge --name {judge} --subset {subset} --labels {labels}"),
+        **told("judge-score", "score-judge --name {judge} --subset {subset}"),
     message:
         "What the judge {wildcards.judge} knows, subset {wildcards.subset}"
 

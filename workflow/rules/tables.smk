@@ -33,7 +33,7 @@ use rule table as labels_table with:
 
 use rule job as judges_table with:
     input:
-        [f"<results>/subset{of}/{judge.name}/test.parquet" for of, judge in judges_asked(EXPERIMENT)],
+        [f"<results>/{score}" for score in judge_scores(EXPERIMENT)],
     output:
         out="<results>/tables/judges.parquet",
         markdown="<results>/tables/judges-summary.md",

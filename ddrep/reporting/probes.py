@@ -1,0 +1,44 @@
+"""Where in the denoiser its knowledge lies: accuracy of linear probes by block and timestep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import isnan
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ddrep.errors import UserError
+from ddrep.reporting.figures import save
+from ddrep.reporting.lettering import lettering
+
+
+@lettering()
+def figure(*, reports: Sequence[Path], out: Path) -> None:
+    """A heat map of top-1 out of fold, inside the labelled images: the mean over the reports, one a labelled subset."""
+    scores = pd.concat([_scores(path) for path in reports])
+    grid = scores.pivot_table("top1", "block", "timestep", aggfunc="mean", sort=False).sort_index(axis=1)
+    drawn = Figure(figsize=(1.6 + 0.85 * len(grid.columns), 1.3 + 0.5 * len(grid)), layout="constrained")
+    axes = drawn.subplots()
+    shown = axes.imshow(grid, cmap="cividis", aspect="auto")
+    axes.set_xticks(range(len(grid.columns)), [f"{t:g}" for t in grid.columns])
+    axes.set_yticks(range(len(grid)), list(grid.index))
+    axes.set(xlabel="timestep to which the image is noised", ylabel="block")
+    middle = (grid.min(axis=None) + grid.max(axis=None)) / 2
+    for row, of_block in enumerate(grid.to_numpy()):
+        for column, value in enumerate(of_block):
+            if isnan(value):
+                continue
+            colour = "black" if value > middle else "white"
+            axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9)
+    drawn.colorbar(shown, label="top-1 out of fold (%)")
+    save(drawn, out)
+
+
+def _scores(path: Path) -> pd.DataFrame:
+    try:
+        return pd.DataFrame(json.loads(path.read_text("utf-8"))["tried"])[["block", "timestep", "top1"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not the report of a judge of probes; make it with `ddrep probe`") from None
