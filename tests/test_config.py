@@ -18,6 +18,7 @@ from ddrep.config import Experiment, load, merge, parse, stage_json
 from ddrep.derived import data_of
 from ddrep.errors import UserError
 from ddrep.runs import Run, shard_paths, shards_asked, table3_runs, table4_runs
+from ddrep.sources import SOURCES
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -33,12 +34,12 @@ def test_the_demo_and_the_overlays_are_valid() -> None:
 def test_the_evidence_has_what_was_asked_for() -> None:
     runs = table4_runs(load(REPO / "config.yaml", REPO / "workflow/experiments/fashion-full.yaml"))
     resnet = {(run.source, run.scale, run.mix, run.subset) for run in runs if run.architecture == "resnet18"}
-    for mix in (False, True):
-        for subset in range(3):
-            assert ("real", 0, mix, subset) in resnet
-            for source in ("improved-ddpm", "classifier-free", "pixel-rejection", "ours", "real-equal-steps"):
-                assert {(source, scale, mix, subset) for scale in (1, 2, 3)} <= resnet
-    assert {("ours", scale, False, subset) for scale in range(4, 8) for subset in range(3)} <= resnet
+    for subset in range(3):
+        assert {(source, 3, False, subset) for source in SOURCES if SOURCES[source].scaled} <= resnet
+        for source in ("real-equal-steps", "real-soft", "ours", "probe-soft", "unconditional-soft"):
+            assert {(source, scale, False, subset) for scale in (1, 3, 7)} <= resnet
+        for mix in (False, True):
+            assert {("real", 0, mix, subset), ("ours", 3, mix, subset), ("real-soft", 3, mix, subset)} <= resnet
     for architecture in ("wide_resnet50_2", "resnext50_32x4d"):
         others = {(run.source, run.scale) for run in runs if run.architecture == architecture}
         assert {("real", 0), ("ours", 3)} <= others

@@ -72,6 +72,7 @@ def test_a_source(
         Stage[config.AccuracyTable](config=config.AccuracyTable()),
         number=4,
         rows=rows,
+        judges=None,
         **dict(zip(("out", "summary", "markdown"), outputs, strict=True)),
     )
     cells = pd.read_parquet(outputs[1]).set_index("source")
@@ -128,7 +129,7 @@ def test_a_reader(member: None, tmp_path: Path) -> None:
     [
         ({"sampling": {"solver": "ddym"}}, "sampling.solver: no solver ddym; did you mean ddim?"),
         ({"table3": {"sources": ["our"]}}, "table3.sources.0: no source our; did you mean ours?"),
-        ({"table3": {"sources": ["real"]}}, "table3.sources.0: real has no synthetic images"),
+        ({"table3": {"sources": ["real"]}}, "table3.sources.0: real has no images beside"),
         ({"table1": {"methods": ["ddim"]}}, "table1.methods.0: no method ddim; did you mean ddim-i?"),
         ({"table2": {"methods": ["rejection"]}}, "table2.methods.0: rejection does not draw for masks"),
         ({"data": {"kind": "folder"}}, "data.kind: no kind of data set folder"),

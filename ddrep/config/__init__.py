@@ -66,7 +66,7 @@ __all__ = [
     "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures",
     "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "JudgeScore",
     "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "Probe", "ProbeReading", "Robustness",
-    "Runs", "Sampling", "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5", "Tables",
-    "Tap", "Taps", "TinyImageNet", "Training", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json",
-    "subset_seed",
+    "Runs", "Sampling", "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5",
+    "Tables", "Tap", "Taps", "TinyImageNet", "Training", "WebDatasetFiles", "explain", "load", "merge", "parse",
+    "stage_json", "subset_seed",
 ]  # fmt: skip

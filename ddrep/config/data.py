@@ -96,14 +96,13 @@ class Data(Choice):
 
     kind: str = "embedded"
     """The table that counts: embedded, image-folder, tiny-imagenet, webdataset or celeba."""
+    labels: Positive | None = None
+    """Training images of each class that count as labelled, of kinds other than embedded; null: all."""
     embedded: EmbeddedData = EmbeddedData()
     image_folder: ImageFolder | None = None
     tiny_imagenet: TinyImageNet | None = None
     webdataset: WebDatasetFiles | None = None
     celeba: CelebA | None = None
-    labels: Positive | None = None
-    """Of kinds other than embedded: labelled training images of each class that count, the first of a random order;
-    null: all."""
 
     _others: dict[str, Section] = PrivateAttr(default_factory=dict)
     """Tables of readers that are declared elsewhere."""

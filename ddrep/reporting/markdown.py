@@ -110,8 +110,9 @@ def survival(cells: pd.DataFrame) -> list[str]:
     strongest of its controls."""
     parts = []
     for (architecture, mix), block in cells.groupby(["architecture", "mix"], sort=False):
-        rows = block[block["control"] != ""].to_dict("records")
-        largest = {row["source"]: row for row in sorted(rows, key=lambda row: row["scale"])}
+        rows = block[block["control"] != ""].sort_values("scale", kind="stable").to_dict("records")
+        largest = dict.fromkeys(block["source"]) | {row["source"]: row for row in rows}
+        largest = {name: row for name, row in largest.items() if row}
         if largest:
             lines = [f"- {_survives(row)}" for row in largest.values()]
             parts.append("\n".join([f"{architecture}{_mixed(mix)}:", "", *lines]))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -22,12 +23,13 @@ def figure(*, reports: Sequence[Path], out: Path) -> None:
     grid = scores.pivot_table("top1", "block", "timestep", aggfunc="mean", sort=False).sort_index(axis=1)
     drawn = Figure(figsize=(1.6 + 0.85 * len(grid.columns), 1.3 + 0.5 * len(grid)), layout="constrained")
     axes = drawn.subplots()
-    shown = axes.imshow(grid, cmap="cividis", aspect="auto")
+    values = grid.to_numpy(float)
+    shown = axes.imshow(values, cmap="cividis", aspect="auto")
     axes.set_xticks(range(len(grid.columns)), [f"{t:g}" for t in grid.columns])
     axes.set_yticks(range(len(grid)), list(grid.index))
     axes.set(xlabel="timestep to which the image is noised", ylabel="block")
-    middle = (grid.min(axis=None) + grid.max(axis=None)) / 2
-    for row, of_block in enumerate(grid.to_numpy()):
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for row, of_block in enumerate(values):
         for column, value in enumerate(of_block):
             if isnan(value):
                 continue

@@ -62,7 +62,7 @@ def test_the_tables_of_other_kinds_are_there_as_comments(place: str) -> None:
     lines = lines[: next(i for i, line in enumerate(lines) if not line.startswith(indent))]
     block = "\n".join(line.removeprefix(f"{indent}# ") for line in lines if line.startswith(f"{indent}# "))
     tables = yaml.safe_load(block)
-    assert set(tables) == set(type(section).model_fields) - {"kind", "embedded"}
+    assert set(tables) == set(type(section).model_fields) - {"kind", "labels", "embedded"}
     for name, content in tables.items():
         chosen = type(section).model_validate({"kind": name.replace("_", "-"), name: content})
         table = getattr(chosen, name)

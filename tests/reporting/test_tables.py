@@ -265,6 +265,7 @@ def test_command_line_writes_what_run_writes_and_prints_it(written, tmp_path, ca
         Stage[AccuracyTable](config=SETTINGS),
         number=4,
         rows=written[1],
+        judges=None,
         **dict(zip(("out", "summary", "markdown"), again, strict=True)),
     )
     assert [a.read_bytes() for a in again] == [o.read_bytes() for o in outs]
