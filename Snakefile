@@ -17,9 +17,11 @@ from ddrep.errors import UserError
 from ddrep.methods import METHODS
 from ddrep.rules import constrained, files, growing, on_gpu, params
 from ddrep.runs import (
+    compared_sets,
     cost_attempts,
     cost_jobs,
     figure2_runs,
+    first_shards,
     guide_folders,
     judge_scores,
     probe_reports,

@@ -170,6 +170,8 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "label": lambda e, w: labelling_of(w.get("source"), e),
     "judge-score": lambda e, w: JudgeScore(images=e.tables.judged),
     "judges-table": lambda e, w: Section(),
+    "copies": lambda e, w: e.copies,
+    "copies-table": lambda e, w: Section(),
     "classifier": lambda e, w: training_of(w["source"], w["mix"] == "mix", e),
     "tables": lambda e, w: accuracy_table_of(e),
     "figure1": lambda e, w: figure_of(Figure1, e),

@@ -217,7 +217,7 @@ def targets(experiment: Experiment) -> list[Path]:
     """What an experiment asks for, by its parts, relative to results/{experiment}."""
     asked: list[str | Path] = ["tables/costs.parquet"]
     if _augments(experiment):
-        asked += ["tables/table3.parquet", "tables/table4.parquet", "tables/judges.parquet"]
+        asked += ["tables/table3.parquet", "tables/table4.parquet", "tables/judges.parquet", "tables/copies.parquet"]
         asked += [f"figures/figure{number}.png" for number in (1, 3, 4)]
         asked += ["tables/table5.parquet", "figures/figure5.png"] if experiment.table5.labels else []
         asked += ["figures/probe.png"] if probe_reports(experiment) else []
@@ -272,7 +272,8 @@ def _augmentation_jobs(experiment: Experiment) -> list[str]:
     jobs += [f"info/subset{of}/{source}" for of, source in asked]
     jobs += [f"classifier/{run.path.with_suffix('')}" for run in runs]
     numbers = [3, 4, *([5] if experiment.table5.labels else [])]
-    jobs += [f"tables/{name}" for name in (*(f"table{number}" for number in numbers), "judges")]
+    jobs += [f"tables/{name}" for name in (*(f"table{number}" for number in numbers), "judges", "copies")]
+    jobs += [f"copies/subset{of}" for of in compared_sets(experiment)]
     jobs += ["figures/probe"] if probe_reports(experiment) else []
     return [*jobs, *(f"figures/figure{number}" for number in (1, *numbers))]
 
@@ -311,6 +312,20 @@ def adapted_sets(experiment: Experiment) -> list[str]:
 def unlabelled_sets(experiment: Experiment) -> list[str]:
     """The labelled sets whose classifiers see images without labels as well."""
     return _sets_of("unlabelled", experiment)
+
+
+def compared_sets(experiment: Experiment) -> list[str]:
+    """The labelled sets of section `data` with other images beside them, which are compared with the labelled ones."""
+    return sorted({of for of, _ in shards_asked(experiment) if of.isdigit()})
+
+
+def first_shards(labelled_set: str, experiment: Experiment) -> list[Path]:
+    """Those of 1x, of all sources that are asked for, relative to results/{experiment}."""
+    sources, per_scale = (
+        [s for of, s in shards_asked(experiment) if of == labelled_set],
+        experiment.synthesis.shards_per_scale,
+    )
+    return [path for source in sources for path in shard_paths(labelled_set, source, 1, per_scale)]
 
 
 def _sets_of(origin: str, experiment: Experiment) -> list[str]:

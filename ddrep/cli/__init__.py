@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfi
 
 from ddrep.cli.base import log
 from ddrep.cli.config import Config
-from ddrep.cli.evaluation import Evaluator, ScoreJudge, Segmenter
+from ddrep.cli.evaluation import Copies, Evaluator, ScoreJudge, Segmenter
 from ddrep.cli.exchange import Export, Import
 from ddrep.cli.guidance import (
     Attribute,
@@ -30,7 +30,18 @@ from ddrep.cli.guidance import (
 )
 from ddrep.cli.guidance_reporting import Figure2, GuidanceTable, RobustnessFigure, RobustnessTable
 from ddrep.cli.plan import Plan
-from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Figure5, JudgesTable, LabelsTable, ProbeFigure, Table
+from ddrep.cli.reporting import (
+    CopiesTable,
+    Costs,
+    Figure1,
+    Figure3,
+    Figure4,
+    Figure5,
+    JudgesTable,
+    LabelsTable,
+    ProbeFigure,
+    Table,
+)
 from ddrep.cli.sample import Sample
 from ddrep.cli.stages import (
     Classify,
@@ -88,6 +99,7 @@ class Ddrep(BaseSettings):
     score_attribute: CliSubCommand[ScoreAttribute]
     score_masks: CliSubCommand[ScoreMasks]
     score_judge: CliSubCommand[ScoreJudge]
+    copies: CliSubCommand[Copies]
     robustness: CliSubCommand[Robustness]
     guidance_table: CliSubCommand[GuidanceTable]
     robustness_table: CliSubCommand[RobustnessTable]
@@ -95,6 +107,7 @@ class Ddrep(BaseSettings):
     figure2: CliSubCommand[Figure2]
     sample: CliSubCommand[Sample]
     table: CliSubCommand[Table]
+    copies_table: CliSubCommand[CopiesTable]
     judges_table: CliSubCommand[JudgesTable]
     labels_table: CliSubCommand[LabelsTable]
     figure1: CliSubCommand[Figure1]

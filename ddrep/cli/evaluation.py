@@ -38,6 +38,27 @@ class Segmenter(Verb):
     """Segmenter (.safetensors) to write."""
 
 
+class Copies(Verb):
+    """Look for near copies of labelled images among a source's."""
+
+    does = "evaluation.copies:run"
+    stage: Stage[config.Copies]
+    denoiser: Path
+    """The unconditional denoiser."""
+    labelled: Path
+    """Shard of labelled images."""
+    validation: Path
+    """Shard of real images that say what a near copy is."""
+    test: Path
+    """Shard of real images that say how many there are by chance."""
+    shards: CliPositionalArg[list[Path]]
+    """Shards, each in the folder of its source."""
+    subset: Count = 0
+    """Labelled subset, for the rows."""
+    out: OutputFile
+    """Rows (.parquet) to write, one a source."""
+
+
 class ScoreJudge(Verb):
     """Measure a judge by itself: its accuracy and calibration on test images."""
 

@@ -63,6 +63,19 @@ class JudgesTable(Light):
     """The same for reading (.md) to write."""
 
 
+class CopiesTable(Light):
+    """Gather the near copies of labelled images by source."""
+
+    does = "reporting.copies:run"
+    stage: Stage[config.Section]
+    rows: CliPositionalArg[list[Path]]
+    """Rows (.parquet) of labelled subsets."""
+    out: OutputFile
+    """Table (.parquet) to write."""
+    markdown: OutputFile
+    """The same for reading (.md) to write."""
+
+
 class Figure(Light):
     """Base of the verbs that draw a figure."""
 

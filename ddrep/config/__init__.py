@@ -49,6 +49,7 @@ from ddrep.config.stages import (
 )
 from ddrep.config.tables import (
     AccuracyTable,
+    Copies,
     Figure1,
     Figure2,
     Figure3,
@@ -62,7 +63,7 @@ from ddrep.config.tables import (
 
 __all__ = [
     "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
-    "CelebAMaskHQ", "Classifier", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks",
+    "CelebAMaskHQ", "Classifier", "Copies", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks",
     "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures",
     "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "JudgeScore",
     "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "Probe", "ProbeReading", "Robustness",

@@ -22,7 +22,7 @@ from ddrep.config.stages import (
     Sampling,
     Synthesis,
 )
-from ddrep.config.tables import Figures, Runs, Table3, Table5, Tables
+from ddrep.config.tables import Copies, Figures, Runs, Table3, Table5, Tables
 
 Part = Literal["augmentation", "attributes", "masks"]
 
@@ -66,6 +66,7 @@ class Experiment(Section):
     to all but real. The second block asks: is it the data, or the longer training, or the judge's labels? The last goes
     on to 7x, for Figure 4."""
     table5: Table5 = Table5()
+    copies: Copies = Copies()
     tables: Tables = Tables()
     figures: Figures = Figures()
 

@@ -32,6 +32,8 @@ VERSIONS = {
     "label": 1,
     "judge-score": 1,
     "judges-table": 1,
+    "copies": 1,
+    "copies-table": 1,
     "classifier": 1,
     "tables": 4,
     "figure1": 2,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Lt, MinLen
 
-from ddrep.config.base import Once, Positive, Section, Seeds, Subsets
+from ddrep.config.base import Block, Once, Positive, Section, Seeds, Subsets, Timestep
 from ddrep.sources import SourceName, SyntheticName
 
 
@@ -64,6 +64,19 @@ class JudgeScore(Section):
 
     images: Positive = 1000
     """Test images at most, of each class its share."""
+
+
+class Copies(Section):
+    """How near copies of the labelled images are looked for among a source's."""
+
+    block: Block = "up1"
+    """Of the denoiser, whose features are compared: middle, up1, up2, ..., or output_blocks.N."""
+    timestep: Timestep = 50
+    """To which images are noised, in embedded units, 0..1000 whatever the number of diffusion steps."""
+    pool: Positive = 4
+    """Width and height that features are averaged to."""
+    images: Positive = 500
+    """Validation images, and test images, at most, of each class its share."""
 
 
 class AccuracyTable(Tables):

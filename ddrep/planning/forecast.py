@@ -12,8 +12,8 @@ from ddrep.config import Experiment
 from ddrep.cost import DENOISER, ENCODER, Cost, Job, Passes
 from ddrep.data.tars import most_bytes
 from ddrep.denoiser.network import UNetConfig
+from ddrep.evaluation import copies, robustness, scores
 from ddrep.evaluation import judges as evaluated
-from ddrep.evaluation import robustness, scores
 from ddrep.planning.draws import ASSUMED, Pools, Seen
 from ddrep.planning.sizes import Sizes
 from ddrep.sampling import guided, labelling, synthesis
@@ -21,7 +21,7 @@ from ddrep.training import classifier, evaluators, finetune, guides, judges, pre
 
 STAGES: dict[str, Any] = {
     "pretrain": pretrain, "finetune": finetune, "features": judges, "rejection": judges, "pixel-rejection": judges,
-    "probe": probe, "label": labelling, "score-judge": evaluated,
+    "probe": probe, "label": labelling, "score-judge": evaluated, "copies": copies,
     "synthesize": synthesis, "pixel-threshold": synthesis, "classify": classifier, "guide": guides,
     "guide-attribute": guided, "guide-masks": guided, "evaluator": evaluators, "segmenter": evaluators,
     "real-features": scores, "score-attribute": scores, "score-masks": scores, "robustness": robustness,

@@ -144,5 +144,5 @@ def test_each_gain_is_held_against_the_strongest_of_its_controls():
         "- probe-soft 3x: +1.0 [-1.0, 3.0] over real-soft, the strongest of real, real-equal-steps and real-soft: "
         "may be chance",
     ]
-    text = as_markdown(TABLE, cells, 4, 5000, 0.9)
+    text = " ".join(as_markdown(TABLE, cells, 4, 5000, 0.9).split())
     assert "The labels of probe-soft are the" in text and "real-soft (the same with the" in text

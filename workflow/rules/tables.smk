@@ -47,6 +47,37 @@ use rule job as judges_table with:
         "What the judges know"
 
 
+use rule job as copies with:
+    input:
+        lambda w: [f"<results>/{shard}" for shard in first_shards(w.subset, EXPERIMENT)],
+        denoiser=DENOISER,
+        labelled="<subset>/real.tar",
+        validation="<results>/data/validation.tar",
+        test="<results>/data/test.tar",
+    output:
+        out="<subset>/copies.parquet",
+    pathvars:
+        **paths(job="copies/subset{subset}"),
+    params:
+        **told("copies", "copies --subset {subset}"),
+    message:
+        "Near copies of labelled images, subset {wildcards.subset}"
+
+
+use rule judges_table as copies_table with:
+    input:
+        [f"<results>/subset{of}/copies.parquet" for of in compared_sets(EXPERIMENT)],
+    output:
+        out="<results>/tables/copies.parquet",
+        markdown="<results>/tables/copies-summary.md",
+    pathvars:
+        **paths(job="tables/copies"),
+    params:
+        **told("copies-table"),
+    message:
+        "Near copies of labelled images"
+
+
 use rule table as table1 with:
     input:
         [f"<results>/{run.score}" for run in table1_runs(EXPERIMENT)],

@@ -1,0 +1,46 @@
+"""Near copies of labelled images by source, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from ddrep.errors import UserError
+from ddrep.files import written_whole
+from ddrep.reporting.markdown import grid, mean_and_spread, wrapped
+from ddrep.sources import SOURCES
+
+COLUMNS = ["subset", "source", "n", "median", "near_copies", "least", "image", "labelled_image"]
+TEXT = (
+    "Distance of an image to the nearest labelled one, in features of a decoder block, in units of what real "
+    "validation images have in the median. A near copy is nearer than all but 1% of the validation images are: so much chance "
+    "gives real test images, and a source that repeats its training images has more."
+)
+
+
+def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
+    """Rows (.parquet) of labelled subsets -> one table, and its Markdown. Raises UserError."""
+    try:
+        table = pd.concat([pd.read_parquet(path, columns=COLUMNS) for path in rows], ignore_index=True)
+    except (OSError, ValueError):
+        names = ", ".join(map(str, rows[:3]))
+        raise UserError(f"{names or 'rows'}: expected rows of near copies; make them with `ddrep copies`") from None
+    order = {name: i for i, name in enumerate(SOURCES)}
+    table = table.sort_values(["source", "subset"], key=lambda c: c.map(order).fillna(-1) if c.name == "source" else c)
+    lines = [
+        [
+            str(source),
+            f"{of['n'].sum():,}",
+            mean_and_spread(of["median"], 2),
+            mean_and_spread(100 * of["near_copies"]),
+            f"{of['least'].min():.2f}",
+        ]
+        for source, of in table.groupby("source", sort=False)
+    ]
+    head = ["Source", "Images", "Median distance", "Near copies (%)", "Least distance"]
+    text = "\n\n".join(["# Memorisation: near copies of labelled images", wrapped(TEXT), grid(head, lines, 1)]) + "\n"
+    with written_whole(out, markdown) as (table_draft, text_draft):
+        table.to_parquet(table_draft, index=False)
+        text_draft.write_text(text, encoding="utf-8")
