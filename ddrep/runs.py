@@ -321,10 +321,8 @@ def compared_sets(experiment: Experiment) -> list[str]:
 
 def first_shards(labelled_set: str, experiment: Experiment) -> list[Path]:
     """Those of 1x, of all sources that are asked for, relative to results/{experiment}."""
-    sources, per_scale = (
-        [s for of, s in shards_asked(experiment) if of == labelled_set],
-        experiment.synthesis.shards_per_scale,
-    )
+    sources = [source for of, source in shards_asked(experiment) if of == labelled_set]
+    per_scale = experiment.synthesis.shards_per_scale
     return [path for source in sources for path in shard_paths(labelled_set, source, 1, per_scale)]
 
 

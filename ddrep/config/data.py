@@ -117,6 +117,8 @@ class Data(Choice):
             given = {key: value for key, value in given.items() if key not in named}
         data = handler(given)
         data._others |= others
+        if data.labels and data.kind == "embedded":
+            raise ValueError(f"labels: {data.labels}, of kind embedded; say so in embedded.per_class")
         if data.section is None:
             raise ValueError(data.without_table)
         return data

@@ -15,8 +15,8 @@ from ddrep.sources import SOURCES
 COLUMNS = ["subset", "source", "n", "median", "near_copies", "least", "image", "labelled_image"]
 TEXT = (
     "Distance of an image to the nearest labelled one, in features of a decoder block, in units of what real "
-    "validation images have in the median. A near copy is nearer than all but 1% of the validation images are: so much chance "
-    "gives real test images, and a source that repeats its training images has more."
+    "validation images have in the median. A near copy is nearer than all but 1% of the validation images are: so "
+    "much chance gives real test images, and a source that repeats its training images has more."
 )
 
 

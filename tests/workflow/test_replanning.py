@@ -19,25 +19,52 @@ from ddrep.errors import UserError
 from tests.workflow.tree import REPO, Job, Tree, copy_workflow, link_networks
 
 TABLE4 = [
-    {"architectures": ["resnet18"], "mix": [False, True], "sources": ["real", "real-equal-steps", "ours"],
+    {"architectures": ["resnet18"], "mix": [False, True], "sources": ["real", "real-equal-steps", "real-soft", "ours"],
      "scales": [0, 1], "subsets": [0], "seeds": [0]},
     {"architectures": ["resnet18"], "mix": [False], "sources": ["ours"],
      "scales": [2, 3], "subsets": [0], "seeds": [0]},
 ]  # fmt: skip
 GUIDED = {"attribute_guide", "attribute_shard", "robustness", "mask_guide", "mask_shard"}
+LISTENING = {"probe", "synthesis", "labelled_shard", "soft_labels", "judge_score", "copies"}
 MEASURED = {"attribute_score", "attribute_real_features", "mask_score", "mask_real_features"}
 FOLLOWS = {
-    "labelled_images": {"finetune", "features", "rejection", "pixel_rejection", "probe", "classifier"},
-    "held_out_images": {"labelled_images", "finetune", "classifier", "classifier_on_synthetic_alone"},
-    "pretrain": {"finetune", "features", "probe", "pixel_threshold", "synthesis", *GUIDED},
+    "labelled_images": {
+        "finetune",
+        "features",
+        "rejection",
+        "pixel_rejection",
+        "probe",
+        "classifier",
+        "synthesis",
+        "soft_labels",
+        "unlabelled_images",
+        "copies",
+    },
+    "held_out_images": {
+        "labelled_images",
+        "unlabelled_images",
+        "finetune",
+        "classifier",
+        "classifier_on_synthetic_alone",
+        "judge_score",
+        "copies",
+    },
+    "unlabelled_images": {"labelled_shard"},
+    "labelled_shard": {"shard_info", "classifier", "classifier_on_synthetic_alone", "copies"},
+    "pretrain": {"finetune", "features", "pixel_threshold", *LISTENING, *GUIDED},
     "finetune": {"pixel_threshold", "synthesis"},
     "features": {"rejection"},
-    "rejection": {"pixel_threshold", "synthesis"},
-    "pixel_rejection": {"pixel_threshold", "synthesis"},
-    "probe": {"synthesis"},
+    "rejection": {"pixel_threshold", "synthesis", "judge_score"},
+    "pixel_rejection": {"pixel_threshold", "synthesis", "judge_score"},
+    "probe": {"synthesis", "labelled_shard", "soft_labels", "judge_score", "probe_figure"},
     "pixel_threshold": {"synthesis"},
-    "synthesis": {"shard_info", "classifier", "classifier_on_synthetic_alone", "figure1", "figure3"},
-    "classifier": {"table"},
+    "synthesis": {"shard_info", "classifier", "classifier_on_synthetic_alone", "figure1", "figure3", "copies"},
+    "soft_labels": {"classifier"},
+    "judge_score": {"judges_table"},
+    "judges_table": {"table", "labels_table"},
+    "copies": {"copies_table"},
+    "labels_table": {"figure5"},
+    "classifier": {"table", "labels_table"},
     "classifier_on_synthetic_alone": {"table"},
     "table": {"figure4"},
     "attribute_images": {"attribute_examples", "attribute_evaluator", "attribute_real_features", "robustness"},
@@ -60,10 +87,12 @@ FOLLOWS = {
 """Costs follow whatever is made, and are left out here."""
 SAMPLED = {"pixel_threshold", "synthesis", "shard_info"}
 TRAINED = {"classifier", "classifier_on_synthetic_alone"}
+NEW = TRAINED | {"synthesis", "labelled_shard", "shard_info", "copies"}
 OWN = {
-    "data": {"labelled_images", "held_out_images", "attribute_images", "attribute_examples"},
+    "data": {"labelled_images", "held_out_images", "unlabelled_images", "attribute_images", "attribute_examples"},
+    "data.image_folder": {"labelled_images", "held_out_images", "attribute_images", "attribute_examples"},
     "denoiser.pretrain": {"pretrain"},
-    "denoiser.file": {"finetune", "features", "probe", "pixel_threshold", "synthesis", *GUIDED},
+    "denoiser.file": {"finetune", "features", "pixel_threshold", *LISTENING, *GUIDED},
     "finetune": {"finetune"},
     "features": {"features"},
     "rejection": {"rejection"},
@@ -71,7 +100,7 @@ OWN = {
     "probe": {"probe"},
     "sampling": SAMPLED,
     "synthesis": SAMPLED,
-    "synthesis.per_class": SAMPLED | {"classifier"},
+    "synthesis.per_class": SAMPLED | {"classifier", "labelled_shard"},
     "classifier": TRAINED,
     "classifier.mix": {"classifier"},
     "attributes.groups": {"table1", "robustness_table", "costs"},
@@ -98,14 +127,17 @@ OWN = {
     "table2.images": {"mask_shard"},
     "table3": {"table", "costs"},
     "table4": {"table", "costs"},
-    "tables": {"table"},
+    "table5": {"labels_table", "costs"},
+    "tables": {"table", "labels_table"},
+    "tables.judged": {"table", "labels_table", "judge_score"},
+    "copies": {"copies"},
     "figures.figure1": {"figure1"},
     "figures.figure2": {"figure2"},
     "figures.figure3": {"figure3"},
 }
 """Rules with work of their own when a key that starts so is changed; the longest such start counts."""
 MORE = {
-    "synthesis.shards_per_scale": TRAINED | {"synthesis", "costs", "figure1", "figure3"},
+    "synthesis.shards_per_scale": TRAINED | {"synthesis", "labelled_shard", "costs", "figure1", "figure3", "copies"},
     "attributes.groups": {
         "attribute_images",
         "attribute_examples",
@@ -124,14 +156,17 @@ MORE = {
         "robustness_table",
     },
     "table2": {"mask_examples", "mask_guide", "mask_shard", "mask_score", "figure2"},
-    "table3": TRAINED | {"synthesis", "shard_info"},
-    "table4": TRAINED | {"synthesis", "shard_info"},
+    "table3": NEW,
+    "table4": NEW,
+    "table5": NEW | {"labelled_images", "finetune", "features", "rejection"},
 }
 """Rules that may have work of their own as well: runs and shards that are new."""
 SHARED = {
     "table3.subsets",
     "table4.0.subsets",
     "table4.1.subsets",
+    "table5.subsets",
+    "data.labels",
     "data.kind",
     "denoiser.kind",
     "masks.data.kind",
@@ -204,8 +239,8 @@ def _overlay(content: dict[str, Any], path: tuple[str | int, ...], value: Any) -
 def base(kind: str) -> dict[str, Any]:
     """The demo with a smaller Table 4 and more sources, on the kinds of data and denoiser whose sub-tables count."""
     raw: dict[str, Any] = yaml.safe_load((REPO / "config.yaml").read_text())
-    raw |= {"table4": TABLE4}
-    raw["table3"]["sources"] += ["probe-rejection", "probe-soft"]
+    raw |= {"table4": TABLE4, "table5": {"labels": [10, 20], "sources": ["ours"], "scale": 1}}
+    raw["table3"]["sources"] += ["probe-rejection"] + ["unlabelled-soft"] * (kind == "as it is")
     if kind == "made here":
         return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},
                            "denoiser": {"kind": "pretrain"},
