@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ddrep.config import VERSIONS, Experiment, Mix, Section, parse, subset_seed
+from ddrep.config import VERSIONS, Data, Experiment, Mix, Section, Shard, Training, parse, subset_seed
 from ddrep.derived import OF_SUBSET, SECTIONS, data_of, shard_of, told, training_of
 
 
@@ -56,3 +56,13 @@ def test_a_sub_table_that_does_not_count_is_left_out() -> None:
     assert data_of(experiment(data={"image_folder": folder})) == data_of(experiment())
     chosen = {"kind": "image-folder", "image_folder": folder}
     assert data_of(experiment(data={**chosen, "embedded": {"per_class": 3}})) == data_of(experiment(data=chosen))
+
+
+def test_what_came_later_is_not_told_at_its_default() -> None:
+    """So that what was made before there were such settings is not planned again."""
+    training, shard = Training(), Shard()
+    assert not {"label_smoothing", "synthetic_share"} & set(training.model_dump(mode="json")["classifier"])
+    assert "labels" not in shard.model_dump(mode="json") and "labels" not in Data().model_dump(mode="json")
+    given = Training.model_validate({"classifier": {"label_smoothing": 0.1}})
+    assert given.model_dump(mode="json")["classifier"]["label_smoothing"] == 0.1
+    assert Training.model_validate(given.model_dump(mode="json")) == given

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
+from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
 from pydantic import model_validator
 
 from ddrep.config.base import (
@@ -230,6 +230,7 @@ class Mix(Section):
 class Classifier(Section):
     """Training of the downstream classifiers (paper, 5.3.2: 40 epochs of batch 256)."""
 
+    LATER = ("label_smoothing", "synthetic_share")
     stem: Literal["stock", "small"] = "stock"
     """timm's stock first layers (7x7 stride 2 and pooling), or small: 3x3 stride 1 without pooling."""
     epochs: Positive = 40
@@ -243,6 +244,10 @@ class Classifier(Section):
     drops: tuple[Share, ...] = (0.5, 0.75)
     """Shares of the training after which the learning rate is divided by 10."""
     flip: Flip = False
+    label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of every label that is spread evenly over the classes."""
+    synthetic_share: Annotated[float, Gt(0), Lt(1)] | None = None
+    """Of each batch, where there are real images as well; null: as many as of all images."""
     mix: Mix = Mix()
     precision: Precision = "auto"
 

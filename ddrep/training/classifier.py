@@ -65,6 +65,7 @@ def run(
         images,
         job.architecture,
         cfg.classifier,
+        n_real=n_real,
         mixed=cfg.mixed,
         steps=steps,
         seed=run_seed(stage.seed, job.seed),
@@ -125,6 +126,7 @@ def fit(
     architecture: str,
     cfg: Classifier,
     *,
+    n_real: int = 0,
     mixed: bool,
     steps: int,
     seed: int,
@@ -132,7 +134,10 @@ def fit(
     state: Path | None = None,
     on_step: Callable[[int, nn.Module], None] | None = None,
 ) -> nn.Module:
-    """Train from scratch with Adam for `steps` steps and return the network, fitted to the images' size."""
+    """Train from scratch with Adam for `steps` steps and return the network, fitted to the images' size.
+
+    n_real: how many of the images, the first ones, are real.
+    """
     torch.manual_seed(seed)
     _, height, width, channels = data.images.shape
     net = build_classifier(architecture, cfg.stem, channels, len(data.classes))
@@ -142,7 +147,7 @@ def fit(
     mixup = make_mixup(cfg.mix, len(data.classes) if targets.ndim == 1 else cfg.batch) if mixed else None
 
     def loss_at(step: int) -> Tensor:
-        index = torch.as_tensor(batch_indices(len(images), cfg.batch, step, seed))
+        index = torch.as_tensor(batch_of(cfg, n_real, len(images), step, seed))
         batch, target = images[index], targets[index]
         if cfg.flip:
             batch = torch.where(torch.rand(len(batch), 1, 1, 1) < 0.5, batch.flip(2), batch)
@@ -152,7 +157,7 @@ def fit(
             x, y = mix(mixup, x, y)
         with autocast(cfg.precision, device):
             logits = net(x)
-        return F.cross_entropy(logits.float(), y)
+        return F.cross_entropy(logits.float(), y, label_smoothing=cfg.label_smoothing)
 
     started = time.monotonic()
     loop = LoopConfig(steps=steps, seed=seed)
@@ -167,6 +172,15 @@ def fit(
     )
     log.info("trained %d steps in %.0f s", steps, time.monotonic() - started)
     return net
+
+
+def batch_of(cfg: Classifier, n_real: int, n: int, step: int, seed: int) -> np.ndarray:
+    """Indices (batch,) for a step into n images, of which the first n_real are real."""
+    if cfg.synthetic_share is None or n_real in (0, n):
+        return batch_indices(n, cfg.batch, step, seed)
+    synthetic = min(max(1, round(cfg.synthetic_share * cfg.batch)), cfg.batch - 1)
+    real = batch_indices(n_real, cfg.batch - synthetic, step, seed)
+    return np.concatenate([real, n_real + batch_indices(n - n_real, synthetic, step, seed)])
 
 
 def make_mixup(mix: Mix, num_classes: int) -> Mixup:

@@ -7,6 +7,7 @@ import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -335,3 +336,32 @@ def test_soft_labels_are_mixed_as_the_images_are() -> None:
         np.random.seed(seed)
         same, mixed = classifier.mix(classifier.make_mixup(Mix(prob=1.0), 4), images.clone(), soft)
         assert torch.equal(x, same) and torch.allclose(y, mixed)
+
+
+def test_the_share_of_synthetic_images_in_a_batch() -> None:
+    """Of 10 real and 70 others: as they are, or a quarter; each part is visited evenly."""
+    plain, quarter = Classifier(batch=8), Classifier(batch=8, synthetic_share=0.25)
+    assert (classifier.batch_of(plain, 10, 80, 3, 5) == classifier.batch_indices(80, 8, 3, 5)).all()
+    assert (classifier.batch_of(quarter, 80, 80, 3, 5) == classifier.batch_indices(80, 8, 3, 5)).all()
+    seen = np.stack([classifier.batch_of(quarter, 10, 80, step, 5) for step in range(35)])
+    assert ((seen >= 10).sum(axis=1) == 2).all()
+    visits = np.bincount(seen.ravel(), minlength=80)
+    assert set(visits[:10]) == {21} and set(visits[10:]) == {1}
+
+
+def test_label_smoothing_is_told_to_the_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of hard labels, and of soft ones that are sure, which are spread in the same way."""
+    data, losses = some("train", (0, 1), 8), []
+    wanted = torch.nn.functional.cross_entropy
+
+    def loss(*args: Any, **options: Any) -> Any:
+        losses.append(options["label_smoothing"])
+        return wanted(*args, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "cross_entropy", loss)
+    cfg = Classifier(batch=4, label_smoothing=0.2)
+    certain = dataclasses.replace(data, soft=np.eye(2, dtype=np.float16)[data.labels])
+    nets = [classifier.fit(each, "resnet18", cfg, mixed=False, steps=1, seed=0, device=CPU) for each in (data, certain)]
+    assert losses == [0.2, 0.2]
+    for a, b in zip(*(net.parameters() for net in nets), strict=True):
+        torch.testing.assert_close(a, b)

@@ -19,8 +19,9 @@ from tests.workflow.tree import copy_workflow, link_networks
 STAGED = {verb for verb, model in VERBS.items() if "stage" in model.model_fields}
 OTHERS = {
     "attribute": r"footwear/train\.tar|long-sleeves/train\.tar",
-    "synthesize": "/improved-ddpm/|/classifier-free/|/probe-soft/",
-    "info": "/improved-ddpm/|/classifier-free/|/probe-soft/",
+    "data": "/subset0-10/",
+    "synthesize": "/improved-ddpm/|/classifier-free/|-soft/",
+    "info": "/improved-ddpm/|/classifier-free/|-soft/",
     "classify": "/mix/",
     "guide": r"/pixels\.safetensors",
     "guide-attribute": "/unguided/|/rejection/",
@@ -31,8 +32,9 @@ MORE = {
     "denoiser": {"kind": "pretrain"},
     "evaluation": {"evaluator": None, "segmenter": None},
     "table3": {"sources": [*with_shards()]},
+    "table5": {"labels": [10]},
 }
-"""The stages that the demo takes from files, and all sources."""
+"""The stages that the demo takes from files or leaves out, and all sources."""
 
 
 @pytest.fixture(scope="module")

@@ -200,7 +200,7 @@ def other_values(value: Any) -> list[Any]:
         more = [item for first in value[:1] for item in other_values(first) if item not in value]
         return [[*value, item] for item in more] + [value[:-1], [*value, 5]]
     names = ["image-folder", "pretrain", "linear", "fixed", "ddim", "pretrained", "small", "fp32", "classifier-free"]
-    return ["other.file", *names, 4, [0]]
+    return ["other.file", *names, "middle", 4, [0]]
 
 
 def changed(raw: dict[str, Any], path: tuple[str | int, ...]) -> dict[str, Any]:
