@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, MinLen, MultipleOf
-from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ddrep.config.base import (
     Block,
@@ -24,6 +24,7 @@ from ddrep.config.base import (
     Warmup,
     WeightDecay,
 )
+from ddrep.config.data import Data
 from ddrep.solvers import SolverName
 
 
@@ -45,6 +46,12 @@ class Pretrain(Section):
 
     images: Path | None = None
     """IDX file of unlabelled images, e.g. Fashion-MNIST's train-images-idx3-ubyte.gz."""
+    data: Annotated[
+        Data | None,
+        Field(examples=["{kind: unlabelled, unlabelled: {path: path/to/unlabelled, size: 64, channels: 3}}"]),
+    ] = None
+    """Instead of an IDX file: the training images of any kind of data set, as in `data`, whose labels are not looked
+    at; kind unlabelled is a folder of images."""
     network: Network = Network()
     schedule: Literal["cosine", "linear"] = "cosine"
     """Of the noise."""
@@ -59,6 +66,17 @@ class Pretrain(Section):
     clip: Clip = 1.0
     ema_decay: Share = 0.999
     precision: Precision = "auto"
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Pretrain:
+        if self.images and self.data:
+            raise ValueError("images, data: expected one of them; set the other to null")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # what was trained before there was `data` is not planned again
+        return {key: value for key, value in handler(self).items() if key != "data" or value}
 
 
 class DenoiserFile(Section):
