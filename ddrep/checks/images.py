@@ -14,7 +14,7 @@ from ddrep.errors import UserError
 def labels(facts: Facts) -> Iterator[str]:
     data = facts.experiment.data
     if facts.labelled and not reader_of(data).labels:
-        yield f"data.kind: {data.kind} images have no classes; name them in denoiser.pretrain.data, and labelled ones here"
+        yield f"data.kind: {data.kind} images have no classes; name them in denoiser.pretrain.data, labelled ones here"
 
 
 def masks_are_there(facts: Facts) -> Iterator[str]:
