@@ -38,9 +38,7 @@ def run(*, images: Path, unlabelled: Path | None, denoiser: Path | None, size: i
     print(found.text)
     if len(found.classes) < 2:
         expected = "expected 2 or more, with 2 images of train, 1 of validation and 1 of test each"
-        raise UserError(
-            f"{images}: {len(found.classes)} classes can be used; {expected}: add images, and call it again"
-        )
+        raise UserError(f"{images}: {len(found.classes)} classes can be used; {expected}: add images and try again")
     more = _unlabelled(unlabelled, found)
     mine = _images(found, size, denoiser, beside[0])
     _write_lists(found, more, beside)

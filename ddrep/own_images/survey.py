@@ -176,13 +176,13 @@ def _split(usable: list[Seen], given: bool, seed: int, said: list[str]) -> list[
     if not usable:
         return []
     groups = near(_thumbs(usable)).tolist()
-    near_copies = Counter(groups)
-    if alike := sum(n for n in near_copies.values() if n > 1):
+    several = [n for n in Counter(groups).values() if n > 1]
+    if alike := sum(several):
         labels = defaultdict(set)
         for each, group in zip(usable, groups, strict=True):
             labels[group].add(each.picture.label)
         mixed = sum(len(of) > 1 for of in labels.values())
-        said.append(f"{alike:,} images are near copies of others (groups: {sum(n > 1 for n in near_copies.values()):,}, "
+        said.append(f"{alike:,} images are near copies of others (groups: {len(several):,}, "
                     f"{mixed:,} of them of several classes); each group is in one split")  # fmt: skip
     if not given:
         splits = split([each.picture.label for each in usable], groups, HELD_OUT, seed)
