@@ -61,7 +61,7 @@ def network_of(size: int, gpu: bool) -> dict[str, Any]:
     """An ADM U-Net with levels down to 8 pixels or fewer, where attention is."""
     levels, smallest = 1, size
     while smallest > 8:
-        levels, smallest = levels + 1, smallest // 2
+        levels, smallest = levels + 1, -(-smallest // 2)
     mult = {3: [1, 2, 2], 4: [1, 2, 2, 3], 5: [1, 1, 2, 2, 3], 6: [1, 1, 2, 2, 3, 3]}[levels]
     return {
         "model_channels": 96 if gpu else 32,

@@ -13,9 +13,9 @@ NUMBERS = count()
 
 
 def noise(size: tuple[int, int] = (32, 32), mode: str = "RGB") -> Image.Image:
-    """Blocks of random colours, another image at every call."""
-    pixels = np.random.default_rng(next(NUMBERS)).integers(0, 256, (8, 8, 3), np.uint8)
-    return Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST).convert(mode)
+    """Random colours that flow into one another, another image at every call."""
+    pixels = np.random.default_rng(next(NUMBERS)).integers(0, 256, (4, 4, 3), np.uint8)
+    return Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert(mode)
 
 
 def save(path: Path, image: Image.Image | None = None, **how: Any) -> Path:
