@@ -29,7 +29,7 @@ from ddrep.cli.guidance import (
     ScoreMasks,
 )
 from ddrep.cli.guidance_reporting import Figure2, GuidanceTable, RobustnessFigure, RobustnessTable
-from ddrep.cli.init import Check, Init
+from ddrep.cli.init import Check, Init, Status
 from ddrep.cli.plan import Plan
 from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
 from ddrep.cli.sample import Sample
@@ -65,6 +65,7 @@ class Ddrep(BaseSettings):
     )
     init: CliSubCommand[Init]
     check: CliSubCommand[Check]
+    status: CliSubCommand[Status]
     plan: CliSubCommand[Plan]
     config: CliSubCommand[Config]
     data: CliSubCommand[Data]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,25 @@ class Init(Light):
     """Width and height in pixels; by default what fits the images and this machine."""
     out: Path | None = None
     """Experiment file (.yaml) to write, and lists of its name beside it; the default is the set's name."""
+
+
+class Status(Light):
+    """Say how far an experiment is: what is done, running, failed (with its complaint) and left, and for how long."""
+
+    configfile: list[Path] = []
+    """Overlays on config.yaml, as for snakemake; give the option once for each."""
+    watch: bool = False
+    """Say it again every 30 seconds, until all is done."""
+    cores: Annotated[int, Ge(1)] | None = None
+    """Cores it runs on; the default is all of this machine's."""
+    gpus: Annotated[int, Ge(0)] | None = None
+    """GPUs it runs on; the default is all of this machine's."""
+
+    def run(self) -> None:
+        experiment, light_startup = load(Path("config.yaml"), *self.configfile), time.process_time()
+        from ddrep.planning.status import run
+
+        run(experiment, self.cores, self.gpus, light_startup, self.watch)
 
 
 class Check(Light):

@@ -140,7 +140,7 @@ def _seconds(mine: settings.Images) -> float:
 
     network = network_of(Network(**settings.network_of(mine.size, _gpu())), mine.size, mine.channels)
     image = (mine.size, mine.size, mine.channels)
-    speeds = measure(Plan(Experiment(), [], Sizes(image), network, {}), (0.0, 0.0), seconds=3.0)
+    speeds = measure(Plan(Experiment(), [], Sizes(image), network, {}), (0.0, 0.0), seconds=2.0)
     threads = 1 if _gpu() else len(os.sched_getaffinity(0))
     return BACKWARD * speeds.seconds[DENOISER] / threads
 
@@ -148,7 +148,7 @@ def _seconds(mine: settings.Images) -> float:
 def _say_what_next(experiment: Experiment, out: Path, started: float) -> None:
     from ddrep.planning.report import forecast_of, time_text
 
-    made = forecast_of(experiment, None, None, started, patience=3.0)
+    made = forecast_of(experiment, None, None, started, patience=2.0)
     of = Counter[str]()
     for step in made.steps:
         of[step.job.rule] += made.seconds(step)  # type: ignore[assignment]

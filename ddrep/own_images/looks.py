@@ -22,9 +22,9 @@ THUMB = 16
 """Width and height of what is compared."""
 ALIKE = 0.985
 """Correlation of two thumbnails from which on images count as near copies. Of 124,750 pairs of different Fashion-MNIST
-garments, as alike as images of one kind get, 4 reach it, and 99% and 100% of the garments and themselves as JPEG of quality
-50 and a tenth brighter; of 44,850 pairs of cuts of two photographs 1 does, and of the cuts and themselves 96% as such JPEG,
-95% a tenth brighter, and 97% half as large."""
+garments, as alike as images of one kind get, 4 reach it, and 99% and 100% of garments and themselves as JPEG of quality
+50 and a tenth brighter; of 44,850 pairs of cuts of two photographs 1 does, and of the cuts and themselves 96% as such a
+JPEG, 95% a tenth brighter, and 97% half as large."""
 PART = 32
 """Images that a thread is given at once."""
 BLOCK = 1024
