@@ -72,7 +72,7 @@ def test_three_broken_of_a_hundred(tmp_path: Path) -> None:
 def test_mixed_sizes_and_modes(tmp_path: Path) -> None:
     folder(tmp_path, {"cat": 10, "dog": 4})
     save(tmp_path / "dog/cmyk.jpg", noise((64, 48), "CMYK"))
-    save(tmp_path / "dog/deep.png", Image.fromarray(np.arange(0, 51200, 50, np.uint16).reshape(32, 32)))
+    save(tmp_path / "dog/deep.png", Image.fromarray(np.arange(0, 51200, 50, dtype=np.uint16).reshape(32, 32)))
     clear = noise().convert("RGBA")
     clear.putalpha(noise().convert("L"))
     save(tmp_path / "dog/clear.png", clear)
