@@ -69,6 +69,8 @@ class Job:
     """Place of its rule in the workflow."""
     after: tuple[Job, ...]
     """The jobs it waits for."""
+    log: str = ""
+    benchmark: str = ""
     network: UNetConfig | None = None
     """The denoiser's, if it is known."""
     shards: dict[str, tuple[int, ...]] = field(default_factory=dict)

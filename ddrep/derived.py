@@ -24,6 +24,7 @@ from ddrep.config import (
     JudgeScore,
     Masks,
     Mix,
+    Pretrain,
     Sampling,
     Section,
     Shard,
@@ -50,10 +51,24 @@ def denoiser_path(experiment: Experiment) -> str:
     return str(experiment.denoiser.file.path)
 
 
+def pretrained_on_data(experiment: Experiment) -> bool:
+    """Whether the denoiser is trained on a data set, beside which images are held out."""
+    return experiment.denoiser.pretrain.data is not None and set(experiment.parts) != {"masks"}
+
+
 def data_of(experiment: Experiment, labelled_set: str = "0") -> Data:
     """The data section without the sub-tables that do not count: they may change and nothing is planned anew."""
     labels = subset_of(labelled_set)[1]
-    data = with_labels(experiment.data, labels) if labels else experiment.data
+    return _its_table(with_labels(experiment.data, labels) if labels else experiment.data)
+
+
+def pretrain_of(experiment: Experiment) -> Pretrain:
+    """The section of pretraining, its data without sub-tables that do not count."""
+    section = experiment.denoiser.pretrain
+    return section.model_copy(update={"data": _its_table(section.data)}) if section.data else section
+
+
+def _its_table(data: Data) -> Data:
     # of other kinds, `embedded` as its default was when they were first made, or they would be planned again
     return Data.model_validate(
         {"embedded": {"per_class": 50}, "kind": data.kind, "labels": data.labels, data.table: data.section.model_dump()}
@@ -159,7 +174,7 @@ def _guided(e: Experiment, w: Wildcards) -> GuidedShard:
 SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "data": lambda e, w: data_of(e, w.get("subset", "0")),
     "masks": lambda e, w: e.masks.data,
-    "pretrain": lambda e, w: e.denoiser.pretrain,
+    "pretrain": lambda e, w: pretrain_of(e),
     "finetune": lambda e, w: e.finetune,
     "features": lambda e, w: e.features,
     "rejection": lambda e, w: e.rejection,

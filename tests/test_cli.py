@@ -26,8 +26,8 @@ VERBS = {
     (field.alias or name).replace("_", "-"): get_args(field.annotation)[0]
     for name, field in cli.Ddrep.model_fields.items()
 }
-BY_HAND = {"config", "import", "export", "sample"}
-"""Verbs that write config.yaml, that are between the workflow's denoisers and the files of others, or look at them."""
+BY_HAND = {"init", "check", "status", "config", "import", "export", "sample"}
+"""Verbs about a whole experiment, that write config.yaml, and that show or exchange what the workflow makes."""
 
 WRONG = {
     "no such verb": (["nonsense"], "invalid choice: 'nonsense'"),

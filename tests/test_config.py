@@ -165,6 +165,8 @@ TABLES: dict[str, dict[str, Any]] = {
     "tiny-imagenet": {"path": "tiny.zip"},
     "webdataset": {"train": ["a"], "test": ["b"]},
     "celeba": {"root": "celeba", "attribute": "Male"},
+    "csv": {"path": "list.csv"},
+    "unlabelled": {"path": "images"},
 }
 
 

@@ -25,6 +25,18 @@ def test_seeds_are_the_subsets_where_they_are_its_own() -> None:
     assert seeds == {"finetune": subset_seed(3, 2), "features": 3}
 
 
+def test_pretraining_is_told_of_the_data_that_it_reads_alone() -> None:
+    """Of IDX files as before there was other data, or finished work would be planned again."""
+    data = {"kind": "csv", "csv": {"path": "list.csv"}}
+    unused = {**data, "unlabelled": {"path": "images"}}
+    idx, listed, more = (
+        told("pretrain", experiment(denoiser={"pretrain": pretrain}), {})
+        for pretrain in ({"images": "a.gz"}, {"data": data}, {"data": unused})
+    )
+    assert "data" not in json.loads(idx)["config"] and json.loads(idx)["config"]["images"] == "a.gz"
+    assert listed == more and json.loads(listed)["config"]["data"]["csv"]["path"] == "list.csv"
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_figure_is_told_of_its_own_keys_alone(number: int) -> None:
     config = json.loads(told(f"figure{number}", experiment(), {}))["config"]

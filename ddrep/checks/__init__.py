@@ -15,6 +15,7 @@ from ddrep.config import Experiment
 from ddrep.errors import UserError
 
 CHECKS: tuple[Callable[[Facts], Iterator[str]], ...] = (
+    images.labels,
     images.sizes,
     networks.unconditional,
     networks.taps,

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ddrep.checks import paths, sets
 from ddrep.checks.headers import Header, Noise, denoiser_header, idx_image, measure_header
-from ddrep.config import Experiment
+from ddrep.config import Experiment, Pretrain
 from ddrep.data.readers import Known, known, reader_of
 from ddrep.denoiser.network import network_of
 from ddrep.errors import UserError
@@ -90,16 +90,23 @@ class Facts:
         section = self.experiment.denoiser
         if section.kind == "file":
             return self._found("denoiser.file.path", lambda: denoiser_header(section.file.path))
-        images = section.pretrain.images
-        if images is None:
-            self.complaints.append("denoiser.pretrain.images: none; name an IDX file of unlabelled images")
-            return None
-        shape = self._found("denoiser.pretrain.images", lambda: idx_image(images))
+        shape = self._pretraining(section.pretrain)
         if shape is None:
             return None
         noise = Noise(section.pretrain.schedule, section.pretrain.num_steps)
         network = self._found("denoiser.pretrain", lambda: network_of(section.pretrain.network, shape[0], shape[2]))
         return Header(network, noise) if network else None
+
+    def _pretraining(self, section: Pretrain) -> tuple[int, int, int] | None:
+        """Height, width and channels of the images to pretrain on."""
+        images, data, key = section.images, section.data, "denoiser.pretrain.data"
+        if images:
+            return self._found("denoiser.pretrain.images", lambda: idx_image(images))
+        if data:
+            there = self._found(key, lambda: (known(data, self.experiment.seed),))
+            return sets.image_shape(data) if there else None
+        self.complaints.append(f"denoiser.pretrain.images: none; name an IDX file of unlabelled images, or {key}")
+        return None
 
     def measure(self, kind: str) -> MeasureMeta | None:
         """The evaluator or segmenter of the configuration."""

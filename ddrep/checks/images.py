@@ -7,7 +7,14 @@ from collections.abc import Iterator
 from ddrep.checks import paths, sets
 from ddrep.checks.facts import Facts
 from ddrep.data import celebamask_hq
+from ddrep.data.readers import reader_of
 from ddrep.errors import UserError
+
+
+def labels(facts: Facts) -> Iterator[str]:
+    data = facts.experiment.data
+    if facts.labelled and not reader_of(data).labels:
+        yield f"data.kind: {data.kind} images have no classes; name them in denoiser.pretrain.data, labelled ones here"
 
 
 def masks_are_there(facts: Facts) -> Iterator[str]:

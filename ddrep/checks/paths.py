@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ddrep.config import Experiment
+from ddrep.config import Data, Experiment
 from ddrep.data.readers import Named, reader_of
 
 
@@ -26,7 +26,10 @@ def _denoiser(e: Experiment) -> Iterator[Named]:
         advice = "give a denoiser's .safetensors, or set denoiser.kind"
         yield Named("denoiser.file.path", e.denoiser.file.path, "file", advice)
     elif e.denoiser.pretrain.images:
-        yield Named("denoiser.pretrain.images", e.denoiser.pretrain.images, "file", "give an IDX file of images")
+        advice = "give an IDX file of images, or name a folder of them in denoiser.pretrain.data"
+        yield Named("denoiser.pretrain.images", e.denoiser.pretrain.images, "file", advice)
+    elif data := e.denoiser.pretrain.data:
+        yield from _of(data, "denoiser.pretrain.data")
 
 
 def _evaluation(e: Experiment) -> Iterator[Named]:
@@ -38,8 +41,12 @@ def _evaluation(e: Experiment) -> Iterator[Named]:
 
 
 def _data(e: Experiment) -> Iterator[Named]:
-    for it in reader_of(e.data).paths(e.data.section):
-        yield replace(it, key=f"data.{e.data.table}.{it.key}")
+    return _of(e.data, "data")
+
+
+def _of(data: Data, key: str) -> Iterator[Named]:
+    for it in reader_of(data).paths(data.section):
+        yield replace(it, key=f"{key}.{data.table}.{it.key}")
 
 
 def _masks(e: Experiment) -> Iterator[Named]:

@@ -29,6 +29,7 @@ from ddrep.cli.guidance import (
     ScoreMasks,
 )
 from ddrep.cli.guidance_reporting import Figure2, GuidanceTable, RobustnessFigure, RobustnessTable
+from ddrep.cli.init import Check, Init, Status
 from ddrep.cli.plan import Plan
 from ddrep.cli.reporting import (
     CopiesTable,
@@ -74,6 +75,9 @@ class Ddrep(BaseSettings):
         cli_hide_none_type=True,
         cli_use_class_docs_for_groups=True,
     )
+    init: CliSubCommand[Init]
+    check: CliSubCommand[Check]
+    status: CliSubCommand[Status]
     plan: CliSubCommand[Plan]
     config: CliSubCommand[Config]
     data: CliSubCommand[Data]

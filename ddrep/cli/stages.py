@@ -70,6 +70,8 @@ class Pretrain(Verb):
 
     does = "training.pretrain:run"
     stage: Stage[config.Pretrain]
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images of a data set with the same pixels are left out."""
     out: OutputFile
     """Denoiser (.safetensors) to write."""
     grid: OutputImage | None = None

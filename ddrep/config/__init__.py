@@ -7,7 +7,16 @@ workflow is told of its own section and nothing else (ddrep.derived), as the JSO
 from __future__ import annotations
 
 from ddrep.config.base import Section
-from ddrep.config.data import CelebA, Data, EmbeddedData, ImageFolder, TinyImageNet, WebDatasetFiles
+from ddrep.config.data import (
+    CelebA,
+    CsvFile,
+    Data,
+    EmbeddedData,
+    ImageFolder,
+    TinyImageNet,
+    Unlabelled,
+    WebDatasetFiles,
+)
 from ddrep.config.evaluation import Evaluation, Evaluator, Oracle, Segmenter
 from ddrep.config.experiment import Experiment
 from ddrep.config.guidance import (
@@ -63,11 +72,11 @@ from ddrep.config.tables import (
 
 __all__ = [
     "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
-    "CelebAMaskHQ", "Classifier", "Copies", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData", "EmbeddedMasks",
-    "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures",
-    "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "JudgeScore",
-    "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "Probe", "ProbeReading", "Robustness",
-    "Runs", "Sampling", "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5",
-    "Tables", "Tap", "Taps", "TinyImageNet", "Training", "WebDatasetFiles", "explain", "load", "merge", "parse",
-    "stage_json", "subset_seed",
+    "CelebAMaskHQ", "Classifier", "Copies", "CsvFile", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData",
+    "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3",
+    "Figures", "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder",
+    "JudgeScore", "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "Probe", "ProbeReading",
+    "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2",
+    "Table3", "Table5", "Tables", "Tap", "Taps", "TinyImageNet", "Training", "Unlabelled", "WebDatasetFiles", "explain",
+    "load", "merge", "parse", "stage_json", "subset_seed",
 ]  # fmt: skip

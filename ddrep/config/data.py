@@ -87,6 +87,29 @@ class CelebA(Section):
     """Width and height in pixels that the square crop is resized to."""
 
 
+class CsvFile(Section):
+    """A list of images: a CSV file with the columns path, label and split, as `ddrep init` writes it."""
+
+    path: Annotated[Path, Field(examples=["path/to/images.csv"])]
+    root: Path | None = None
+    """Folder that the paths in it start from; null: the list's own."""
+    size: Positive = 64
+    """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
+    channels: Literal[1, 3] = 3
+
+
+class Unlabelled(Section):
+    """Images without labels, for denoiser.pretrain.data alone: all of a folder, at any depth, or those of a list."""
+
+    path: Annotated[Path, Field(examples=["path/to/unlabelled"])]
+    """The folder, or a CSV file with the column path."""
+    root: Path | None = None
+    """Folder that the paths in a list start from; null: the list's own."""
+    size: Positive = 64
+    """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
+    channels: Literal[1, 3] = 3
+
+
 TABLES: dict[str, type[Section]] = {}
 """Of `data`: name -> settings, of every reader (ddrep.data.readers) that is declared, here or elsewhere."""
 
@@ -95,7 +118,7 @@ class Data(Choice):
     """The labelled images (docs/data.md)."""
 
     kind: str = "embedded"
-    """The table that counts: embedded, image-folder, tiny-imagenet, webdataset or celeba."""
+    """The table that counts: embedded, image-folder, tiny-imagenet, webdataset, celeba or csv."""
     labels: Positive | None = None
     """Training images of each class that count as labelled, of kinds other than embedded; null: all."""
     embedded: EmbeddedData = EmbeddedData()
@@ -103,6 +126,8 @@ class Data(Choice):
     tiny_imagenet: TinyImageNet | None = None
     webdataset: WebDatasetFiles | None = None
     celeba: CelebA | None = None
+    csv: CsvFile | None = None
+    unlabelled: Unlabelled | None = None
 
     _others: dict[str, Section] = PrivateAttr(default_factory=dict)
     """Tables of readers that are declared elsewhere."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from ddrep.config.base import (
     Block,
@@ -24,6 +24,7 @@ from ddrep.config.base import (
     Warmup,
     WeightDecay,
 )
+from ddrep.config.data import Data
 from ddrep.solvers import SolverName
 
 
@@ -43,8 +44,15 @@ class Network(Section):
 class Pretrain(Section):
     """Unconditional training from scratch (AdamW, cosine decay of the learning rate)."""
 
+    LATER = ("data",)
     images: Path | None = None
     """IDX file of unlabelled images, e.g. Fashion-MNIST's train-images-idx3-ubyte.gz."""
+    data: Annotated[
+        Data | None,
+        Field(examples=["{kind: unlabelled, unlabelled: {path: path/to/unlabelled, size: 64, channels: 3}}"]),
+    ] = None
+    """Instead of an IDX file: the training images of any kind of data set, as in `data`, whose labels are not looked
+    at; kind unlabelled is a folder of images."""
     network: Network = Network()
     schedule: Literal["cosine", "linear"] = "cosine"
     """Of the noise."""
@@ -59,6 +67,12 @@ class Pretrain(Section):
     clip: Clip = 1.0
     ema_decay: Share = 0.999
     precision: Precision = "auto"
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Pretrain:
+        if self.images and self.data:
+            raise ValueError("images, data: expected one of them; set the other to null")
+        return self
 
 
 class DenoiserFile(Section):

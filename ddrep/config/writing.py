@@ -36,7 +36,9 @@ def config_yaml() -> str:
 
 def _entry(name: str, value: Any, field: FieldInfo, width: int) -> Iterator[str]:
     """The lines of a setting; of a table that is not there, an example as a comment."""
-    if value is None and (kinds := [kind for kind in get_args(field.annotation) if _is_section(kind)]):
+    if value is None and field.examples:
+        yield from (f"# {line}" for line in _commented(f"{name}: {field.examples[0]}", _said(field), width - 2))
+    elif value is None and (kinds := [kind for kind in get_args(field.annotation) if _is_section(kind)]):
         yield from (f"# {line}" for line in _entry(name, _example(kinds[0]), field, width - 2))
     elif isinstance(value, Section):
         yield from _commented(f"{name}:", field.description or str(type(value).__doc__), width)

@@ -135,6 +135,8 @@ def _named(section: BaseModel) -> Iterator[Path]:
             yield from places_of(data)
         case Pretrain(images=Path() as images):
             yield images
+        case Pretrain(data=Data() as data):
+            yield from places_of(data)
         case FewShot(root=root):
             yield from (root / "real" / split for split in ("train", "test"))
         case CelebAMaskHQ(root=root):

@@ -46,7 +46,8 @@ def _job(job: Any, rules: Sequence[str], after: Sequence[Job]) -> Job:
     stage = json.loads(job.params.get("stage", "{}")) if gpus else {}
     rank = rules.index(job.rule.name) if job.output else len(rules)
     files = _paths(job.input), _paths(job.output)
-    return Job(job.rule.name, verb, of, *files, stage, job.threads, gpus, rank, tuple(after))
+    beside = "".join(job.log), str(job.benchmark or "")
+    return Job(job.rule.name, verb, of, *files, stage, job.threads, gpus, rank, tuple(after), *beside)
 
 
 def _paths(files: Any) -> dict[str, tuple[str, ...]]:

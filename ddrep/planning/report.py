@@ -6,6 +6,7 @@ import os
 import textwrap
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -26,10 +27,33 @@ EXPLANATION = (
 )
 
 
-def run(experiment: Experiment, cores: int | None, gpus: int | None, light_startup: float) -> None:
-    """Print the forecast of the whole experiment on so many cores and GPUs; by default those at hand.
+@dataclass(frozen=True)
+class Forecast:
+    """What an experiment will cost on so many cores and GPUs. `seconds` is of a step, `remarks` what was not there."""
 
-    light_startup: seconds that this process took before it imported torch. Raises UserError.
+    plan: Plan
+    steps: list[Step]
+    seconds: Callable[[Step], float]
+    cores: int
+    gpus: int
+    where: str
+    remarks: list[str]
+
+    @property
+    def whole(self) -> str:
+        """How long it takes from start to end, and on what."""
+        machine = f"{self.cores} cores" + (f" and {self.gpus} GPUs" if self.gpus else "")
+        time = time_text(elapsed(self.steps, self.seconds, self.cores, self.gpus))
+        return f"On {machine} with nothing else to do, going by {self.where}: about {time}."
+
+
+def forecast_of(
+    experiment: Experiment, cores: int | None, gpus: int | None, light_startup: float, patience: float = 5.0
+) -> Forecast:
+    """The forecast on so many cores and GPUs; by default those at hand.
+
+    light_startup: seconds that this process took before it imported torch; patience: seconds of measurement. Raises
+    UserError.
     """
     startups = time.process_time(), light_startup  # this very process has imported what the jobs import
     cores, gpus = cores or len(os.sched_getaffinity(0)), torch.cuda.device_count() if gpus is None else gpus
@@ -37,15 +61,18 @@ def run(experiment: Experiment, cores: int | None, gpus: int | None, light_start
     network, more = denoiser_of(experiment, sizes.image)
     missing = [said.partition(";")[0] for said in paths.absent(experiment) if not said.startswith("denoiser.file")]
     plan = Plan(experiment, jobs, sizes, network, read_verdicts(jobs))
-    steps, speeds = forecast(plan), measure(plan, startups, seconds=5.0)
+    steps, speeds = forecast(plan), measure(plan, startups, seconds=patience)
     seconds = lambda step: speeds.of(step.passes, step.job.threads) if step.job.verb else 0.0  # noqa: E731
-    machine = f"{cores} cores" + (f" and {gpus} GPUs" if gpus else "")
     where = torch.cuda.get_device_name() if speeds.device.type == "cuda" else "this CPU"
-    whole = _time(elapsed(steps, seconds, cores, gpus))
-    notes = [EXPLANATION, _acceptance(plan), *(f"Note: {it}." for it in [*missing, *remarks, *more])]
-    notes.append(f"On {machine} with nothing else to do, going by {where}: about {whole}.")
+    return Forecast(plan, steps, seconds, cores, gpus, where, [*missing, *remarks, *more])
+
+
+def run(experiment: Experiment, cores: int | None, gpus: int | None, light_startup: float) -> None:
+    """Print the forecast of the whole experiment. Raises UserError."""
+    made = forecast_of(experiment, cores, gpus, light_startup)
+    notes = [EXPLANATION, _acceptance(made.plan), *(f"Note: {it}." for it in made.remarks), made.whole]
     wrapped = [textwrap.fill(note, width=100) for note in notes]
-    print("\n\n".join([f"# {experiment.experiment}", _table(steps, seconds), *wrapped]))
+    print("\n\n".join([f"# {experiment.experiment}", _table(made.steps, made.seconds), *wrapped]))
 
 
 def _table(steps: Sequence[Step], seconds: Callable[[Step], float]) -> str:
@@ -60,7 +87,7 @@ def _line(name: str, steps: Sequence[Step], seconds: Callable[[Step], float]) ->
     counts = [len(steps), sum(step.images for step in steps)]
     counts += [sum(step.through(*names) for step in steps) for names in ((DENOISER,), (ENCODER,), ())]
     disk, work = sum(step.disk for step in steps), sum(map(seconds, steps))
-    return [name, *(f"{n:,}" if n else "" for n in counts), _bytes(disk), _time(work)]
+    return [name, *(f"{n:,}" if n else "" for n in counts), _bytes(disk), time_text(work)]
 
 
 def _acceptance(plan: Plan) -> str:
@@ -83,7 +110,8 @@ def _bytes(n: int) -> str:
     return f"{n / 1e9:,.1f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB" if n else ""
 
 
-def _time(seconds: float) -> str:
+def time_text(seconds: float) -> str:
+    """In the unit that reads best."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.1f} {unit}"

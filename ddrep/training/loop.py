@@ -22,6 +22,8 @@ from ddrep.training import parallel
 log = logging.getLogger("ddrep")
 N = TypeVar("N", bound=nn.Module)
 
+SILENCE = 30.0
+"""Seconds after which a line of the log is due."""
 PATIENCE = 5
 """`LoopConfig.patience` for networks without batch statistics."""
 
@@ -89,6 +91,7 @@ def train(
     base_lrs = [g["lr"] for g in optimizer.param_groups]
     first = _resume(state, net, ema, optimizer, losses, records) if state else 0
     saved, started = time.monotonic(), time.monotonic()
+    progress = _Progress(losses, first, cfg.log_every)
     for step in range(first, cfg.steps):
         torch.manual_seed(step_seed(cfg.seed, step))
         for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
@@ -98,8 +101,7 @@ def train(
             _skip(losses[: step + 1], cfg.patience)
         elif ema is not net:
             _follow(ema, net, min(cfg.ema_decay, (1 + step) / (10 + step)))
-        if (step + 1) % cfg.log_every == 0:
-            _report(losses[max(0, step + 1 - cfg.log_every) : step + 1], step + 1, cfg.steps, step + 1 - first, started)
+        progress.at(step + 1)
         if on_step and first_process:
             on_step(step + 1, ema)
         if state and first_process and time.monotonic() - saved > cfg.save_every:
@@ -110,10 +112,23 @@ def train(
     return ema
 
 
-def _report(recent: Tensor, step: int, steps: int, done: int, started: float) -> None:
-    """Say where training is: `done` steps were taken since `started`."""
-    speed = done / (time.monotonic() - started)
-    log.info("step %d/%d loss %.4f, %.2f steps/s", step, steps, recent.nanmean(), speed)
+class _Progress:
+    """Lines of the log that say where training is: every so many steps, and where these take long every SILENCE."""
+
+    def __init__(self, losses: Tensor, first: int, every: int):
+        self.losses, self.first, self.every = losses, first, every
+        self.started = self.said = time.monotonic()
+        self.since = first
+
+    def at(self, step: int) -> None:
+        """After as many steps."""
+        now = time.monotonic()
+        if step % self.every and now - self.said < SILENCE:
+            return
+        steps, speed = len(self.losses), (step - self.first) / max(now - self.started, 1e-9)
+        loss, left = self.losses[self.since : step].nanmean(), (steps - step) / speed / 60
+        log.info("step %d/%d loss %.4f, %.2f steps/s, %.1f min left", step, steps, loss, speed, left)
+        self.said, self.since = now, step
 
 
 def _update(

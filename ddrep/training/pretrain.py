@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,10 @@ from ddrep.config import Pretrain, Sampling, Stage
 from ddrep.cost import DENOISER, TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.digest import unchanged
+from ddrep.data.disjoint import apart
 from ddrep.data.idx import read_idx
+from ddrep.data.readers import labelled
+from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import network_of
 from ddrep.denoiser.schedule import Schedule
@@ -55,17 +59,20 @@ def pretrain(
     return Denoiser(trained.eval().requires_grad_(False), denoiser.schedule)
 
 
-def run(stage: Stage[Pretrain], *, out: Path, grid: Path | None) -> None:
-    """Train on the IDX file that the section names; write the denoiser and, if asked, a grid of samples."""
+def run(stage: Stage[Pretrain], *, apart_from: Sequence[Path] = (), out: Path, grid: Path | None) -> None:
+    """Train on the images that the section names; write the denoiser and, if asked, a grid of samples.
+
+    apart_from: shards of held-out images, whose pixels are left out of a data set's.
+    """
     cfg = stage.config
-    if cfg.images is None:
-        raise UserError("denoiser.pretrain.images: missing; name an IDX file of unlabelled images")
     with unchanged(stage):
-        images, digest = read_idx(cfg.images), sha256(cfg.images)
-    # by what the file holds: a copy of it goes on with the same training
+        images, digest = _images(cfg, stage.seed, apart_from)
+    # by what files hold: copies of them go on with the same training
     state = state_path("pretrain", stage.model_dump_json(exclude={"files"}), digest)
     denoiser = pretrain(images, cfg, seed=stage.seed, device=pick_device(), state=state)
-    section = cfg.model_dump(mode="json") | {"images": cfg.images.name}
+    section = cfg.model_dump(mode="json") | ({"images": cfg.images.name} if cfg.images else {})
+    if cfg.data:  # a file that travels names no folder of this machine
+        section["data"] = {"kind": cfg.data.kind, "images": len(images)}
     denoiser.provenance = {"command": "ddrep pretrain", "seed": stage.seed, "section": section, "images_sha256": digest}
     if grid:
         seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]
@@ -73,6 +80,23 @@ def run(stage: Stage[Pretrain], *, out: Path, grid: Path | None) -> None:
         save_grid(sample(denoiser, seeds, sampling), 8, grid)
     denoiser.save(out)
     state.unlink(missing_ok=True)
+
+
+def _images(cfg: Pretrain, seed: int, apart_from: Sequence[Path]) -> tuple[np.ndarray, str]:
+    """uint8 (N, H, W[, C]), and the SHA-256 of what they were read from: of an IDX file, or else of their pixels.
+
+    Raises UserError.
+    """
+    if cfg.images:
+        return read_idx(cfg.images), sha256(cfg.images)
+    if cfg.data is None:
+        raise UserError(
+            "denoiser.pretrain.images: missing; name an IDX file of unlabelled images, or a data set in data"
+        )
+    images = apart(labelled(cfg.data, "train", 0, seed), "train", apart_from, read_shards).images
+    content = hashlib.sha256(repr(images.shape).encode())
+    content.update(np.ascontiguousarray(images).data)
+    return images, content.hexdigest()
 
 
 def cost(job: Job) -> Cost:

@@ -18,6 +18,11 @@ from tests.checks.experiments import TABLE, experiment, own_images, said
 PRETRAIN: dict[str, Any] = {"denoiser": {"kind": "pretrain", "pretrain": {"images": "images-idx3-ubyte"}}}
 
 
+def pretrained_on(path: str) -> dict[str, Any]:
+    data = {"kind": "unlabelled", "unlabelled": {"path": path}}
+    return {"denoiser": {"kind": "pretrain", "pretrain": {"data": data}}}
+
+
 def network(**settings: Any) -> dict[str, Any]:
     return merge(PRETRAIN, {"denoiser": {"pretrain": {"network": settings}}})
 
@@ -82,6 +87,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "nothing to pretrain on": (
         {"denoiser": {"kind": "pretrain"}},
         "denoiser.pretrain.images: none; name an IDX file of unlabelled images",
+    ),
+    "no data to pretrain on": (
+        pretrained_on("gone"),
+        "denoiser.pretrain.data.unlabelled.path: no file or folder gone; give a folder of images, or a CSV file",
+    ),
+    "data without images to pretrain on": (
+        pretrained_on("ddrep"),
+        "denoiser.pretrain.data: ddrep: no images (.bmp",
+    ),
+    "data without classes": (
+        {"data": {"kind": "unlabelled", "unlabelled": {"path": "gone"}}},
+        "data.kind: unlabelled images have no classes; name them in denoiser.pretrain.data, labelled ones here",
     ),
     "a folder to pretrain on": (
         merge(PRETRAIN, {"denoiser": {"pretrain": {"images": "ddrep"}}}),

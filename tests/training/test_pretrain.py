@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -6,6 +9,7 @@ from PIL import Image
 from ddrep.config import Network, Pretrain, Stage
 from ddrep.data.batches import to_unit
 from ddrep.data.idx import write_idx
+from ddrep.data.shards import write_shard
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.loss import denoising_loss
 from ddrep.errors import UserError
@@ -98,6 +102,67 @@ def test_the_command_writes_a_denoiser_with_its_provenance_and_a_grid(tmp_path, 
     assert str(tmp_path) not in str(made.provenance), "a file that travels names no folder of this machine"
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.size == (2 * (8 * 10 + 2), 2 * (8 * 10 + 2))
+
+
+def unlabelled(root: Path, pixels: np.ndarray) -> dict[str, Any]:
+    """A folder of images, two deep, and the section that names it."""
+    for i, image in enumerate(pixels):
+        path = root / f"part{i % 2}" / f"{i:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.squeeze()).save(path)
+    channels = 3 if pixels.ndim == 4 and pixels.shape[-1] == 3 else 1
+    table = {"path": str(root), "size": pixels.shape[1], "channels": channels}
+    return {"kind": "unlabelled", "unlabelled": table}
+
+
+def test_a_folder_gives_what_the_same_images_of_an_idx_file_give(tmp_path, monkeypatch):
+    """The batches are the same, in the order of the files' names."""
+    monkeypatch.chdir(tmp_path)
+    images = tiny.images().images[..., 0]
+    data = unlabelled(tmp_path / "images", images)
+    write_idx(tmp_path / "images.gz", np.concatenate([images[::2], images[1::2]]))
+    for name, source in (("folder", {"data": data}), ("idx", {"images": tmp_path / "images.gz"})):
+        run(
+            Stage[Pretrain](seed=3, config=_section(steps=2, **source)), out=tmp_path / f"{name}.safetensors", grid=None
+        )
+    folder, idx = (Denoiser.load(tmp_path / f"{name}.safetensors") for name in ("folder", "idx"))
+    for name, value in folder.net.state_dict().items():
+        assert torch.equal(value, idx.net.state_dict()[name])
+    assert folder.provenance["section"]["data"] == {"kind": "unlabelled", "images": len(images)}
+    assert str(tmp_path) not in str(folder.provenance)
+
+
+@pytest.mark.parametrize("size, channels", [(28, 1), (64, 3), (256, 3)])
+def test_sizes_and_channels(tmp_path, monkeypatch, size, channels):
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, size, size, channels), np.uint8)
+    network = Network(model_channels=32, channel_mult=(1,) * 4, num_res_blocks=1, attention_sizes=())
+    cfg = _section(data=unlabelled(tmp_path / "images", pixels), network=network, steps=1, batch=1)
+    run(Stage[Pretrain](config=cfg), out=tmp_path / "d.safetensors", grid=None)
+    assert Denoiser.load(tmp_path / "d.safetensors").image_shape == (channels, size, size)
+
+
+def test_held_out_images_are_not_trained_on(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    known = tiny.images(per_class=4)
+    data = unlabelled(tmp_path / "images", np.concatenate([known.images[..., 0], known.images[:1, ::-1, :, 0]]))
+    write_shard(tmp_path / "test.tar", known.take(range(1, len(known))))
+    stage = Stage[Pretrain](config=_section(data=data, steps=1))
+    run(stage, apart_from=[tmp_path / "test.tar"], out=tmp_path / "d.safetensors", grid=None)
+    assert "11 images left out" in caplog.text
+    assert Denoiser.load(tmp_path / "d.safetensors").provenance["section"]["data"]["images"] == 2
+
+
+def test_any_reader_gives_its_training_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = _section(data={"kind": "embedded", "embedded": {"per_class": 1}}, steps=1, network=Network())
+    run(Stage[Pretrain](config=cfg), out=tmp_path / "d.safetensors", grid=None)
+    assert Denoiser.load(tmp_path / "d.safetensors").provenance["section"]["data"] == {"kind": "embedded", "images": 10}
+
+
+def test_images_come_from_one_place():
+    with pytest.raises(ValueError, match="images, data: expected one of them"):
+        _section(images=Path("a.gz"), data={"kind": "embedded"})
 
 
 def test_missing_images_are_named(tmp_path, monkeypatch):

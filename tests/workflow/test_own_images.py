@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 
 from ddrep.data.shards import read_shards
+from ddrep.denoiser.denoiser import Denoiser
 from ddrep.networks.architectures import build
 from ddrep.networks.measures import Segmenter
 from ddrep.networks.metadata import SegmenterMeta
-from tests import tiny
 from tests.data import replicas
 from tests.workflow.tree import Tree, copy_workflow
 
@@ -25,7 +25,9 @@ GUIDED = {"training": {"steps": 2, "hidden": 8, "batch": 4}, "taps": {"blocks": 
 OWN: dict[str, Any] = {
     "experiment": "own",
     "data": {"kind": "image-folder", "image_folder": {"root": "images", "size": SIZE, "channels": 3}},
-    "denoiser": {"kind": "file", "file": {"path": "denoiser.safetensors"}},
+    "denoiser": {"kind": "pretrain", "pretrain": {
+        "data": {"kind": "unlabelled", "unlabelled": {"path": "images/train", "size": SIZE, "channels": 3}},
+        "network": {"channel_mult": [1, 1], "attention_sizes": [4]}, "steps": 2, "batch": 4}},
     "finetune": {"steps": 2, "batch": 4, "warmup": 1},
     "rejection": {"epochs": 1, "hidden": 8},
     "pixel_rejection": {"epochs": 1, "hidden": 8},
@@ -48,7 +50,7 @@ OWN: dict[str, Any] = {
 
 
 def write_inputs(path: Path) -> Tree:
-    """Images of noise in two classes, masks of three, a denoiser and a segmenter of random weights."""
+    """Images of noise in two classes, masks of three, and a segmenter of random weights."""
     rng = np.random.default_rng(0)
     for split, n in (("train", 5), ("test", 3)):
         for name in CLASSES:
@@ -57,7 +59,6 @@ def write_inputs(path: Path) -> Tree:
                 noise = rng.integers(0, 256, (SIZE, SIZE, 3), np.uint8)
                 Image.fromarray(noise).save(path / "images" / split / name / f"{i}.png")
     replicas.few_shot(path / "masks", train=2, test=2, size=SIZE, mask_size=SIZE, classes=3)
-    tiny.denoiser(in_channels=3, out_channels=3).save(path / "denoiser.safetensors")
     torch.manual_seed(0)
     meta = SegmenterMeta(width=4, image_shape=(SIZE, SIZE, 3), classes=("a", "b", "c"))
     Segmenter(build(meta), meta).save(path / "segmenter.safetensors")
@@ -71,6 +72,7 @@ def test_two_classes_go_through_every_table_and_figure(tmp_path: Path) -> None:
     done = tree.snakemake("--cores", str(os.cpu_count()), "--show-failed-logs", "--quiet", "progress")
     assert done.returncode == 0, done.stdout + done.stderr
     results = tmp_path / "results/own"
+    assert Denoiser.load(results / "denoiser.safetensors").provenance["section"]["data"]["images"] == 10 - 2
     for number, rows in ((1, 4), (2, 2), (3, 2), (4, 2)):
         assert len(pd.read_parquet(results / f"tables/table{number}.parquet")) == rows
         assert (results / f"figures/figure{number}.png").read_bytes().startswith(b"\x89PNG")

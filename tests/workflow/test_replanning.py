@@ -250,7 +250,7 @@ def base(kind: str) -> dict[str, Any]:
 
 def keys(kind: str) -> list[tuple[str | int, ...]]:
     # tables of other kinds are not in the JSON at all (tests/test_config.py)
-    others = ("tiny_imagenet", "webdataset", "celeba", "few_shot", "celebamask_hq")
+    others = ("tiny_imagenet", "webdataset", "celeba", "csv", "unlabelled", "few_shot", "celebamask_hq", "data")
     every = [path for path in leaves(parse(base(kind))) if path[-1] not in others and dotted(path) not in SHARED]
     here = ("image_folder", "pretrain", "evaluator_training", "segmenter_training")
     return [path for path in every if _counts(path, here, kind)]

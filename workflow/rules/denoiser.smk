@@ -1,5 +1,8 @@
 # Left aside when config.yaml names a denoiser that is there already (denoiser.kind: file).
+# Of a data set's images, those that are held out of the labelled ones are left out.
 use rule job as pretrain with:
+    input:
+        ["<results>/data/validation.tar", "<results>/data/test.tar"] if pretrained_on_data(EXPERIMENT) else [],
     output:
         out="<results>/denoiser.safetensors",
         grid="<results>/denoiser.png",

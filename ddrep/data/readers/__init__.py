@@ -94,6 +94,8 @@ class Reader:
     image_shape: Callable[[Any], tuple[int, int, int]] = square
     subsets: int = 1
     """Disjoint labelled subsets."""
+    labels: bool = True
+    """Whether its images have classes; without, they are for pretraining alone."""
     paper: tuple[int, ...] = ()
     """Tables in which the paper's own figures may stand beside this set's."""
 

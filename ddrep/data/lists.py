@@ -1,0 +1,67 @@
+"""Lists of images: CSV files whose rows name an image, its class, and its split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ddrep.data.disk import Found, look, raw, read_text, some
+from ddrep.data.reading import complain
+from ddrep.errors import UserError
+from ddrep.files import written_whole
+
+COLUMNS = {
+    "path": ("path", "file_name", "filename", "file", "image", "image_path"),
+    "label": ("label", "class", "category", "class_name"),
+    "split": ("split", "subset", "set"),
+}
+"""What each column may be called, in large or small letters."""
+
+
+def rows(path: Path, wanted: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a list, by COLUMNS' names; separated by commas, semicolons or tabs. Raises UserError.
+
+    wanted: columns that it must have, with something in every row.
+    """
+    text = read_text(raw(path))
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    separator = max(",;\t", key=first.count)
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        head, *lines = [line for line in table if any(cell.strip() for cell in line)] or [[]]
+    except csv.Error as e:
+        raise UserError(f"{path}: not a CSV file ({e}); mend line {table.line_num}") from None
+    places = _places(head)
+    if missing := [name for name in wanted if name not in places]:
+        names = some([name.strip() for name in head])
+        raise UserError(f"{path}: no column {missing[0]}; its first line names {names}: name one {missing[0]}")
+    cells = [{name: line[i].strip() if i < len(line) else "" for name, i in places.items()} for line in lines]
+    empty = [f"row {number + 2}" for number, row in enumerate(cells) if not all(row[name] for name in wanted)]
+    complain(path, empty, f"rows lack {' or '.join(wanted)}", "complete or remove them")
+    if not cells:
+        raise UserError(f"{path}: no rows; expected an image in each line below the first")
+    return cells
+
+
+def _places(head: Sequence[str]) -> dict[str, int]:
+    """Number of each known column."""
+    there = {name.strip().lower(): i for i, name in reversed(list(enumerate(head)))}
+    found = {name: next((there[each] for each in names if each in there), None) for name, names in COLUMNS.items()}
+    return {name: i for name, i in found.items() if i is not None}
+
+
+def files(path: Path, root: Path | None, names: Sequence[str]) -> Iterator[Found]:
+    """What the paths of a list lead to; they start from `root`, or from the list's own folder."""
+    folder = path.parent if root is None else root
+    return (look(raw(folder / name), name) for name in names)
+
+
+def write_rows(path: Path, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Write a list, whole or not at all."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(itertools.chain([columns], lines))
+    with written_whole(path) as (draft,):
+        draft.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))

@@ -1,0 +1,142 @@
+"""What lies at a path: the files of a set of images, with the classes and splits that their places tell."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from ddrep.data.disk import Found, below, inside, printable, raw, some
+from ddrep.data.lists import files, rows
+from ddrep.data.readers.image_folder import SPLIT_FOLDERS
+from ddrep.data.readers.unlabelled import SUFFIXES
+from ddrep.data.reading import named
+from ddrep.errors import UserError
+
+SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
+"""What the folder, the file or the column of a split may say, in small letters."""
+LISTS = (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that may be an image. `name` is its path from the set's root."""
+
+    name: str
+    found: Found
+    label: str = ""
+    split: str = ""
+    """train, validation or test; empty where nothing says it."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A set of images. `root` is where their names start, `kind` what it was taken for, `remarks` what is odd."""
+
+    root: Path
+    kind: str
+    pictures: list[Picture]
+    classes: tuple[str, ...] = ()
+    """Sorted, those without an image as well."""
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def splits(self) -> frozenset[str]:
+        """Those that there are; none, where they are still to be made."""
+        return frozenset(each.split for each in self.pictures if each.split)
+
+
+def labelled(path: Path) -> Pictures:
+    """A folder of classes, one of splits of classes, or a list. Raises UserError for anything else."""
+    if path.is_dir():
+        lists = [each for each in inside(raw(path)) if each.name.lower() in ("metadata.csv", "metadata.tsv")]
+        return _listed(path / lists[0].name) if lists else _of_folder(path)
+    if path.suffix.lower() in LISTS:
+        return _listed(path)
+    there = "no image set" if path.exists() else "nothing there"
+    expected = "a folder of images, a CSV file of paths and labels, WebDataset tars, or Parquet files"
+    raise UserError(f"{path}: {there}; expected {expected}")
+
+
+def unlabelled(path: Path) -> Pictures:
+    """All images of a folder, at any depth, or those of a list. Raises UserError."""
+    if path.is_dir():
+        there = list(below(raw(path)))
+        images = [Picture(each.name, each) for each in there if _is_image(each)]
+        return Pictures(path, "folder", images, remarks=_others([each for each in there if not _is_image(each)]))
+    if path.suffix.lower() not in LISTS:
+        raise UserError(f"{path}: expected a folder of images, or a CSV file with the column path")
+    names = [row["path"] for row in rows(path, ("path",))]
+    return Pictures(path.parent, "list", [Picture(each.name, each) for each in files(path, None, names)])
+
+
+def _listed(path: Path) -> Pictures:
+    table = rows(path, ("path", "label"))
+    names, said = [row["path"] for row in table], [row.get("split", "").lower() for row in table]
+    if strange := sorted({split for split in said if split and split not in SPLIT_OF}):
+        raise UserError(f"{path}: splits {some(strange)}; expected train, validation and test")
+    each = zip(files(path, None, names), table, said, strict=True)
+    pictures = [Picture(found.name, found, row["label"], SPLIT_OF.get(split, "")) for found, row, split in each]
+    return _with_splits(Pictures(path.parent, "list", pictures, tuple(sorted({row["label"] for row in table}))))
+
+
+def _of_folder(root: Path) -> Pictures:
+    there = inside(raw(root))
+    folders = [each for each in there if each.is_folder]
+    of_split = {each.name: split for each in folders if (split := SPLIT_OF.get(each.name.lower()))}
+    split_folders = bool(of_split) and all(SPLIT_OF.get(each.name.lower()) for each in folders)
+    remarks = _others([each for each in there if not each.is_folder])
+    found: list[tuple[str, str, Found]] = []
+    if split_folders:
+        for each in folders:
+            inner = inside(each.path)
+            loose = [one._replace(name=f"{each.name}/{one.name}") for one in inner if not one.is_folder]
+            remarks += _others(loose, "outside the class folders")
+            found += [(f"{each.name}/{one.name}", of_split[each.name], one) for one in inner if one.is_folder]
+    else:
+        found = [(each.name, "", each) for each in folders]
+    if not found:
+        loose_images = sum(map(_is_image, there))
+        said = f"{loose_images} images that lie in no class folders" if loose_images else "no class folders"
+        raise UserError(f"{root}: {said}; expected CLASS/*, train/CLASS/* and test/CLASS/*, or a CSV file of labels;"
+                        " images without labels are named by --unlabelled")  # fmt: skip
+    pictures = [each for place, split, folder in found for each in _of_class(place, split, folder, remarks)]
+    classes = tuple(sorted({_class(folder) for _, _, folder in found}))
+    return _with_splits(Pictures(root, "folder", pictures, classes, remarks))
+
+
+def _of_class(place: str, split: str, folder: Found, remarks: list[str]) -> Iterator[Picture]:
+    """The images of a class, at any depth of its folder."""
+    label, others = _class(folder), []
+    for each in below(folder.path):
+        found = each._replace(name=f"{place}/{each.name}")
+        if _is_image(each):
+            yield Picture(found.name, found, label, split)
+        else:
+            others.append(found)
+    remarks += _others(others)
+
+
+def _class(folder: Found) -> str:
+    """In Unicode's composed form (NFC), as macOS writes some names decomposed."""
+    return unicodedata.normalize("NFC", folder.name)
+
+
+def _with_splits(pictures: Pictures) -> Pictures:
+    """Without its splits, where there are not both train and test: all images are then split anew."""
+    if not pictures.splits or pictures.splits >= {"train", "test"}:
+        return pictures
+    missing = " and ".join(sorted({"train", "test"} - pictures.splits))
+    remark = f"no split {missing}: its splits do not count, and all images are split anew"
+    bare = [Picture(each.name, each.found, each.label) for each in pictures.pictures]
+    return Pictures(pictures.root, pictures.kind, bare, pictures.classes, [*pictures.remarks, remark])
+
+
+def _is_image(found: Found) -> bool:
+    return PurePath(found.name).suffix.lower() in SUFFIXES
+
+
+def _others(found: Sequence[Found], why: str = "not called images") -> list[str]:
+    names = [printable(each.name) for each in found]
+    return [f"{len(names)} files {why}, and not used: {named(names)}"] if names else []

@@ -1,0 +1,99 @@
+"""`ddrep init` as it is called: lists, an experiment file that passes the checks, and the lines to run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ddrep import cli
+from ddrep.checks import check
+from ddrep.config import load
+from ddrep.data.lists import rows
+from ddrep.data.readers import labelled
+from tests import tiny
+from tests.own_images.folders import folder, save
+from tests.workflow.tree import copy_workflow
+
+CORES = len(os.sched_getaffinity(0))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copy_workflow(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    assert cli.main(["init", *arguments]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ddrep: ")]
+    return line
+
+
+def test_from_a_folder_to_an_experiment(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Colours, and unlabelled images of which one is a held-out image and one is broken."""
+    folder(here / "my pets", {"cat": 10, "dog": 6})
+    folder(here / "more", {"x": 5})
+    (here / "more/broken.png").write_bytes(b"no")
+    assert cli.main(["init", "my pets", "--unlabelled", "more"]) == 0
+    said = capsys.readouterr().out
+    assert "my pets: folder of 16 images in 2 classes" in said and "1 of 6 files are broken" in said
+    lines = [f"    {line} --configfile my-pets.yaml\n" for line in (f"snakemake --cores {CORES}", "ddrep status")]
+    assert said.endswith("".join(lines))
+    assert "my-pets.yaml written. On " in said and "pretrain" in said.partition("Of it: ")[2]
+    made = load(Path("config.yaml"), Path("my-pets.yaml"))
+    check(made)
+    assert made.experiment == "my-pets" and made.parts == ("augmentation",) and made.synthesis.threshold == 0.7
+    sizes = {split: len(labelled(made.data, split, 0, 0)) for split in ("train", "validation", "test")}
+    assert sizes == {"train": 9, "validation": 2, "test": 5}
+    assert made.denoiser.pretrain.data
+    assert labelled(made.denoiser.pretrain.data, "train", 0, 0).images.shape == (5, 32, 32, 3)
+    assert "my-pets.yaml, my-pets.csv, my-pets-unlabelled.csv: there already" in complaint(capsys, "my pets")
+
+
+def test_a_denoiser_says_the_size(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forecast apart, whose time is spent in the first test."""
+    monkeypatch.setattr("ddrep.own_images.init._say_what_next", lambda *_: None)
+    folder(here / "pets", {"cat": 6, "dog": 6})
+    tiny.denoiser().save(Path("d.safetensors"))
+    assert cli.main(["init", "pets", "--denoiser", "d.safetensors", "--out", "mine.yaml"]) == 0
+    made = load(Path("config.yaml"), Path("mine.yaml"))
+    assert made.experiment == "mine" and made.denoiser.file.path == Path("d.safetensors")
+    assert (made.data.section.size, made.data.section.channels) == (8, 1)
+    assert "unlabelled" not in capsys.readouterr().out
+
+
+def test_what_it_cannot_begin_with(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is one line, and nothing is written."""
+    before = sorted(path.name for path in here.iterdir())
+    assert "gone: nothing there; expected a folder of images" in complaint(capsys, "gone")
+    save(here / "one/cat/0.png")
+    assert "one: 0 classes can be used; expected 2 or more, with 2 images of train" in complaint(capsys, "one")
+    folder(here / "few", {"cat": 9, "dog": 3})
+    assert "few: 1 classes can be used" in complaint(capsys, "few")
+    (here / "Snakefile").rename(here / "elsewhere")
+    assert "Snakefile: not in this folder; call `ddrep init` where" in complaint(capsys, "few")
+    (here / "elsewhere").rename(here / "Snakefile")
+    assert sorted(path.name for path in here.iterdir()) == sorted([*before, "one", "few"])
+
+
+def test_grey_images_without_others(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The forecast apart, whose time is spent in the first test."""
+    monkeypatch.setattr("ddrep.own_images.init._say_what_next", lambda *_: None)
+    for path in folder(here / "pets", {"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2}).glob("*/*/*.png"):
+        Image.open(path).convert("L").resize((28, 30)).save(path)
+    assert cli.main(["init", "pets"]) == 0
+    assert "the denoiser will be trained on the 10 labelled ones, and copy them" in capsys.readouterr().out
+    made = load(Path("config.yaml"), Path("pets.yaml"))
+    check(made)
+    assert (made.data.section.size, made.data.section.channels) == (28, 1)
+    assert made.denoiser.pretrain.data and made.denoiser.pretrain.data.section == made.data.section
+    splits = {row["path"]: row["split"] for row in rows(Path("pets.csv"), ("path", "label", "split"))}
+    assert {splits[name] for name in splits if name.startswith("test/")} == {"test"}
