@@ -233,7 +233,7 @@ def test_an_interrupt_of_the_first_process_ends_the_others(ddrep: Callable[..., 
 
 
 def test_a_reader_that_has_gone_is_no_error(ddrep: Callable[..., subprocess.Popen[str]]) -> None:
-    row = {"attribute": "a", "reads": "pixels", "subset": 0, "seed": 0, "t": 100.0, "accuracy": 50.0}
+    row = {"attribute": "a", "reads": "pixels", "subset": 0, "seed": 0, "t": 100.0, "accuracy": 50.0, "n": 9}
     pd.DataFrame([row]).to_parquet("rows.parquet")
     table = ["robustness-table", "rows.parquet", "--out", "t.parquet", "--markdown", "t.md", "--log", "log"]
     for words, status in ((table, 141), (["--help"], 0)):
