@@ -14,7 +14,7 @@ from ddrep.config import Pretrain, Sampling, Stage
 from ddrep.cost import DENOISER, TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.digest import unchanged
-from ddrep.data.idx import read_idx
+from ddrep.data.idx import read_images
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import network_of
 from ddrep.denoiser.schedule import Schedule
@@ -61,7 +61,7 @@ def run(stage: Stage[Pretrain], *, out: Path, grid: Path | None) -> None:
     if cfg.images is None:
         raise UserError("denoiser.pretrain.images: missing; name an IDX file of unlabelled images")
     with unchanged(stage):
-        images, digest = read_idx(cfg.images), sha256(cfg.images)
+        images, digest = read_images(cfg.images), sha256(cfg.images)
     # by what the file holds: a copy of it goes on with the same training
     state = state_path("pretrain", stage.model_dump_json(exclude={"files"}), digest)
     denoiser = pretrain(images, cfg, seed=stage.seed, device=pick_device(), state=state)
