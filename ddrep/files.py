@@ -27,6 +27,8 @@ STATE_FORMAT = "3"
 """Raised when the content of a state changes, so that what an older ddrep left is begun anew."""
 FULL, SILENT = 2**20, 86400.0
 """Bytes free at which a disk is full; seconds after which another machine's draft is taken for abandoned."""
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Errors that only writing makes."""
 LARGEST = 2**33
 """Bytes of an .npz's arrays: of more features of images than any distance wants."""
 LONGEST_NAME = 255
@@ -58,12 +60,20 @@ def written_whole(*paths: Path) -> Iterator[tuple[Path, ...]]:
             _set_mode(draft, mode)
             os.replace(draft, path)
     except Exception as e:
-        if mine and not isinstance(e, OSError) and shutil.disk_usage(mine[0][1].parent).free < FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(mine[0][1])) from e
+        if mine and (number := _refused(e, mine[0][1].parent)):
+            raise OSError(number, os.strerror(number), str(mine[0][1])) from e
         raise
     finally:
         for draft, _ in mine:
             _remove(draft)
+
+
+def _refused(e: Exception, folder: Path) -> int:
+    """The number of an error of writing that names no file: the system's own, or a full disk's, of which writers make
+    errors of other types; else 0."""
+    if isinstance(e, OSError):
+        return e.errno if e.filename is None and e.errno in WRITING else 0
+    return errno.ENOSPC if shutil.disk_usage(folder).free < FULL else 0
 
 
 def remove_abandoned(path: Path) -> None:

@@ -268,6 +268,20 @@ def test_a_full_disk_met_late_is_one_line(ddrep: Callable[..., subprocess.Popen[
     assert "file too large" in last.lower() and {path.name for path in Path().iterdir()} == {"d.safetensors"}
 
 
+def test_a_log_that_cannot_be_written_ends_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.denoiser().save(Path("d.safetensors"))
+    said = _called(capsys, ["sample", "d.safetensors", "--steps", "2", "--out", "g.png", "--log", "/dev/full"])
+    assert said == "/dev/full: no space left on device; mend that, and give the same command again"
+
+
+def test_a_full_standard_output_is_one_line(ddrep: Callable[..., subprocess.Popen[str]]) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = ddrep("--help", stdout=full)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 2 and said.count("\n") == 1 and "no space left on device" in said.lower()
+        assert ddrep("data", "--split", "dev", "--out", "o.tar", stderr=full).wait(60) == 2
+
+
 def test_what_is_nested_too_deeply_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "nested too deeply" in _called(capsys, arguments("data", stage='{"config":' * 5000 + "{}" + "}" * 5000))
 
