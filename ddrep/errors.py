@@ -21,6 +21,8 @@ def complaint(e: BaseException) -> str | None:
         return f"{place}{why}; mend that, and give the same command again"
     if isinstance(e, MemoryError) or any(words in said for words in OUT_OF_MEMORY):
         return f"not enough memory{f' ({said})' if said else ''}; ask for less at once, or use a larger machine"
+    if isinstance(e, ValueError) and "embedded null" in said:
+        return "a name of a file holds a null character; see what was given"
     if isinstance(e, RecursionError):
         return "a setting or a file is nested too deeply to be read; see what was given"
     return None

@@ -13,7 +13,7 @@ import shutil
 import socket
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,10 @@ STATE_FORMAT = "3"
 """Raised when the content of a state changes, so that what an older ddrep left is begun anew."""
 FULL, SILENT = 2**20, 86400.0
 """Bytes free at which a disk is full; seconds after which another machine's draft is taken for abandoned."""
+WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Errors that only writing makes."""
+LARGEST = 2**33
+"""Bytes of an .npz's arrays: of more features of images than any distance wants."""
 LONGEST_NAME = 255
 """Bytes of a file's name."""
 _DRAFT = re.compile(r"-(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,9})-(?P<started>\d*)(?:\.[^.]*)?$")
@@ -56,12 +60,20 @@ def written_whole(*paths: Path) -> Iterator[tuple[Path, ...]]:
             _set_mode(draft, mode)
             os.replace(draft, path)
     except Exception as e:
-        if mine and not isinstance(e, OSError) and shutil.disk_usage(mine[0][1].parent).free < FULL:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(mine[0][1])) from e
+        if mine and (number := _refused(e, mine[0][1].parent)):
+            raise OSError(number, os.strerror(number), str(mine[0][1])) from e
         raise
     finally:
         for draft, _ in mine:
             _remove(draft)
+
+
+def _refused(e: Exception, folder: Path) -> int:
+    """The number of an error of writing that names no file: the system's own, or a full disk's, of which writers make
+    errors of other types; else 0."""
+    if isinstance(e, OSError):
+        return e.errno if e.filename is None and e.errno in WRITING else 0
+    return errno.ENOSPC if shutil.disk_usage(folder).free < FULL else 0
 
 
 def remove_abandoned(path: Path) -> None:
@@ -202,6 +214,8 @@ def tensors_from_disk(path: Path) -> tuple[dict[str, np.memmap], dict[str, str]]
     import numpy as np
     from safetensors import SafetensorError, safe_open
 
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+        raise ValueError("is no file")
     try:
         with safe_open(path, framework="np") as f:  # which sees to it that the tensors fill the file
             metadata = f.metadata() or {}
@@ -217,6 +231,22 @@ def tensors_from_disk(path: Path) -> tuple[dict[str, np.memmap], dict[str, str]]
         for name, entry in entries.items()
     }
     return arrays, metadata
+
+
+def read_arrays(path: Path, names: Sequence[str], expected: str) -> list[np.ndarray]:
+    """Arrays of an .npz, by their names. Raises UserError naming the file; `expected` says what it should be."""
+    import numpy as np
+
+    check_readable(path, expected)
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            # by its own list, for a few compressed bytes may claim more than there is memory
+            if sum(member.file_size for member in content.zip.infolist()) > LARGEST:
+                raise ValueError(f"more than {LARGEST} bytes")
+            return [content[name] for name in names]
+    except Exception as e:  # of arbitrary bytes numpy and zipfile make errors of many types
+        said = " ".join(str(e).split())[:200] or type(e).__name__
+        raise UserError(f"{path}: not a whole .npz of {', '.join(names)} ({said}); expected {expected}") from None
 
 
 def read_metadata(path: Path, form: str, what: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pydantic_core import from_json
 from ddrep.config import explain
 from ddrep.config.base import Section
 from ddrep.errors import UserError
-from ddrep.files import load_tensors, read_metadata, save_tensors, written_whole
+from ddrep.files import check_readable, load_tensors, read_metadata, save_tensors, written_whole
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     N = TypeVar("N", bound=nn.Module)
 
+MOST_JSON = 2**24
+"""Bytes of a JSON file."""
 LONGEST = 400
 """Characters that a message quotes of a header, which may be anything."""
 
@@ -81,6 +83,18 @@ def _spelled(value: Any) -> str:
 
 
 S = TypeVar("S", bound=Saved)
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_json(path: Path, kind: type[M], expected: str) -> M:
+    """A JSON file as a typed model. Raises UserError naming file and key; `expected` says how to make one."""
+    check_readable(path, expected)
+    try:
+        if path.stat().st_size > MOST_JSON:
+            raise UserError(f"{path}: {path.stat().st_size} bytes; expected {expected}")
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as e:
+        raise UserError(f"{path}: {explain(e)}; expected {expected}") from None
 
 
 def save(path: Path, content: Saved, weights: Mapping[str, Tensor]) -> None:
@@ -122,6 +136,8 @@ def _faults(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> It
             yield f"no tensor {name}, which such a network has"
         elif weights[name].shape != tensor.shape:
             yield f"{name} is {tuple(weights[name].shape)}, expected {tuple(tensor.shape)} by the header"
+        elif weights[name].is_floating_point() != tensor.is_floating_point():
+            yield f"{name} is of {weights[name].dtype}, expected {tensor.dtype}"
         elif not weights[name].to(tensor.dtype).isfinite().all():
             yield f"{name} has values that are not finite"
     yield from (f"a tensor {name[:LONGEST]!r}, which no such network has" for name in weights if name not in expected)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,87 @@ def test_complaints_are_one_line_with_file_and_key(text: str, complaint: str, tm
         load(file)
     said = str(caught.value)
     assert complaint in said and str(file) in said and "\n" not in said
+
+
+BOMB = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+BOMB += "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10))
+DOUBLING = "t0: &t0 {x: 1}\n" + "\n".join(f"t{i}: &t{i} {{x: *t{i - 1}, y: *t{i - 1}}}" for i in range(1, 40))
+HOSTILE: dict[str, tuple[str | bytes, str]] = {
+    "aliases for 10^10 items": (f"{BOMB}\nseed: *a9", "aliases that stand for more than"),
+    "aliases in a list of runs": (f"{BOMB}\ntable4: *a9", "aliases that stand for more than"),
+    "aliases of tables": (f"{DOUBLING}\ndata: *t39", "aliases that stand for more than"),
+    "a list in itself": ("seed: &a [*a]", "nested deeper than"),
+    "deep lists": ("seed: " + "[" * 20_000, "nested deeper than"),
+    "deep tables": ("seed: " + "{a: " * 5000, "nested deeper than"),
+    "deep blocks": ("\n".join(" " * i + "a:" for i in range(100)), "nested deeper than"),
+    "a number of 5000 digits": ("seed: 0x" + "f" * 5000, "a number of 5002 characters"),
+    "a number in base 60": ("seed: " + "9:" * 5000 + "1", "a number of 10001 characters"),
+    "a number beyond 2^63": ("seed: 0x" + "f" * 180, "seed: .*, got a number of 720 bits"),
+    "no day": ("seed: 2001-02-30", "day is out of range"),
+    "no float": ("seed: !!float x", "could not convert string to float"),
+    "an object of Python": ("seed: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+    "a key given twice": ("seed: 1\nseed: 2", "seed is given twice"),
+    "a key given twice within": ("finetune: {lr: 1, steps: 3, lr: 2}", "lr is given twice"),
+    "tabs": ("finetune:\n\tlr: 1", "cannot start any token"),
+    "UTF-16": ("seed: 1".encode("utf-16"), "not UTF-8 at byte 0"),
+    "Latin-1": ("experiment: ä".encode("latin-1"), "not UTF-8 at byte 12"),
+    "NUL": (b"seed: \0", "unacceptable character"),
+    "NUL in a name": ('denoiser: {file: {path: "a\\0b"}}', "denoiser.file: path: a character that no text"),
+    "half a surrogate": ('data: {webdataset: {train: ["\\ud800"], test: [a]}}', "train: a character that no text"),
+    "two documents": ("seed: 1\n---\nseed: 2", "expected a single document"),
+    "infinity": ("finetune: {lr: 1e400}", "finetune.lr: Input should be a finite number"),
+    "infinity by name": ("sampling: {guidance_scale: .inf}", "guidance_scale: Input should be a finite number"),
+    "thousands of unknown keys": ("\n".join(f"k{i}: 1" for i in range(300)), "; and 280 more"),
+    "a long name": ("data: {kind: " + "a" * 100_000 + "}", "data.kind: "),
+    "too large": ("#" * 2**19, "expected settings, of at most"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_settings_are_one_short_line_at_once(kind: str, tmp_path: Path) -> None:
+    content, complaint = HOSTILE[kind]
+    file = tmp_path / "mine.yaml"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    started = time.process_time()
+    with pytest.raises(UserError, match=complaint) as caught:
+        load(file)
+    said = str(caught.value)
+    assert str(file) in said and "\n" not in said and len(said) < 2500 and time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_of_settings(make: Callable[[Path], None], tmp_path: Path) -> None:
+    make(tmp_path / "mine.yaml")
+    with pytest.raises(UserError, match=r"mine\.yaml: is a folder, a pipe or a device"):
+        load(tmp_path / "mine.yaml")
+
+
+def test_anchors_aliases_and_merged_tables_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("rejection: &head {epochs: 3, lr: 2e-3}\npixel_rejection: {<<: *head, lr: 1e-3}\n")
+    read = load(file)
+    assert (read.rejection.lr, read.pixel_rejection.epochs, read.pixel_rejection.lr) == (2e-3, 3, 1e-3)
+
+
+def integers(schema: Any, key: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every whole number in a JSON schema, wherever in it."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "integer" and not {"enum", "const"} & schema.keys():
+            yield key, schema
+        for name, part in schema.items():
+            yield from integers(part, f"{key}.{name}")
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from integers(part, key)
+
+
+def test_every_whole_number_has_bounds() -> None:
+    found = dict(integers(Experiment.model_json_schema()))
+    lower, upper = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}
+    assert (
+        len(found) > 80
+        and [key for key, schema in found.items() if not (lower & schema.keys() and upper & schema.keys())] == []
+    )
 
 
 def test_no_such_file() -> None:

@@ -233,7 +233,7 @@ def test_an_interrupt_of_the_first_process_ends_the_others(ddrep: Callable[..., 
 
 
 def test_a_reader_that_has_gone_is_no_error(ddrep: Callable[..., subprocess.Popen[str]]) -> None:
-    row = {"attribute": "a", "reads": "pixels", "subset": 0, "seed": 0, "t": 100.0, "accuracy": 50.0}
+    row = {"attribute": "a", "reads": "pixels", "subset": 0, "seed": 0, "t": 100.0, "accuracy": 50.0, "n": 9}
     pd.DataFrame([row]).to_parquet("rows.parquet")
     table = ["robustness-table", "rows.parquet", "--out", "t.parquet", "--markdown", "t.md", "--log", "log"]
     for words, status in ((table, 141), (["--help"], 0)):
@@ -266,6 +266,20 @@ def test_a_full_disk_met_late_is_one_line(ddrep: Callable[..., subprocess.Popen[
     last = done.stderr.splitlines()[-1]
     assert done.returncode == 2 and "Traceback" not in done.stderr and last.startswith("ddrep: ")
     assert "file too large" in last.lower() and {path.name for path in Path().iterdir()} == {"d.safetensors"}
+
+
+def test_a_log_that_cannot_be_written_ends_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.denoiser().save(Path("d.safetensors"))
+    said = _called(capsys, ["sample", "d.safetensors", "--steps", "2", "--out", "g.png", "--log", "/dev/full"])
+    assert said == "/dev/full: no space left on device; mend that, and give the same command again"
+
+
+def test_a_full_standard_output_is_one_line(ddrep: Callable[..., subprocess.Popen[str]]) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = ddrep("--help", stdout=full)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 2 and said.count("\n") == 1 and "no space left on device" in said.lower()
+        assert ddrep("data", "--split", "dev", "--out", "o.tar", stderr=full).wait(60) == 2
 
 
 def test_what_is_nested_too_deeply_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 
 from ddrep.config import Features, Taps
+from ddrep.config.base import Share
 from ddrep.data.embedded import FOLDER
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import DenoiserFile, ScheduleConfig, UNetConfig
@@ -24,7 +27,7 @@ from ddrep.files import save_tensors, tensors_on_disk
 from ddrep.networks.architectures import build
 from ddrep.networks.measures import Evaluator, Segmenter
 from ddrep.networks.metadata import EvaluatorMeta, FeaturesFile, GuideMeta, JudgeMeta, SegmenterMeta
-from ddrep.saved import Saved, header, load, save
+from ddrep.saved import Saved, header, load, read_json, save
 from ddrep.training.judges import _read_features
 
 DIGEST = "0" * 64
@@ -215,6 +218,8 @@ WEIGHTS: dict[str, tuple[Callable[[dict[str, torch.Tensor], str], Any], str]] = 
     "not finite": (lambda w, name: w[name].view(-1)[:1].fill_(torch.nan), "{} has values that are not finite"),
     "of another shape": (lambda w, name: w.update({name: w[name][None].clone()}), "{} is .*, expected "),
     "beyond floats": (lambda w, name: w.update({name: w[name].double() * 1e300}), "{} has values that are not finite"),
+    "complex": (lambda w, name: w.update({name: w[name].to(torch.complex64)}), "{} is of torch.complex64, expected"),
+    "whole numbers": (lambda w, name: w.update({name: w[name].long()}), "{} is of torch.int64, expected"),
     "more": (lambda w, name: w.update({"extra": w[name].clone()}), "a tensor 'extra', which no such network has"),
 }
 
@@ -253,3 +258,46 @@ def test_features_that_are_none_are_one_line(
         _read_features(tmp_path / "f")
     line = str(said.value)
     assert line.startswith(f"{tmp_path / 'f'}: ") and "`ddrep features`" in line and "\n" not in line
+
+
+class Threshold(BaseModel):
+    model_config = ConfigDict(strict=True)
+    threshold: Share
+
+
+JSON: dict[str, tuple[bytes, str]] = {
+    "a list": (b"[]", "Input should be an object"),
+    "no key": (b"{}", "threshold: missing"),
+    "text": (b'{"threshold": "0.5"}', "threshold: Input should be a valid number"),
+    "true": (b'{"threshold": true}', "threshold: Input should be a valid number"),
+    "above": (b'{"threshold": 1.5}', "threshold: Input should be less than or equal to 1"),
+    "not a number": (b'{"threshold": NaN}', "threshold: "),
+    "beyond floats": (b'{"threshold": 1e400}', "threshold: "),
+    "deep": (b"[" * 10**5, "recursion limit exceeded"),
+    "binary": (b"\xff\xfe\0", "Invalid JSON"),
+    "cut": (b'{"threshold": 0.', "Invalid JSON"),
+    "empty": (b"", "is empty"),
+}
+
+
+@pytest.mark.parametrize("kind", JSON)
+def test_json_that_is_none_is_one_line(kind: str, tmp_path: Path) -> None:
+    content, says = JSON[kind]
+    (tmp_path / "t.json").write_bytes(content)
+    with pytest.raises(UserError, match=says) as said:
+        read_json(tmp_path / "t.json", Threshold, "a threshold; make one")
+    line = str(said.value)
+    assert line.startswith(f"{tmp_path / 't.json'}: ") and line.endswith("expected a threshold; make one")
+    assert "\n" not in line and len(line) < 1000
+
+
+def test_json_is_read_and_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"threshold": 1, "more": [null]}')
+    assert read_json(tmp_path / "t.json", Threshold, "").threshold == 1
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    (tmp_path / "huge").touch()
+    os.truncate(tmp_path / "huge", 2**40)
+    for name, says in (("pipe", "is a pipe"), ("endless", "is a pipe or a device"), ("huge", "1099511627776 bytes")):
+        with pytest.raises(UserError, match=f"{name}: {says}"):
+            read_json(tmp_path / name, Threshold, "a threshold")

@@ -13,6 +13,7 @@ import numpy as np
 
 from ddrep.denoiser.network import DenoiserFile, UNetConfig
 from ddrep.errors import UserError
+from ddrep.files import check_readable
 from ddrep.networks.metadata import EvaluatorMeta, MeasureMeta, SegmenterMeta
 from ddrep.saved import header
 from ddrep.solvers import SOLVERS
@@ -67,6 +68,7 @@ def pickled(path: Path) -> bool:
 
 def idx_image(path: Path) -> tuple[int, int, int]:
     """Height, width and channels of an IDX file's images, gzipped or not. Raises UserError for any other file."""
+    check_readable(path, "an IDX file of images, as Fashion-MNIST's")
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as f:
             zeros, kind, rank = struct.unpack(">HBB", f.read(4))

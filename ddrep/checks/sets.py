@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from ddrep.cost import Job
 from ddrep.data import celebamask_hq, embedded, few_shot
 from ddrep.data.idx import read_idx
 from ddrep.data.readers import known, reader_of, square
-from ddrep.data.tars import META, members
+from ddrep.data.tars import read_meta
 from ddrep.errors import UserError
 from ddrep.runs import subset_of
 
@@ -52,8 +51,8 @@ def counts(data: Data, seed: int) -> dict[str, tuple[int, ...]]:
 
 def made_counts(shard: Path) -> tuple[int, ...]:
     """Images of each class in a shard that is there, the classes taken for equally large."""
-    head = json.loads(next(content for name, content in members(shard) if name == META))
-    return evenly(head["images"], len(head["classes"]))
+    head = read_meta(shard)
+    return evenly(head.images, len(head.classes))
 
 
 def shard_counts(job: Job, experiment: Experiment, splits: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:

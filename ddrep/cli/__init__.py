@@ -5,6 +5,7 @@ Every import that costs time is inside the verb that needs it, for the workflow 
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -141,8 +142,16 @@ def main(args: list[str] | None = None) -> int:
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at the end
+        _mute()
         return 128 + signal.SIGPIPE
+    except OSError as e:
+        _mute()
+        return _say(f"standard output: {str(e.strerror).lower()}; what was to be printed is lost", 2)
+
+
+def _mute() -> None:
+    """Nothing more goes to standard output, which Python flushes again at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(args: list[str]) -> int:
@@ -165,8 +174,10 @@ def _run(args: list[str]) -> int:
 
 
 def _say(message: str, status: int) -> int:
-    """One line on standard error, and in the log if that is a file."""
-    if log.handlers and isinstance(log.handlers[0], logging.FileHandler):
-        log.error("ddrep: %s", message)
-    print(f"ddrep: {message}", file=sys.stderr)
+    """One line on standard error, and in the log if that is a file: where either can be written."""
+    with contextlib.suppress(OSError):
+        if log.handlers and isinstance(log.handlers[0], logging.FileHandler):
+            log.error("ddrep: %s", message)
+    with contextlib.suppress(OSError):
+        print(f"ddrep: {message}", file=sys.stderr, flush=True)
     return status

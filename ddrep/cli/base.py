@@ -11,24 +11,24 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ddrep.cli.outputs import Output, check_outputs, marks
 from ddrep.config.base import merge
 
-Count = Annotated[int, Ge(0)]
-Batch = Annotated[int, Ge(1)]
+Workers = Annotated[int, Ge(1), Le(1024)]
+"""Threads or processes."""
 log = logging.getLogger("ddrep")
 
 
 class Verb(BaseModel):
     """Base of all verbs."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
     does: ClassVar[str]
     """MODULE:FUNCTION of ddrep, whose parameters are the options; imported when it is called, for that takes time."""
-    threads: Annotated[int, Ge(1)] | None = None
+    threads: Workers | None = None
     """CPU threads for torch; the default is torch's own."""
     log: Annotated[Path | None, Output("log")] = None
     """File for progress messages, instead of standard error."""
@@ -93,11 +93,19 @@ def log_to(path: Path | None, mode: Literal["w", "a"] = "w") -> None:
         path.open(mode, encoding="utf-8").close()
     # Always appending, for the processes of one command write to one file.
     # Names of files need not be text: what cannot be encoded is written as its numbers.
-    to_file = partial(logging.FileHandler, mode="a", encoding="utf-8", errors="backslashreplace")
+    to_file = partial(_LogFile, mode="a", encoding="utf-8", errors="backslashreplace")
     handler = to_file(path) if path else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.handlers[:] = [handler, _warnings()] if path else [handler]
     log.setLevel(logging.INFO)
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written ends the command: costs are read from it, and nobody would see what went wrong."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        raise OSError(getattr(error, "errno", None), getattr(error, "strerror", str(error)), self.baseFilename)
 
 
 def _warnings() -> logging.Handler:

@@ -7,9 +7,10 @@ from pathlib import Path
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.cli.base import Count, Verb
+from ddrep.cli.base import Verb
 from ddrep.cli.outputs import OutputFile
 from ddrep.config import Stage
+from ddrep.config.base import Natural
 
 
 class Evaluator(Verb):
@@ -53,7 +54,7 @@ class Copies(Verb):
     """Shard of real images that say how many there are by chance."""
     shards: CliPositionalArg[list[Path]]
     """Shards, each in the folder of its source."""
-    subset: Count = 0
+    subset: Natural = 0
     """Labelled subset, for the rows."""
     out: OutputFile
     """Rows (.parquet) to write, one a source."""
@@ -72,7 +73,7 @@ class ScoreJudge(Verb):
     """Shard of test images."""
     name: str
     """Of the judge, for the row."""
-    subset: Count = 0
+    subset: Natural = 0
     """Labelled subset that it was trained on, for the row."""
     out: OutputFile
     """Row (.parquet) to write."""

@@ -10,6 +10,7 @@ from pydantic_settings import CliPositionalArg
 
 from ddrep.cli.base import Verb
 from ddrep.cli.outputs import NewFolder, OutputFile
+from ddrep.config.base import Few, Pixels
 
 
 class Import(Verb):
@@ -20,11 +21,11 @@ class Import(Verb):
 
     file: CliPositionalArg[Path]
     """The checkpoint (.pt, .pth, .safetensors), whatever its weights are wrapped in; or a folder of diffusers."""
-    image_size: Annotated[int, Gt(0), Le(2**16)] | None = None
+    image_size: Pixels | None = None
     """Pixels a side."""
-    num_heads: Annotated[int, Gt(0)] | None = None
+    num_heads: Few | None = None
     """Attention heads of every layer."""
-    num_head_channels: Annotated[int, Gt(0)] | None = None
+    num_head_channels: Pixels | None = None
     """Channels of an attention head, instead of the number of heads."""
     new_attention_order: bool | None = None
     """Whether q, k, v are split before the heads (guided-diffusion's use_new_attention_order)."""

@@ -8,9 +8,10 @@ from typing import Any, Literal
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.cli.base import Batch, Count, Light, Verb
+from ddrep.cli.base import Light, Verb
 from ddrep.cli.outputs import OutputArrays, OutputFile, OutputFolder, OutputWithAttempts
 from ddrep.config import Stage
+from ddrep.config.base import Batch, Name, Natural, Seed
 from ddrep.derived import guide_of, guided_of
 
 
@@ -20,9 +21,9 @@ class Attribute(Light):
     stage: Stage[config.AttributeImages]
     split: str = "train"
     """train, validation or test."""
-    subset: Count = 0
+    subset: Natural = 0
     """Which of the disjoint labelled subsets (train only)."""
-    run_seed: Count = 0
+    run_seed: Seed = 0
     """Chooses the examples, where not all images are asked for."""
     apart_from: CliPositionalArg[list[Path]] = []
     """Shards of held-out images: images with the same pixels are left out of this one."""
@@ -58,7 +59,7 @@ class Guide(Verb):
     """The unconditional denoiser."""
     examples: Path
     """Shard of images with classes, or with masks."""
-    run_seed: Count = 0
+    run_seed: Seed = 0
     """Seed of this run."""
     out: OutputFile
     """Guide (.safetensors) to write."""
@@ -80,9 +81,9 @@ class Guided(Verb):
     """The unconditional denoiser."""
     guide: Path
     """What guides, where the section has a scale, and refuses, where it has a threshold."""
-    subset: Count = 0
+    subset: Natural = 0
     """Labelled subset, and"""
-    run_seed: Count = 0
+    run_seed: Seed = 0
     """seed, of this run: together they number the starting noise."""
     pool: OutputFolder
     """Folder in which candidates outlive this command."""
@@ -137,13 +138,13 @@ class Score(Measured):
 
     shard: Path
     """The guided images."""
-    method: str
+    method: Name
     """How they were made, for the row, as are the next three."""
-    steps: Count
+    steps: Natural
     """Solver steps."""
-    subset: Count = 0
+    subset: Natural = 0
     """Labelled subset."""
-    run_seed: Count = 0
+    run_seed: Seed = 0
     """Seed of the run."""
     out: OutputFile
     """Rows (.parquet) to write."""
@@ -178,11 +179,11 @@ class Robustness(Verb):
     """The unconditional denoiser."""
     test: Path
     """Shard of test images with and without the attribute."""
-    attribute: str
+    attribute: Name
     """Its name, for the rows, as are the next two."""
-    subset: Count = 0
+    subset: Natural = 0
     """Labelled subset."""
-    run_seed: Count = 0
+    run_seed: Seed = 0
     """Seed of the run."""
     out: OutputFile
     """Rows (.parquet) to write."""

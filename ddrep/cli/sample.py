@@ -8,9 +8,10 @@ from typing import Annotated
 from annotated_types import Ge, Le
 from pydantic_settings import CliPositionalArg
 
-from ddrep.cli.base import Batch, Count, Verb
+from ddrep.cli.base import Verb
 from ddrep.cli.outputs import OutputImage
 from ddrep.config import Attributes, Masks, Sampling
+from ddrep.config.base import Batch, Seed, SolverSteps
 from ddrep.solvers import SolverName
 
 
@@ -27,9 +28,9 @@ class Sample(Verb):
     """Label map (.npy or .png) that a guide of masks steers towards."""
     images: Batch = 10
     """Samples a row."""
-    seed: Count = 0
+    seed: Seed = 0
     """Of the starting noise."""
-    steps: Annotated[int, Ge(2)] = Sampling().steps
+    steps: SolverSteps = Sampling().steps
     """Solver steps."""
     solver: SolverName = Sampling().solver
     """DDIM, or DPM-Solver++(2M)."""

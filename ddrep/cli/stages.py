@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from annotated_types import Ge
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.cli.base import Batch, Count, Light, Verb, log, log_to
+from ddrep.cli.base import Light, Verb, Workers, log, log_to
 from ddrep.cli.outputs import OutputFile, OutputFolder, OutputImage, OutputWithAttempts
 from ddrep.config import Stage
+from ddrep.config.base import Batch, Name, Natural, Seed
 from ddrep.derived import training_of
 from ddrep.sources import SourceName
 
@@ -22,7 +22,7 @@ class Data(Light):
     stage: Stage[config.Data]
     split: str = "train"
     """train, validation, test, or unlabelled: real images beside the labelled ones, written without their labels."""
-    subset: Count = 0
+    subset: Natural = 0
     """Which of the disjoint labelled subsets (train and unlabelled only)."""
     apart_from: CliPositionalArg[list[Path]] = []
     """Shards of held-out images: images with the same pixels are left out of this one."""
@@ -47,7 +47,7 @@ class Masks(Light):
     stage: Stage[config.MaskData]
     split: str = "train"
     """train, test, or oracle: images for a segmenter that is trained apart and judges."""
-    subset: Count = 0
+    subset: Natural = 0
     """Which of the disjoint labelled subsets (train only)."""
     apart_from: CliPositionalArg[list[Path]] = []
     """Shards of held-out images: images with the same pixels are left out of this one."""
@@ -94,9 +94,9 @@ class Finetune(Verb):
     """PNG with a row of samples a class to write."""
     history: OutputFile
     """Loss and label margin by step (.parquet) to write. Beside the log, if there is one, come grids of samples."""
-    processes: Annotated[int, Ge(1)] | None = None
+    processes: Workers | None = None
     """Processes that share each batch; the default is one for each visible GPU, or one on a CPU."""
-    micro_batch: Annotated[int, Ge(1)] | None = None
+    micro_batch: Batch | None = None
     """Images a process computes at once, accumulating gradients; the default is all that fit the GPU's memory."""
 
     def run(self) -> None:
@@ -190,7 +190,7 @@ class Synthesize(Drawing):
     """Without --finetuned: a shard of labelled images, whose classes are meant."""
     threshold_file: Path | None = None
     """JSON made by pixel-threshold; its threshold replaces the section's."""
-    index: Count
+    index: Natural
     """Number of the shard."""
     out: OutputWithAttempts
     """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
@@ -219,7 +219,7 @@ class Label(Verb):
     """The unconditional denoiser, whose features judge."""
     judge: Path
     """The judge."""
-    index: Count | None = None
+    index: Natural | None = None
     """Number of the part, as large as a synthetic shard; a row an image is written beside it (.parquet)."""
     out: OutputWithAttempts
     """Shard (.tar) to write."""
@@ -251,15 +251,15 @@ class Classify(Verb):
     """Shard of labelled training images; leave out to train on the synthetic images alone (Table 3)."""
     test: Path
     """Shard of test images."""
-    subset: Count = 0
+    subset: Natural = 0
     """Subset the real images are, for the row."""
-    architecture: str = "resnet18"
+    architecture: Name = "resnet18"
     """timm's name."""
     source: SourceName = "real"
     """Source of the images beside the real ones, for the row; real-equal-steps trains longer on real images alone."""
-    scale: Count = 0
+    scale: Natural = 0
     """Scale of the synthetic images, for the row; real-equal-steps takes the steps of real + scale x 1x images."""
-    train_seed: Count = 0
+    train_seed: Seed = 0
     """Seed of this run."""
     out: OutputFile
     """Row (.parquet) to write."""

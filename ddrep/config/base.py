@@ -16,11 +16,26 @@ from pydantic import (
     model_validator,
 )
 
-Positive = Annotated[int, Gt(0)]
+Positive = Annotated[int, Gt(0), Le(10**9)]
+Natural = Annotated[int, Ge(0), Le(10**9)]
+Pixels = Annotated[int, Gt(0), Le(2**13)]
+"""A side of an image; and what is no larger: channels, units of a layer."""
+Steps = Annotated[int, Gt(0), Le(10**7)]
+"""Of training: the loss of each is kept."""
+SolverSteps = Annotated[int, Ge(2), Le(10**6)]
+"""As many as a schedule may have; how many a denoiser's has is known when it is read."""
+Batch = Annotated[int, Gt(0), Le(2**16)]
+Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
+"""What a generator takes."""
+Few = Annotated[int, Gt(0), Le(1000)]
+"""Of what a network or a figure has some."""
+Attempts = Annotated[int, Gt(0), Le(10**6)]
+Epochs = Annotated[int, Gt(0), Le(10**6)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=100)]
 Rate = Annotated[float, Gt(0)]
 Share = Annotated[float, Ge(0), Le(1)]
 Timestep = Annotated[float, Ge(0), Le(999)]
-Block = Annotated[str, StringConstraints(pattern=r"^(middle|up\d+|output_blocks\.\d+)$")]
+Block = Annotated[str, StringConstraints(pattern=r"^(middle|up\d{1,4}|output_blocks\.\d{1,4})$")]
 Timesteps = Annotated[
     tuple[Timestep, ...],
     MinLen(1),
@@ -36,7 +51,7 @@ def _each_once(given: tuple[Any, ...]) -> tuple[Any, ...]:
 
 Once = AfterValidator(_each_once)
 """Of a list whose items make runs of a table: the same run twice would count as two."""
-Seeds = Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1), Once]
+Seeds = Annotated[tuple[Seed, ...], MinLen(1), Once]
 Subsets = Annotated[Seeds, Field(description="Of the labelled images.")]
 Precision = Annotated[
     Literal["auto", "fp32", "bf16"], Field(description="fp32, bf16, or auto: bf16 where the hardware multiplies in it.")
@@ -47,8 +62,20 @@ Noise = Annotated[
 ]
 Flip = Annotated[bool, Field(description="Random left-right flips.")]
 Clip = Annotated[float, Ge(0), Field(description="Largest norm of the gradient; 0 does not clip.")]
-Warmup = Annotated[int, Ge(0), Field(description="Steps in which the learning rate rises.")]
+Warmup = Annotated[int, Ge(0), Le(10**7), Field(description="Steps in which the learning rate rises.")]
 WeightDecay = Annotated[float, Ge(0)]
+
+
+def _are_texts(value: Any) -> bool:
+    """Whether all strings in a value, or in a list, can be names of files; those of any encoding can."""
+    if isinstance(value, list | tuple):
+        return all(map(_are_texts, value))
+    if not isinstance(value, str):
+        return True
+    try:
+        return b"\0" not in value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
 
 
 def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +90,9 @@ class Section(BaseModel):
     Of a table that is given in part the other settings are those of its default, as with overlays on config.yaml.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )
     LATER: ClassVar[tuple[str, ...]] = ()
     """Settings that came later. What stages are told leaves them out at their defaults: what was made before there were
     such settings is not planned again."""
@@ -78,6 +107,8 @@ class Section(BaseModel):
     def _over_the_defaults(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
+        if odd := [name for name, value in given.items() if not _are_texts(value)]:
+            raise ValueError(f"{odd[0]}: a character that no text or name of a file has")
         tables = {name: field.default for name, field in cls.model_fields.items() if name in given}
         return merge({name: t.model_dump() for name, t in tables.items() if isinstance(t, BaseModel)}, given)
 

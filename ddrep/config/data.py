@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ddrep.config.base import Choice, Positive, Section
+from ddrep.config.base import Choice, Pixels, Positive, Section
 
 
 class EmbeddedData(Section):
@@ -32,7 +32,7 @@ class ImageFolder(Section):
     """ROOT/train/CLASS/*, ROOT/test/CLASS/*, and ROOT/validation/CLASS/* (or valid, val) if you have it."""
 
     root: Annotated[Path, Field(examples=["path/to/images"])]
-    size: Positive = 64
+    size: Pixels = 64
     """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
     channels: Literal[1, 3] = 3
 
@@ -42,11 +42,11 @@ class TinyImageNet(Section):
 
     path: Annotated[Path, Field(examples=["path/to/tiny-imagenet-200.zip"])]
     """The zip, whatever its top folder is called, or the folder."""
-    size: Positive = 64
+    size: Pixels = 64
     """Width and height in pixels that all images must have."""
-    classes: Annotated[int, Ge(2)] = 200
+    classes: Annotated[int, Ge(2), Le(2**16)] = 200
     """Expected number of classes."""
-    train_per_class: Annotated[int, Ge(2)] = 500
+    train_per_class: Annotated[int, Ge(2), Le(10**9)] = 500
     """Expected number of training images a class."""
     test_per_class: Positive = 50
     """Expected number of official validation images a class."""
@@ -69,7 +69,7 @@ class WebDatasetFiles(Section):
     """None given: a tenth of each class of train is held out."""
     classes: tuple[str, ...] = ()
     """Names in the order of cls; none given: cls itself, from 0 to the largest in train."""
-    size: Positive = 64
+    size: Pixels = 64
     """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
     channels: Literal[1, 3] = 3
 
@@ -83,7 +83,7 @@ class CelebA(Section):
     """Name in list_attr_celeba.txt, such as Male or Blond_Hair: class 1 has it, class 0 has not."""
     partition: tuple[Positive, Positive, Positive] = (162_770, 19_867, 19_962)
     """Expected numbers of training, validation and test images."""
-    size: Positive = 64
+    size: Pixels = 64
     """Width and height in pixels that the square crop is resized to."""
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge
 from pydantic import StringConstraints, model_validator
 
-from ddrep.config.base import Section
+from ddrep.config.base import Section, Seed
 from ddrep.config.data import Data
 from ddrep.config.evaluation import Evaluation
 from ddrep.config.guidance import Attributes, Masks, Robustness, Table1, Table2
@@ -32,7 +31,7 @@ class Experiment(Section):
 
     experiment: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "fashion-demo"
     """Name; results go to results/NAME."""
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Seed = 0
     """Of everything but the runs of tables, which have their own seeds below."""
     parts: tuple[Part, ...] = ("attributes", "masks", "augmentation")
     """Of the paper: Table 1 and what guides make of x0hat; Table 2 and Figure 2; Tables 3, 4 and Figures 1, 3, 4."""

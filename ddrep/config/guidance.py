@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, MinLen
+from annotated_types import Ge, Le, MinLen
 from pydantic import StringConstraints, model_validator
 
-from ddrep.config.base import Block, Noise, Once, Positive, Rate, Section, Seeds, Share, Subsets, Timesteps, WeightDecay
+from ddrep.config.base import (
+    Attempts,
+    Batch,
+    Block,
+    Natural,
+    Noise,
+    Once,
+    Pixels,
+    Positive,
+    Rate,
+    Section,
+    Seeds,
+    Share,
+    SolverSteps,
+    Steps,
+    Subsets,
+    Timesteps,
+    WeightDecay,
+)  # fmt: skip
 from ddrep.config.data import Data
 from ddrep.config.evaluation import Evaluation
 from ddrep.config.masks import MaskData
@@ -16,7 +34,7 @@ from ddrep.errors import UserError
 from ddrep.methods import MaskMethodName, MethodName
 from ddrep.solvers import SolverName
 
-AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
 ClassNames = Annotated[tuple[str, ...], MinLen(1)]
 
 
@@ -32,10 +50,10 @@ class Taps(Section):
 class GuideTraining(Section):
     """Training of the guides, the networks whose log-likelihood steers sampling."""
 
-    hidden: Positive = 64
+    hidden: Pixels = 64
     """Width."""
-    steps: Positive = 100
-    batch: Positive = 64
+    steps: Steps = 100
+    batch: Batch = 64
     lr: Rate = 1e-3
     weight_decay: WeightDecay = 1e-4
 
@@ -101,12 +119,12 @@ class Table1(Section):
     """Attributes: how many images of each, and of each absence, each method draws, and in how many steps."""
 
     methods: Annotated[tuple[MethodName, ...], MinLen(1), Once] = ("unguided", "rejection", "ddim-i", "ours")
-    steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1), Once] = (12,)
+    steps: Annotated[tuple[SolverSteps, ...], MinLen(1), Once] = (12,)
     images: Positive = 50
     """With the attribute, and as many without, in each run; distances are of all runs' images together."""
     threshold: Share = 0.5
     """Method rejection keeps an image when the guide on features gives its target at least this probability."""
-    max_attempts: Positive = 60
+    max_attempts: Attempts = 60
     """Budget: attempts for each image asked for."""
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
@@ -116,7 +134,7 @@ class Table2(Section):
     """Masks: how many images each method draws, one for each target mask, and in how many steps."""
 
     methods: Annotated[tuple[MaskMethodName, ...], MinLen(1), Once] = ("unguided", "ddim-i", "ours")
-    steps: Annotated[tuple[Annotated[int, Ge(2)], ...], MinLen(1), Once] = (10, 50)
+    steps: Annotated[tuple[SolverSteps, ...], MinLen(1), Once] = (10, 50)
     images: Positive = 100
     """In each run; the runs deal the target masks out among them, and begin again when all are used."""
     subsets: Subsets = (0,)
@@ -138,7 +156,7 @@ class AttributeImages(Section):
     """Its name in the shards."""
     having: ClassNames
     """Names of the classes that have it."""
-    examples: Annotated[int, Ge(0)] = 0
+    examples: Natural = 0
     """Images with the attribute, and as many without, chosen by the seed; 0 for all."""
 
 
@@ -158,11 +176,11 @@ class GuidedShard(Section):
     """lambda; 0 for none."""
     images: Positive = 1
     """Of an attribute, and as many of its absence; or for masks."""
-    first: Annotated[int, Ge(0)] = 0
+    first: Natural = 0
     """The target mask of the first image; the next ones follow, and begin again when all are used."""
     threshold: Share = 0.0
     """An image is kept when the guide gives its target at least this probability."""
-    max_attempts: Positive = 1
+    max_attempts: Attempts = 1
     """Budget: attempts for each image asked for."""
 
 
@@ -177,7 +195,7 @@ class AttributeScores(Section):
 class GuidanceTable(Section):
     """What Tables 1 and 2 are told."""
 
-    minimum: Annotated[int, Ge(2)] = Evaluation().minimum
+    minimum: Annotated[int, Ge(2), Le(10**9)] = Evaluation().minimum
     """Fewest images for a Fréchet distance."""
     paper: bool = True
     """Whether the paper's figures, of CelebA-64 and CelebA-Mask, stand beside the measured ones."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Gt, Le, MaxLen, MinLen
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from ddrep.config.base import Choice, Positive, Section
+from ddrep.config.base import Choice, Pixels, Positive, Section
 
 CELEBA_19 = (
     "background", "cloth", "ear_r", "eye_g", "hair", "hat", "l_brow", "l_ear", "l_eye", "l_lip", "mouth", "neck",
@@ -37,9 +37,9 @@ class FewShot(Section):
     """Expected number of training images."""
     test: Positive = 500
     """Expected number of test images."""
-    size: Positive = 256
+    size: Pixels = 256
     """Width and height in pixels; images and masks, which must be square, are resized."""
-    mask_size: Positive | None = None
+    mask_size: Pixels | None = None
     """Width and height in pixels that all masks have; null: each its image's."""
 
     @field_validator("classes")
@@ -61,7 +61,7 @@ class CelebAMaskHQ(Section):
     """Images for training: the first ones."""
     test: Positive = 500
     """Images for testing: the last ones. Those between are for an oracle."""
-    size: Positive = 256
+    size: Pixels = 256
     """Width and height in pixels that images and masks are resized to."""
 
     @model_validator(mode="after")

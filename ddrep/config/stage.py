@@ -8,6 +8,8 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from ddrep.config.base import Seed
+
 VERSIONS = {
     "data": 2,
     "masks": 2,
@@ -59,7 +61,7 @@ class Stage(BaseModel, Generic[C]):
     """Name of the stage, written by the workflow; leave it out by hand."""
     version: int = 0
     """Version of the stage's code, written by the workflow; leave it out by hand."""
-    seed: int = 0
+    seed: Seed = 0
     """The experiment's seed, or the labelled subset's."""
     files: str = ""
     """Digest of the data set that the stage reads, written by the workflow; leave it out by hand."""

@@ -5,20 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from pydantic import Field, model_validator
 
 from ddrep.config.base import (
+    Attempts,
+    Batch,
     Block,
     Clip,
+    Epochs,
+    Few,
     Flip,
+    Natural,
     Noise,
     Once,
+    Pixels,
     Positive,
     Precision,
     Rate,
     Section,
     Share,
+    SolverSteps,
+    Steps,
     Timestep,
     Timesteps,
     Warmup,
@@ -31,14 +39,14 @@ from ddrep.solvers import SolverName
 class Network(Section):
     """An ADM U-Net (ddrep.denoiser.unet.UNetConfig); its size and channels are the images'."""
 
-    model_channels: Positive = 32
-    channel_mult: tuple[Positive, ...] = (1, 2, 2)
+    model_channels: Pixels = 32
+    channel_mult: Annotated[tuple[Few, ...], MaxLen(16)] = (1, 2, 2)
     """Width of each level, in model_channels."""
-    num_res_blocks: Positive = 1
+    num_res_blocks: Annotated[int, Gt(0), Le(100)] = 1
     """A level."""
-    attention_sizes: tuple[Positive, ...] = (7,)
+    attention_sizes: Annotated[tuple[Pixels, ...], MaxLen(16)] = (7,)
     """In pixels."""
-    num_heads: Positive = 2
+    num_heads: Few = 2
 
 
 class Pretrain(Section):
@@ -56,11 +64,11 @@ class Pretrain(Section):
     network: Network = Network()
     schedule: Literal["cosine", "linear"] = "cosine"
     """Of the noise."""
-    num_steps: Positive = 1000
+    num_steps: Annotated[int, Gt(0), Le(10**6)] = 1000
     """Of the diffusion."""
-    steps: Positive = 6400
+    steps: Steps = 6400
     """Of training."""
-    batch: Positive = 64
+    batch: Batch = 64
     lr: Rate = 1.2e-3
     weight_decay: WeightDecay = 0.0
     warmup: Warmup = 200
@@ -93,8 +101,8 @@ class DenoiserChoice(Section):
 class FineTune(Section):
     """The whole denoiser made class-conditional by a label table (paper, 4.2, 5.3.1: 150,000 steps of 128 at 1e-4)."""
 
-    steps: Positive = 400
-    batch: Positive = 64
+    steps: Steps = 400
+    batch: Batch = 64
     lr: Rate = 1e-3
     warmup: Warmup = 50
     weight_decay: WeightDecay = 0.0
@@ -113,7 +121,7 @@ class Features(Section):
 
     timesteps: Timesteps = (300, 800)
     noise: Noise = "none"
-    pool: Positive | None = None
+    pool: Pixels | None = None
     """Average-pool features to this width and height; the paper's text has 4, its code none."""
     flip: bool = False
     """Read the mirrored images as well: the head then trains on random left-right flips."""
@@ -122,12 +130,12 @@ class Features(Section):
 class Head(Section):
     """The rejection classifier, a small CNN on these features (published code's settings, but for epochs and batch)."""
 
-    hidden: Positive = 192
+    hidden: Pixels = 192
     """Width; 192 gives the paper's 1.2M parameters on 1024 channels and 200 classes."""
     dropout: Share = 0.2
-    epochs: Positive = 40
+    epochs: Epochs = 40
     """The best on the held-out images is kept."""
-    batch: Positive = 64
+    batch: Batch = 64
     lr: Rate = 3e-4
     weight_decay: WeightDecay = 1e-4
     holdout: Annotated[float, Gt(0), Le(0.5)] = 0.2
@@ -140,15 +148,15 @@ class Probe(Section):
     blocks: Annotated[tuple[Block, ...], MinLen(1), Once] = ("up1", "output_blocks.2", "up2")
     """Tried at every timestep: middle, up1, up2, ... (the last block of each decoder level), output_blocks.N."""
     timesteps: Annotated[Timesteps, Once] = (10, 50, 100, 200, 300)
-    pool: Positive = 2
+    pool: Pixels = 2
     """Width and height that a block's features are averaged to."""
-    noises: Positive = 2
+    noises: Few = 2
     """Fixed noises over which features are averaged: passes of the denoiser a timestep."""
     strengths: Annotated[tuple[Rate, ...], MinLen(1), Once] = (0.003, 0.01, 0.03, 0.1, 0.3)
     """Inverse regularisation C tried for each block and timestep, on standardised features."""
-    folds: Annotated[int, Ge(2)] = 5
+    folds: Annotated[int, Ge(2), Le(1000)] = 5
     """Parts of the labelled images, on each of which the probes that are trained on the others are judged."""
-    best: Positive = 5
+    best: Few = 5
     """Probes that are averaged: those of least cross-entropy out of fold."""
 
 
@@ -163,8 +171,8 @@ class ProbeReading(Section):
     """What the probes of a judge read of an image."""
 
     taps: Annotated[tuple[Tap, ...], MinLen(1)]
-    pool: Positive
-    noises: Positive
+    pool: Pixels
+    noises: Few
 
     @property
     def timesteps(self) -> tuple[float, ...]:
@@ -175,8 +183,8 @@ class ProbeReading(Section):
 class PixelHead(Head):
     """The control: the same on pixels, which wants more and larger steps to be at its best."""
 
-    epochs: Positive = 60
-    batch: Positive = 16
+    epochs: Epochs = 60
+    batch: Batch = 16
     lr: Rate = 1e-3
     flip: Flip = False
 
@@ -186,7 +194,7 @@ class Sampling(Section):
 
     solver: SolverName = "dpm-solver++"
     """dpm-solver++ (second order), or ddim."""
-    steps: Annotated[int, Ge(2)] = 12
+    steps: SolverSteps = 12
     eta: Share = 1.0
     """Fresh noise in every step: 0 is deterministic; 1 is DDPM's ancestral sampling, or SDE-DPM-Solver++."""
     guidance_scale: Annotated[float, Ge(0)] = 0.5
@@ -200,11 +208,11 @@ class Synthesis(Section):
 
     per_class: Positive = 20
     """Accepted images of each class in 1x."""
-    shards_per_scale: Positive = 1
+    shards_per_scale: Annotated[int, Gt(0), Le(10**4)] = 1
     """Shards that 1x is cut into, one job each."""
     threshold: Share = 0.5
     """A candidate is kept when p(its class) >= threshold (paper: 0.2 for 200 classes, 40 times chance)."""
-    max_attempts: Positive = 40
+    max_attempts: Attempts = 40
     """Budget: attempts a class for each accepted image asked for."""
 
     @model_validator(mode="after")
@@ -247,11 +255,11 @@ class Classifier(Section):
     LATER = ("label_smoothing", "synthetic_share")
     stem: Literal["stock", "small"] = "stock"
     """timm's stock first layers (7x7 stride 2 and pooling), or small: 3x3 stride 1 without pooling."""
-    epochs: Positive = 40
-    min_steps: Positive = 125
+    epochs: Epochs = 40
+    min_steps: Steps = 125
     """Fewest steps of any run, however few its images: an under-trained classifier on the real images alone would show
     a gain that is longer training."""
-    batch: Annotated[int, Gt(0), MultipleOf(2)] = 64
+    batch: Annotated[Batch, MultipleOf(2)] = 64
     """Even, for Mixup pairs images within a batch."""
     lr: Rate = 1e-3
     """Of Adam."""
@@ -272,5 +280,5 @@ class Training(Section):
     classifier: Classifier = Classifier()
     mixed: bool = False
     """Whether Mixup and CutMix are used."""
-    per_class: Annotated[int, Ge(0)] = 0
+    per_class: Natural = 0
     """Images a class in 1x, for the labelled images alone where they take as many steps as with scale x 1x others."""

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, Gt, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from ddrep.config.base import Block, Once, Positive, Section, Seeds, Subsets, Timestep
+from ddrep.config.base import Block, Few, Name, Natural, Once, Positive, Section, Seeds, Subsets, Timestep
 from ddrep.sources import SourceName, SyntheticName
 
 
 class Runs(Section):
     """A block of Table 4: the product of its lists."""
 
-    architectures: Annotated[tuple[str, ...], MinLen(1)] = ("resnet18",)
+    architectures: Annotated[tuple[Name, ...], MinLen(1)] = ("resnet18",)
     """timm's names."""
     mix: Annotated[tuple[bool, ...], MinLen(1)] = (False, True)
     sources: Annotated[tuple[SourceName, ...], MinLen(1)] = ("real", "ours")
-    scales: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] = (0, 1, 2, 3)
+    scales: Annotated[tuple[Annotated[int, Ge(0), Le(1000)], ...], MinLen(1)] = (0, 1, 2, 3)
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
 
@@ -25,7 +25,7 @@ class Runs(Section):
 class Table3(Section):
     """Classification accuracy score: one classifier on one source alone, at 1x."""
 
-    architecture: str = "resnet18"
+    architecture: Name = "resnet18"
     """timm's name."""
     sources: Annotated[tuple[SyntheticName, ...], MinLen(1)] = (
         "improved-ddpm", "classifier-free", "pixel-rejection", "ours", "probe-soft", "unconditional-soft"
@@ -51,7 +51,7 @@ class Table5(Section):
 class Tables(Section):
     """What the tables are made with."""
 
-    resamples: Positive = 2000
+    resamples: Annotated[int, Gt(0), Le(10**6)] = 2000
     """Of the bootstrap."""
     confidence: Annotated[float, Gt(0), Lt(1)] = 0.95
     """Of the intervals of differences."""
@@ -89,25 +89,25 @@ class AccuracyTable(Tables):
 class Figure1(Section):
     """One class by several sources, of subset 0."""
 
-    figure1_class: Annotated[int, Ge(0)] = 0
+    figure1_class: Natural = 0
     """Number of the class."""
-    figure1_images: Positive = 12
+    figure1_images: Few = 12
     """Attempts side by side."""
 
 
 class Figure2(Section):
     """Images drawn for target masks."""
 
-    figure2_images: Positive = 12
+    figure2_images: Few = 12
     """Target masks side by side."""
 
 
 class Figure3(Section):
     """Accepted images of several classes, of subset 0."""
 
-    figure3_classes: Annotated[tuple[Annotated[int, Ge(0)], ...], MinLen(1)] | None = None
+    figure3_classes: Annotated[tuple[Natural, ...], MinLen(1)] | None = None
     """Numbers of the classes, e.g. [0, 5]; null: the first four there are."""
-    figure3_images: Positive = 12
+    figure3_images: Few = 12
     """Accepted images of each class."""
 
 

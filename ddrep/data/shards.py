@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ddrep.data.tars import AGAIN, check_images, members, read_alike, read_tar, write_tar
+from ddrep.data.tars import AGAIN, check_images, counted, read_alike, read_tar, write_tar
 from ddrep.errors import UserError
 from ddrep.files import written_whole
 
@@ -144,7 +144,7 @@ def write_info(out: Path, shards: Sequence[Path], shards_per_scale: int) -> None
     if outside:
         raise UserError(f"{outside[0]}: expected shards in the folder of {out}; write _info.json beside them")
     names = [path.resolve().relative_to(folder).as_posix() for path in shards]
-    lengths = [sum(name.endswith(".cls") for name, _ in members(path)) for path in shards]
+    lengths = [counted(path, "cls") for path in shards]
     ends = range(shards_per_scale, len(shards) + 1, shards_per_scale)
     splits = {f"{k}x": _split(f"{k}x", names[:end], lengths[:end]) for k, end in enumerate(ends, 1)}
     with written_whole(out) as (draft,):

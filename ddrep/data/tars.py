@@ -9,10 +9,12 @@ import re
 import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
+from annotated_types import Ge, MinLen
 from PIL import Image
+from pydantic import BaseModel, ValidationError
 
 from ddrep.data.disk import check_size, opened, raw, reason
 from ddrep.errors import UserError
@@ -23,6 +25,15 @@ META = "__shard__"
 KEY = re.compile(r"(?!__)[^./]+")
 """What a key may look like: WebDataset ends it at the first dot, and reads slashes as folders."""
 AGAIN = "delete the shard and make it again"
+NO_META = f"no member {META} with classes and images; expected a shard made by ddrep"
+
+
+class ShardMeta(BaseModel):
+    """What a shard says of itself."""
+
+    classes: Annotated[tuple[str, ...], MinLen(1)]
+    """Names."""
+    images: Annotated[int, Ge(0)]
 
 
 class Images(Protocol):
@@ -120,35 +131,50 @@ def read_tar(
     Every image has a member of each ending; of an `optional` one all have it, or none, which gives an empty list. A
     decoder raises any Exception for a broken member. Raises UserError naming file and member.
     """
-    meta: dict[str, Any] = {}
+    meta: ShardMeta | None = None
     pngs: dict[str, np.ndarray] = {}
     others: dict[str, dict[str, Any]] = {ending: {} for ending in decode}
     for name, content in members(path):
         key, _, ending = name.partition(".")
         try:
             if name == META:
-                meta = json.loads(content)
+                meta = ShardMeta.model_validate(json.loads(content))
             elif ending == "png":
                 pngs[key] = decode_png(content)
             elif ending in decode:
                 others[ending][key] = decode[ending](content)
+        except ValidationError:
+            raise UserError(f"{path}: {NO_META}") from None
         except Exception as e:  # whatever a decoder raises for bytes that it did not expect
             raise UserError(f"{path}: {name} is broken ({reason(e)}); {AGAIN}") from None
-    if not (isinstance(meta, dict) and _are_names(meta.get("classes")) and isinstance(meta.get("images"), int)):
-        raise UserError(f"{path}: no member {META} with classes and images; expected a shard made by ddrep")
+    if meta is None:
+        raise UserError(f"{path}: {NO_META}")
     for ending, found in others.items():
         alone = sorted(pngs.keys() ^ found.keys()) if found or ending not in optional else []
         if alone:
             raise UserError(f"{path}: {alone[0]} has only one of .png and .{ending}; {AGAIN}")
     # tarfile takes an archive cut between two members for a whole one
-    if len(pngs) != meta["images"] or not pngs:
-        raise UserError(f"{path}: {len(pngs)} images, expected {meta['images'] or 'some'}; {AGAIN}")
+    if len(pngs) != meta.images or not pngs:
+        raise UserError(f"{path}: {len(pngs)} images, expected {meta.images or 'some'}; {AGAIN}")
     ordered = {ending: [found[key] for key in pngs if key in found] for ending, found in others.items()}
-    return _stacked(path, pngs), ordered, list(pngs), tuple(meta["classes"])
+    return _stacked(path, pngs), ordered, list(pngs), meta.classes
 
 
-def _are_names(classes: object) -> bool:
-    return isinstance(classes, list) and bool(classes) and all(isinstance(name, str) for name in classes)
+def read_meta(path: Path) -> ShardMeta:
+    """What a shard says of itself; no image is read. Raises UserError."""
+    try:
+        return ShardMeta.model_validate_json(next((content for _, content in members(path)), b""))
+    except ValidationError:
+        raise UserError(f"{path}: {NO_META}") from None
+
+
+def counted(path: Path, ending: str) -> int:
+    """Members KEY.ENDING of a shard. Raises UserError unless there is one for each of its images: tarfile takes an
+    archive cut between two members for a whole one."""
+    n, expected = sum(name.endswith(f".{ending}") for name, _ in members(path)), read_meta(path).images
+    if n != expected:
+        raise UserError(f"{path}: {n} members .{ending}, expected {expected}; {AGAIN}")
+    return n
 
 
 def _stacked(path: Path, pngs: dict[str, np.ndarray]) -> np.ndarray:

@@ -17,8 +17,9 @@ from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.evaluation.inception import Inception
 from ddrep.evaluation.segmentation import confusion, miou
-from ddrep.files import written_whole
+from ddrep.files import read_arrays, written_whole
 from ddrep.networks.measures import Evaluator, Segmenter
+from ddrep.rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,14 @@ def save_features(path: Path, metric: str, features: np.ndarray, labels: np.ndar
 
 
 def read_features(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
-    """What `save_features` wrote. Raises UserError."""
-    try:
-        with np.load(path, allow_pickle=False) as content:
-            return str(content["metric"]), content["features"].astype(np.float64), content["labels"]
-    except (OSError, ValueError, KeyError) as e:
-        raise UserError(f"{path}: not features of images ({e}); make them anew") from None
+    """What `save_features` wrote: metric, features (N, D) float64, labels (N,). Raises UserError."""
+    expected = "features of images; make them anew"
+    metric, features, labels = read_arrays(path, ("metric", "features", "labels"), expected)
+    sound = metric.dtype.kind == "U" and features.dtype == np.float32 and labels.dtype.kind in "iu"
+    if not sound or features.ndim != 2 or labels.shape != (len(features),) or not np.isfinite(features).all():
+        there = f"{features.dtype} {features.shape} with labels {labels.dtype} {labels.shape}"
+        raise UserError(f"{path}: {there}, or not finite; expected {expected}")
+    return str(metric), features.astype(np.float64), labels
 
 
 def real_features(*, images: Path, of: str, evaluator: Path | None, inception: Path | None, out: Path) -> None:
@@ -85,7 +88,7 @@ def score_attribute(
         raise UserError(f"{evaluator}: knows no class {unknown[0]}; it has {', '.join(judge.classes)}")
     p = judge.probabilities(images.images)[:, [judge.classes.index(name) for name in names]].sum(axis=1)
     right = (p > 0.5) == (images.labels == 1)
-    attempts = pd.read_parquet(shard.with_suffix(".parquet"))
+    attempts = read_rows(shard.with_suffix(".parquet"), {"class": "whole"}, f"the attempts of {shard}; draw it anew")
     rows = []
     for target in (1, 0):
         mine = images.labels == target

@@ -11,13 +11,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from ddrep.cost import Job, Wanted
+from ddrep.rows import Kind, read_rows
 from ddrep.sampling.engine import attempts, likely_attempts
 
 ASSUMED = 0.5
 """Share of the candidates that are accepted, where none has been judged."""
+VERDICTS: dict[str, Kind] = {"class": "whole", "accepted": "flag"}
+SHARD = "a shard's attempts; make the shard anew"
 RANGE = (0.8, 0.3)
 """Shares that a sensible threshold gives: the cheapest and the dearest."""
 Seen = Mapping[str, Mapping[int, list[bool]]]
@@ -29,7 +31,7 @@ Key = tuple[str, int | None]
 def read_verdicts(jobs: Iterable[Job]) -> Seen:
     """From the attempts that are there."""
     paths = [path for job in jobs for path in job.outputs.get("beside", ()) if Path(path).is_file()]
-    tables = {path: pd.read_parquet(path, columns=["class", "accepted"]).groupby("class") for path in paths}
+    tables = {path: read_rows(Path(path), VERDICTS, SHARD).groupby("class") for path in paths}
     return {path: {int(str(label)): rows["accepted"].tolist() for label, rows in t} for path, t in tables.items()}
 
 

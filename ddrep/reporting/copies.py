@@ -10,9 +10,13 @@ import pandas as pd
 from ddrep.errors import UserError
 from ddrep.files import written_whole
 from ddrep.reporting.markdown import grid, mean_and_spread, wrapped
+from ddrep.rows import Kind, read_rows
 from ddrep.sources import SOURCES
 
-COLUMNS = ["subset", "source", "n", "median", "near_copies", "least", "image", "labelled_image"]
+ROW: dict[str, Kind] = {
+    "subset": "whole", "source": "text", "n": "whole", "median": "number", "near_copies": "number", "least": "number",
+    "image": "text", "labelled_image": "text",
+}  # fmt: skip
 TEXT = (
     "Distance of an image to the nearest labelled one, in features of a decoder block, in units of what real "
     "validation images have in the median. A near copy is nearer than all but 1% of the validation images are: so "
@@ -22,11 +26,10 @@ TEXT = (
 
 def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     """Rows (.parquet) of labelled subsets -> one table, and its Markdown. Raises UserError."""
-    try:
-        table = pd.concat([pd.read_parquet(path, columns=COLUMNS) for path in rows], ignore_index=True)
-    except (OSError, ValueError):
-        names = ", ".join(map(str, rows[:3]))
-        raise UserError(f"{names or 'rows'}: expected rows of near copies; make them with `ddrep copies`") from None
+    if not rows:
+        raise UserError("rows: expected at least one labelled subset's .parquet")
+    parts = [read_rows(path, ROW, "near copies by source; make them with `ddrep copies`") for path in rows]
+    table = pd.concat(parts, ignore_index=True)
     order = {name: i for i, name in enumerate(SOURCES)}
     table = table.sort_values(["source", "subset"], key=lambda c: c.map(order).fillna(-1) if c.name == "source" else c)
     lines = [

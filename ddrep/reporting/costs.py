@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
+from pandas.api.types import is_numeric_dtype
 
 from ddrep.errors import UserError
-from ddrep.files import written_whole
+from ddrep.files import check_readable, written_whole
+from ddrep.rows import Kind, read_rows
 
 Job = tuple[str, str]
 """Stage and job, e.g. ("synthesis", "subset0/ours/00000")."""
@@ -80,6 +81,7 @@ def _job_of_attempts(path: Path) -> Job:
 
 def _measured(path: Path) -> dict[str, Any]:
     """Mean time and largest memory of the repeats; Snakemake writes NA or - for what was too short to measure."""
+    check_readable(path, "a benchmark of Snakemake's; run the job anew")
     try:
         table = pd.read_csv(path, sep="\t", na_values=["-"])
     except (OSError, ValueError):
@@ -108,14 +110,10 @@ def _is_partial(benchmark: Path) -> bool | None:
 
 
 def _counted(path: Path) -> dict[str, Any]:
-    try:
-        table = pd.read_parquet(path)
-        accepted = table["accepted"]
-        if not is_bool_dtype(accepted):
-            raise ValueError
-    except (OSError, ValueError, KeyError):
-        raise UserError(f"{path}: expected a shard's attempts with a column accepted; make the shard anew") from None
-    counts = {"source": path.parent.name, "attempts": len(accepted), "accepted": int(accepted.sum())}
+    kinds: dict[str, Kind] = {"accepted": "flag", "evaluations": "whole"}
+    expected = "a shard's attempts with a column accepted; make the shard anew"
+    table = read_rows(path, kinds, expected, optional=("evaluations",))  # which older ones do not have
+    counts = {"source": path.parent.name, "attempts": len(table), "accepted": int(table["accepted"].sum())}
     return counts | ({"evaluations": int(table["evaluations"].sum())} if "evaluations" in table else {})
 
 

@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from ddrep.config import Figure1, Figure3, Stage
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.errors import UserError
 from ddrep.files import written_whole
 from ddrep.reporting.lettering import columns, legible, lettering
-from ddrep.reporting.tables import ARCHITECTURES, COLUMNS
+from ddrep.reporting.tables import ARCHITECTURES, ROW
+from ddrep.rows import Kind, read_rows
 from ddrep.sources import SOURCES, Source, Style
 
 FIRST = 4
@@ -28,6 +28,10 @@ FIRST = 4
 WIDTH = 10.0
 """Inches: at 150 dots an inch, about twice the width of a README."""
 
+ATTEMPTS: dict[str, Kind] = {
+    "key": "text", "class": "whole", "attempt": "whole", "seed": "whole", "p": "number", "accepted": "flag"
+}  # fmt: skip
+TABLE4 = "Table 4 (.parquet); make it with `ddrep table`"
 MARKERS = dict(zip(ARCHITECTURES, "os^", strict=True))
 
 
@@ -84,15 +88,7 @@ def _attempts(path: Path, label: int, key: str, images: LabelledImages) -> pd.Da
         more = ", ..." if len(images.classes) > 10 else ""
         raise UserError(f"{key}: no class {label}; expected 0..{len(images.classes) - 1}: {there}{more}")
     file = path.with_suffix(".parquet")
-    numbers = ["class", "attempt", "seed", "p"]
-    try:
-        table = pd.read_parquet(file, columns=["key", *numbers, "accepted"])
-        sound = is_bool_dtype(table["accepted"]) and all(is_numeric_dtype(table[name]) for name in numbers)
-        sound = sound and not table.isna().to_numpy().any()
-    except (OSError, ValueError):
-        sound = False
-    if not sound:
-        raise UserError(f"{file}: expected the attempts of {path}; make the shard anew")
+    table = read_rows(file, ATTEMPTS, f"the attempts of {path}; make the shard anew")
     return table[table["class"] == label].set_index("attempt").sort_index()
 
 
@@ -166,14 +162,9 @@ def figure4(*, table: Path, out: Path) -> None:
 
 
 def _read_runs(table: Path) -> pd.DataFrame:
-    numbers = ["scale", "top1", "n_synthetic"]
-    try:
-        runs = pd.read_parquet(table, columns=list(COLUMNS))
-        sound = len(runs) and is_bool_dtype(runs["mix"]) and all(is_numeric_dtype(runs[name]) for name in numbers)
-    except (OSError, ValueError):
-        sound = False
-    if not sound:
-        raise UserError(f"{table}: expected Table 4 (.parquet); make it with `ddrep table`")
+    runs = read_rows(table, ROW, TABLE4)
+    if not len(runs):
+        raise UserError(f"{table}: has no rows; expected {TABLE4}")
     return runs
 
 

@@ -20,9 +20,22 @@ from ddrep.methods import METHODS
 from ddrep.networks.metadata import WIDEST
 from ddrep.reporting import paper
 from ddrep.reporting.markdown import grid, shown, wrapped
+from ddrep.rows import Kind, read_rows
 
 KEYS = {1: ["attribute", "present", "method", "steps"], 2: ["method", "steps"]}
 MEASURE = {1: "share", 2: "miou"}
+_RUN: dict[str, Kind] = {"method": "text", "steps": "whole", "subset": "whole", "seed": "whole"}
+SCORES: dict[int, dict[str, Kind]] = {
+    1: {"attribute": "text", "present": "flag", **_RUN, "share": "number", "n": "whole", "attempts": "whole"},
+    2: {**_RUN, "miou": "number or nan", "n": "whole"},
+}
+"""Columns of the scores of ddrep.evaluation.scores."""
+ROBUSTNESS: dict[str, Kind] = {
+    "reads": "text", "t": "number", "accuracy": "number", "n": "whole", "attribute": "text", "subset": "whole",
+    "seed": "whole",
+}  # fmt: skip
+GUIDES = {"features": "features (ours)", "pixels": "pixels (DDIM-I)"}
+"""What a guide reads -> its name in tables."""
 
 
 def run(
@@ -34,10 +47,14 @@ def run(
     Real images' are of Table 1 a file for each attribute, .../ATTRIBUTE/NAME.npz; of Table 2 one. Raises UserError.
     """
     real = [path for path in files if path.suffix == ".npz"]
-    # a seed that the configuration names twice is one run
-    rows = list(dict.fromkeys(path for path in files if path.suffix == ".parquet"))
+    rows = [path for path in files if path.suffix == ".parquet"]
     beside_paper = stage.config.paper
+    if not rows:
+        raise UserError("files: expected at least one run's .score.parquet")
+    if twice := [path for path in rows if rows.count(path) > 1]:
+        raise UserError(f"{twice[0]}: given {rows.count(twice[0])} times; give it once")
     scores = {path: _read(path, number) for path in rows}
+    _check_once(scores, number)
     table = _sorted(pd.concat(scores.values(), ignore_index=True), number)
     cells = summarise(table, number, beside_paper)
     distances = _distances(cells, number, scores, real, stage.config.minimum, stage.seed)
@@ -51,14 +68,17 @@ def run(
 
 
 def _read(path: Path, number: int) -> pd.DataFrame:
-    try:
-        table = pd.read_parquet(path)
-    except (FileNotFoundError, ValueError, OSError):
-        raise UserError(f"{path}: not the scores of guided images; score them anew") from None
-    wanted = [*KEYS[number], MEASURE[number], "subset", "seed", "n"]
-    if missing := [name for name in wanted if name not in table.columns]:
-        raise UserError(f"{path}: no column {missing[0]}; score the images anew")
-    return table
+    return read_rows(path, SCORES[number], "the scores of guided images; score them anew")
+
+
+def _check_once(scores: dict[Path, pd.DataFrame], number: int) -> None:
+    """Raise UserError for a run that is given twice: it would count as two."""
+    run, seen = [*KEYS[number], "subset", "seed"], set[tuple[Any, ...]]()
+    for path, rows in scores.items():
+        given = set(rows[run].itertuples(index=False, name=None))
+        if len(given) < len(rows) or given & seen:
+            raise UserError(f"{path}: a run of the same cell, subset and seed was given before; give it once")
+        seen |= given
 
 
 def _sorted(table: pd.DataFrame, number: int) -> pd.DataFrame:
@@ -219,12 +239,12 @@ def _reported(number: int) -> list[str]:
 
 def robustness(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     """Rows of ddrep.evaluation.robustness -> one table, and its means by attribute, guide and timestep, printed."""
-    table = pd.concat([_read_robustness(path) for path in rows], ignore_index=True)
+    expected = "rows of `ddrep robustness`; make them anew"
+    table = pd.concat([read_robustness(path, expected) for path in rows], ignore_index=True)
     table = table.sort_values(["attribute", "reads", "subset", "seed", "t"]).reset_index(drop=True)
     means = table.pivot_table(index=["attribute", "reads"], columns="t", values="accuracy", aggfunc="mean")
-    names = {"features": "features (ours)", "pixels": "pixels (DDIM-I)"}
     lines = [
-        [attribute, names[reads], *(shown(v, 1) for v in row)]
+        [attribute, GUIDES[reads], *(shown(v, 1) for v in row)]
         for (attribute, reads), row in zip(means.index, means.to_numpy(), strict=True)
     ]
     note = (
@@ -239,12 +259,9 @@ def robustness(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     print(document)
 
 
-def _read_robustness(path: Path) -> pd.DataFrame:
-    wanted = {"attribute", "reads", "subset", "seed", "t", "accuracy"}
-    try:
-        table = pd.read_parquet(path)
-    except (ValueError, OSError):
-        table = pd.DataFrame()
-    if not wanted <= set(table.columns):
-        raise UserError(f"{path}: expected rows of `ddrep robustness`; make them anew")
+def read_robustness(path: Path, expected: str) -> pd.DataFrame:
+    """Raises UserError; see `read_rows`."""
+    table = read_rows(path, ROBUSTNESS, expected)
+    if not len(table) or not set(table["reads"]) <= set(GUIDES):
+        raise UserError(f"{path}: no guides, or others than of {', '.join(GUIDES)}; expected {expected}")
     return table

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from ddrep.config import Figure2, Stage
 from ddrep.data.masks import IGNORE, read_masked_shards
 from ddrep.errors import UserError
 from ddrep.reporting.figures import save, tile_grid
+from ddrep.reporting.guidance import read_robustness
 from ddrep.reporting.lettering import lettering
 from ddrep.sources import SOURCES
 
@@ -48,10 +48,7 @@ def coloured(masks: np.ndarray, classes: int) -> np.ndarray:
 @lettering()
 def robustness(*, table: Path, out: Path) -> None:
     """A panel for each attribute: accuracy on x0hat(x_t) against t by guide; thin lines are the runs."""
-    try:
-        rows = pd.read_parquet(table, columns=["attribute", "reads", "subset", "seed", "t", "accuracy"])
-    except (OSError, ValueError):
-        raise UserError(f"{table}: expected the table (.parquet) of `ddrep robustness-table`; make it anew") from None
+    rows = read_robustness(table, "the table (.parquet) of `ddrep robustness-table`; make it anew")
     attributes = list(rows["attribute"].unique())
     figure = Figure(figsize=(max(5.0, 3.6 * len(attributes)), 3.4), layout="constrained")
     panels = figure.subplots(1, len(attributes), sharey=True, squeeze=False)[0]

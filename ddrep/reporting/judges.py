@@ -10,38 +10,33 @@ import pandas as pd
 from ddrep.errors import UserError
 from ddrep.files import written_whole
 from ddrep.reporting.markdown import grid, mean_and_spread, wrapped
+from ddrep.rows import Kind, read_rows
 from ddrep.sources import judges
 
 TITLE = "What the judges know"
-COLUMNS = ("judge", "subset", "n", "top1", "expected_calibration_error", "cross_entropy")
+ROW: dict[str, Kind] = {
+    "judge": "text", "subset": "whole", "n": "whole", "top1": "number", "expected_calibration_error": "number",
+    "cross_entropy": "number",
+}  # fmt: skip
 
 
 def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     """Rows of judges (.parquet), one a labelled subset each -> one table, and its Markdown. Raises UserError."""
-    table = read_rows(rows)
+    table = read_judges(rows)
     with written_whole(out, markdown) as (table_draft, text_draft):
         table.to_parquet(table_draft, index=False)
         text_draft.write_text(f"# {TITLE}\n\n{as_markdown(table)}\n", encoding="utf-8")
 
 
-def read_rows(paths: Sequence[Path]) -> pd.DataFrame:
+def read_judges(paths: Sequence[Path]) -> pd.DataFrame:
     """In the order of the judges, then of the subsets. Raises UserError."""
-    parts = []
-    for path in paths:
-        try:
-            parts.append(pd.read_parquet(path, columns=list(COLUMNS)))
-        except (OSError, ValueError):
-            raise UserError(f"{path}: not a judge's row; make it with `ddrep score-judge`") from None
-    if not parts:
+    if not paths:
         raise UserError("rows: expected at least one judge's .parquet")
+    parts = [read_rows(path, ROW, "the row of a judge; make it with `ddrep score-judge`") for path in paths]
     table, order = pd.concat(parts, ignore_index=True), judges()
     rank = table["judge"].map(lambda name: order.index(name) if name in order else len(order))
-    return (
-        table.assign(rank=rank)
-        .sort_values(["rank", "subset"], kind="stable")
-        .drop(columns="rank")
-        .reset_index(drop=True)
-    )
+    ordered = table.assign(rank=rank).sort_values(["rank", "subset"], kind="stable")
+    return ordered.drop(columns="rank").reset_index(drop=True)
 
 
 def as_markdown(table: pd.DataFrame) -> str:

@@ -18,15 +18,19 @@ from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference, resampled_mean
 from ddrep.files import written_whole
 from ddrep.reporting.figures import WIDTH, save
-from ddrep.reporting.judges import TITLE, read_rows
+from ddrep.reporting.judges import TITLE, read_judges
 from ddrep.reporting.judges import as_markdown as of_judges
 from ddrep.reporting.lettering import lettering
 from ddrep.reporting.markdown import grid, shown, wrapped
 from ddrep.reporting.tables import read_runs
+from ddrep.rows import Kind
 from ddrep.sources import SOURCES
 
 CELL = ["source", "scale", "n_real"]
-COLUMNS = ("source", "scale", "n_real", "mean", "std", "gain", "worth", "worth_low", "worth_high")
+GAIN = ("gain", "gain_low", "gain_high")
+LINE: dict[str, Kind] = {
+    "source": "text", "scale": "whole", "n_real": "whole", "mean": "number", "std": "number or nan",
+}  # fmt: skip
 
 
 def run(
@@ -37,7 +41,7 @@ def run(
     cells = summarise(table, correct, stage.config, stage.seed)
     document = as_markdown(table, cells, correct.shape[1], stage.config.confidence)
     if judges:
-        document += f"\n## {TITLE}\n\n{of_judges(read_rows([judges]))}\n"
+        document += f"\n## {TITLE}\n\n{of_judges(read_judges([judges]))}\n"
     with written_whole(out, summary, markdown) as (table_draft, summary_draft, text_draft):
         table.to_parquet(table_draft, index=False)
         cells.to_parquet(summary_draft, index=False)
@@ -75,7 +79,7 @@ def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed
             # not by interpolation, which knows no infinity
             row["worth_low"], row["worth_high"] = np.quantile(said, [tail, 1 - tail], method="nearest")
         cells.append(row)
-    return pd.DataFrame(cells, columns=[*COLUMNS[:5], "n", "gain", "gain_low", "gain_high", *COLUMNS[6:]])
+    return pd.DataFrame(cells, columns=[*LINE, "n", *GAIN, "worth", "worth_low", "worth_high"])
 
 
 def _gain(
@@ -89,7 +93,7 @@ def _gain(
     found = paired_difference(
         correct[a], correct[b], table["subset"].to_numpy()[a], cfg.resamples, cfg.confidence, seed
     )
-    return dict(zip(("gain", "gain_low", "gain_high"), (100 * x for x in found), strict=True))
+    return dict(zip(GAIN, (100 * x for x in found), strict=True))
 
 
 def worth(labels: np.ndarray, curves: np.ndarray, reached: np.ndarray) -> np.ndarray:
@@ -158,12 +162,7 @@ def _count(n: float, labels: Sequence[int]) -> str:
 @lettering()
 def figure5(*, table: Path, out: Path) -> None:
     """Top-1 against the number of labelled images: a line a source, its standard deviation as bars."""
-    try:
-        cells = pd.read_parquet(table, columns=list(COLUMNS))
-    except (OSError, ValueError):
-        raise UserError(
-            f"{table}: expected the summary of Table 5 (.parquet); make it with `ddrep labels-table`"
-        ) from None
+    cells = read_rows(table, LINE, "the summary of Table 5; make it with `ddrep labels-table`")
     figure = Figure(figsize=(WIDTH * 0.7, 4.6), layout="constrained")
     axes = figure.subplots()
     for (source, scale), rows in cells.groupby(["source", "scale"], sort=False):

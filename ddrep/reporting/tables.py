@@ -8,23 +8,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ddrep.config import AccuracyTable, Stage
 from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference
 from ddrep.files import written_whole
 from ddrep.reporting.controls import headline, versus
-from ddrep.reporting.judges import TITLE, read_rows
+from ddrep.reporting.judges import TITLE, read_judges
 from ddrep.reporting.judges import as_markdown as of_judges
 from ddrep.reporting.markdown import as_markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
+from ddrep.rows import Kind, read_rows
 from ddrep.sources import SOURCES
 
-COLUMNS = (
-    "subset", "architecture", "mix", "source", "scale", "seed", "top1", "n_real", "n_synthetic", "epochs", "steps"
-)  # fmt: skip
+ROW: dict[str, Kind] = {
+    "subset": "whole", "architecture": "text", "mix": "flag", "source": "text", "scale": "whole", "seed": "whole",
+    "top1": "number", "n_real": "whole", "n_synthetic": "whole", "epochs": "whole", "steps": "whole",
+}  # fmt: skip
+"""A run's columns, and what they hold."""
+COLUMNS = tuple(ROW)
+PREDICTIONS: dict[str, Kind] = {"key": "text", "label": "whole", "prediction": "whole"}
 CELL = ["architecture", "mix", "source", "scale"]
 ARCHITECTURES = tuple(dict.fromkeys(architecture for architecture, _ in TABLE4))
 
@@ -39,7 +42,7 @@ def run(
     cells = summarise(table, correct, stage.config, stage.seed, number)
     document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence)
     if judges:
-        document += f"\n## {TITLE}\n\n{of_judges(read_rows([judges]))}\n"
+        document += f"\n## {TITLE}\n\n{of_judges(read_judges([judges]))}\n"
     with written_whole(out, summary, markdown) as (table_draft, summary_draft, text_draft):
         table.to_parquet(table_draft, index=False)
         cells.to_parquet(summary_draft, index=False)
@@ -69,23 +72,10 @@ def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.Dat
 
 
 def _read_row(path: Path) -> pd.DataFrame:
-    row = _read(path, COLUMNS).to_pandas()
+    row = read_rows(path, ROW, "the row of a run; make it anew with the classifier it belongs to")
     if len(row) != 1:
         raise UserError(f"{path}: expected one row, the run's, got {len(row)}; make it anew")
     return row
-
-
-def _read(path: Path, columns: Sequence[str]) -> pa.Table:
-    try:
-        content = pq.ParquetFile(path).read(use_threads=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run the classifier it belongs to") from None
-    except pa.ArrowInvalid as e:
-        raise UserError(f"{path}: not a Parquet file ({str(e).splitlines()[0]}); make it anew") from None
-    missing = [name for name in columns if name not in content.column_names]
-    if missing:
-        raise UserError(f"{path}: expected columns {', '.join(columns)}; {', '.join(missing)} missing; make it anew")
-    return content.select(list(columns))
 
 
 def _sort_keys(table: pd.DataFrame) -> list[np.ndarray]:
@@ -101,13 +91,13 @@ def _rank(names: pd.Series, order: Sequence[str]) -> list[int]:
 
 def _read_correct(paths: Sequence[Path], top1: Sequence[float]) -> np.ndarray:
     correct: list[np.ndarray] = []
-    images: pa.Table | None = None
+    images: pd.DataFrame | None = None
     first = paths[0].with_suffix(".predictions.parquet")
     for path, percent in zip(paths, top1, strict=True):
         file = path.with_suffix(".predictions.parquet")
-        predictions = _read(file, ("key", "label", "prediction"))
-        images = predictions.select(["key", "label"]) if images is None else images
-        if not predictions.select(["key", "label"]).equals(images):
+        predictions = read_rows(file, PREDICTIONS, "the predictions of a run; run the classifier it belongs to")
+        images = predictions[["key", "label"]] if images is None else images
+        if not predictions[["key", "label"]].equals(images):
             raise UserError(
                 f"{file}: other test images than {first}; expected the same keys and labels in the same order"
             )

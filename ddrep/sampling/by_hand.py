@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image
 
 from ddrep.config import Sampling
 from ddrep.data.decoding import FORMATS
+from ddrep.data.disk import raw, read_bytes, reason
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
 from ddrep.errors import UserError
@@ -38,7 +40,7 @@ def run(
         )
     classes = () if mask else loaded.classes if loaded else model.classes
     rows = _rows(denoiser if loaded is None else guide, classes, name)
-    target = _mask(mask, loaded) if mask and loaded else None
+    target = read_mask(mask, loaded) if mask and loaded else None
     drawn = [_row(model, loaded, row, target, images, cfg, scale, seed) for row in rows]
     save_grid(np.concatenate(drawn), images, out)
 
@@ -63,17 +65,22 @@ def _row(
     return draw(model, seeds, cfg, guided(model.eps, model.schedule, lambda x0: guide.log_likelihood(x0, y), scale))
 
 
-def _mask(path: Path, guide: Guide) -> np.ndarray:
-    """A label map (H, W) from a .npy, or from a PNG whose grey levels (or palette numbers) are classes."""
+def read_mask(path: Path, guide: Guide) -> np.ndarray:
+    """A label map (H, W) from a .npy, or from a PNG whose grey levels (or palette numbers) are classes.
+
+    Raises UserError.
+    """
     try:
+        content = io.BytesIO(read_bytes(raw(path)))
         if path.suffix == ".npy":
-            found = np.load(path, allow_pickle=False)
+            found = np.lib.format.read_array(content, allow_pickle=False)
         else:
-            with Image.open(path, formats=FORMATS) as image:
+            with Image.open(content, formats=FORMATS) as image:
                 found = np.asarray(image)
-    except (OSError, ValueError) as e:
-        raise UserError(f"{path}: not a mask ({e}); expected a .npy of integers or a PNG of one channel") from None
-    if found.ndim != 2 or found.dtype.kind not in "ui" or found.min() < 0 or found.max() > 255:
+    except Exception as e:  # of arbitrary bytes numpy and Pillow make errors of many types
+        said = reason(e)
+        raise UserError(f"{path}: not a mask ({said}); expected a .npy of integers or a PNG of one channel") from None
+    if found.ndim != 2 or not found.size or found.dtype.kind not in "ui" or found.min() < 0 or found.max() > 255:
         raise UserError(f"{path}: {found.dtype} {found.shape}; expected integers 0..255 of shape (height, width)")
     labels = found.astype(np.uint8)
     check_masks(path, labels[None], (), guide)

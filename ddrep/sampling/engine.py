@@ -93,10 +93,15 @@ class Engine:
         return np.stack([self.pool.images[a] for a in attempts])
 
     def judged(self, attempts: Sequence[Attempt], judge: Probabilities) -> list[float]:
-        """p(its class) of each attempt; of one of no class, of the most probable."""
-        p = judge(self.candidates(attempts))
+        """p(its class) of each attempt, of one of no class the most probable's; -1, which no threshold accepts, of an
+        image of one level all over."""
+        images = self.candidates(attempts)
+        p, blank = judge(images), np.ptp(images.reshape(len(images), -1), axis=1) == 0
         self.said |= dict(zip(attempts, p.astype(np.float16), strict=True))
-        return [float(max(row) if label == ANY else row[label]) for row, (label, _) in zip(p, attempts, strict=True)]
+        of_class = [
+            float(max(row) if label == ANY else row[label]) for row, (label, _) in zip(p, attempts, strict=True)
+        ]
+        return [-1.0 if nothing else p for nothing, p in zip(blank, of_class, strict=True)]
 
     def write_accepted(
         self, tallies: Sequence[Tally], quota: int, seed: int, shard: int, classes: tuple[str, ...], out: Path,

@@ -40,7 +40,10 @@ class Pool:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the shard's pool: sources that share candidates wait for each other instead of drawing them twice."""
-        with (self.folder / "lock").open("w", encoding="utf-8") as f:
+        lock = self.folder / "lock"
+        if lock.exists() and not lock.is_file():
+            raise UserError(f"{lock}: not a file; remove it, for those who draw candidates wait for each other there")
+        with lock.open("w", encoding="utf-8") as f:
             fcntl.flock(f, fcntl.LOCK_EX)
             self.refresh()
             yield

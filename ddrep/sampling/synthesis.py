@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from ddrep.config import Shard, Stage
+from ddrep.config.base import Share
 from ddrep.cost import DENOISER, Cost, Job, Passes, Wanted, times
 from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
@@ -20,12 +22,21 @@ from ddrep.networks.judges import Judge
 from ddrep.sampling.engine import ANY, Draw, Engine, Tally, fill
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import evaluations, image_seed, sample
+from ddrep.saved import read_json
 from ddrep.solvers import time_grid
 
 log = logging.getLogger("ddrep")
 
+MATCHED = "the threshold of a judge; make it with `ddrep pixel-threshold`"
 KEYS = ("synthesis.max_attempts", "lower synthesis.threshold or fine-tune longer")
 """The budget's key, and what else to do when it is used up."""
+
+
+class Matched(BaseModel):
+    """What `match_threshold` writes."""
+
+    model_config = ConfigDict(strict=True)
+    threshold: Share
 
 
 def class_conditional(
@@ -102,7 +113,7 @@ def run(
         raise UserError(f"{judge}: knows {known} classes, {other} {len(classes)}; train both on the same labels")
     cfg = stage.config.synthesis
     quota = cfg.per_class // cfg.shards_per_scale
-    threshold = json.loads(threshold_file.read_text("utf-8"))["threshold"] if threshold_file else cfg.threshold
+    threshold = read_json(threshold_file, Matched, MATCHED).threshold if threshold_file else cfg.threshold
     if finetuned:
         tallies = [Tally(label, threshold, name) for label, name in enumerate(classes)]
     else:

@@ -207,6 +207,8 @@ def _resume(
 
 def _read(state: Path) -> dict[str, Any] | None:
     """What `_save` wrote; None where there is no state."""
+    if state.exists() and not state.is_file() and not state.is_dir():  # a pipe would be waited for
+        raise _unfit(state)
     try:
         content = dict(torch.load(state, map_location="cpu", weights_only=True))
         return content | {"step": int(content["step"])}
@@ -214,7 +216,7 @@ def _read(state: Path) -> dict[str, Any] | None:
         return None
     except (PermissionError, IsADirectoryError):  # it may be whole
         raise
-    except (RuntimeError, UnpicklingError, OSError, EOFError, LookupError, TypeError, ValueError):
+    except (RuntimeError, UnpicklingError, OSError, EOFError, LookupError, TypeError, ValueError, ArithmeticError):
         raise _unfit(state) from None
 
 

@@ -16,7 +16,7 @@ from ddrep.cost import DENOISER, TRAINING, Cost, Job, Passes
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.digest import unchanged
 from ddrep.data.disjoint import apart
-from ddrep.data.idx import read_idx
+from ddrep.data.idx import read_images
 from ddrep.data.readers import labelled
 from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
@@ -88,7 +88,7 @@ def _images(cfg: Pretrain, seed: int, apart_from: Sequence[Path]) -> tuple[np.nd
     Raises UserError.
     """
     if cfg.images:
-        return read_idx(cfg.images), sha256(cfg.images)
+        return read_images(cfg.images), sha256(cfg.images)
     if cfg.data is None:
         raise UserError(
             "denoiser.pretrain.images: missing; name an IDX file of unlabelled images, or a data set in data"

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ddrep.data.idx import idx_bytes, read_idx, write_idx
+from ddrep.data.idx import idx_bytes, read_idx, read_images, write_idx
 from ddrep.errors import UserError
 
 
@@ -48,6 +48,38 @@ BROKEN = {
     "header cut short": gzip.compress(GOOD[:6]),
     "floats": gzip.compress(bytes([0, 0, 13, 1, 0, 0, 0, 0])),
 }
+
+
+SHAPES = [(0, 8, 8), (2, 0, 0), (2, 8, 9), (2, 8, 8, 2), (2, 1, 8, 8, 1), (8, 8), (8,), ()]
+
+
+@pytest.mark.parametrize("array", [*(np.ones(s, np.uint8) for s in SHAPES), np.ones((2, 8, 8), np.int32)], ids=str)
+def test_arrays_that_are_no_images_are_named(array, tmp_path) -> None:
+    write_idx(tmp_path / "a.gz", array)
+    with pytest.raises(UserError, match=rf"a\.gz: {array.dtype} .*; expected an IDX file of bytes: square images"):
+        read_images(tmp_path / "a.gz")
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 8), (2, 8, 8, 1), (1, 8, 8, 3)])
+def test_images_are_read_as_they_are(shape, tmp_path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    write_idx(tmp_path / "a.gz", array)
+    np.testing.assert_array_equal(read_images(tmp_path / "a.gz"), array)
+
+
+CLAIMS = struct.pack(">HBB3I", 0, 8, 3, 10**9, 1000, 1000)
+
+
+@pytest.mark.parametrize("name", ["a", "a.gz"])
+def test_what_a_header_claims_is_not_read_where_the_file_cannot_hold_it(name, tmp_path) -> None:
+    """Here 10^15 bytes of which ten million are there: they would be read until the memory is full."""
+    content = CLAIMS + bytes(10**7)
+    (tmp_path / name).write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"at most after the header, expected 1000000000000000\)"):
+        read_idx(tmp_path / name)
+    assert tracemalloc.get_traced_memory()[1] < 10**6
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())

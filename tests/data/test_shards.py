@@ -17,6 +17,7 @@ import webdataset as wds
 from PIL import Image
 
 from ddrep.data.shards import LabelledImages, read_shards, write_info, write_shard
+from ddrep.data.tars import read_meta
 from ddrep.errors import UserError
 
 
@@ -175,6 +176,9 @@ CHANGES = {
     r"no member __shard__ with": lambda m: m.update({"__shard__": b"7"}),
     r"no member __shard__ with classes": lambda m: m.update({"__shard__": b'{"classes": null, "images": 3}'}),
     r"no member __shard__ with classes and": lambda m: m.update({"__shard__": b'{"classes": [[]], "images": 3}'}),
+    r"no member __shard__ with classes and i": lambda m: m.update({"__shard__": b'{"classes": ["a"], "images": -1}'}),
+    r"no member __shard__ with classes and im": lambda m: m.update({"__shard__": b'{"classes": [], "images": 3}'}),
+    r"no member __shard__ with classes and ima": lambda m: m.update({"__shard__": b'{"classes": "abc", "images": 3}'}),
     r"__shard__ is broken \(maximum recursion": lambda m: m.update({"__shard__": b"[" * 100_000}),
     r"0-001\.png is broken \(Image size": lambda m: m.update({"0-001.png": _bomb()}),
 }
@@ -290,3 +294,23 @@ def test_soft_labels_that_are_none_are_named(tmp_path: Path) -> None:
             less.addfile(member, tar.extractfile(member))
     with pytest.raises(UserError, match=r"b.tar: .* has only one of .png and .soft.npy; delete the shard"):
         read_shards([tmp_path / "b.tar"])
+
+
+@pytest.mark.parametrize("content", [b"{", b"[" * 100_000, b'{"classes": null, "images": 3}', b"\xff"])
+def test_what_a_shard_says_of_itself_is_read_alone(content, tmp_path) -> None:
+    write_shard(tmp_path / "0.tar", some(3))
+    assert (read_meta(tmp_path / "0.tar").images, read_meta(tmp_path / "0.tar").classes) == (3, some(3).classes)
+    _rewrite(tmp_path / "0.tar", lambda m: m.update({"__shard__": content}))
+    with pytest.raises(UserError, match=r"0\.tar: no member __shard__ with classes and images"):
+        read_meta(tmp_path / "0.tar")
+
+
+def test_images_of_a_shard_that_is_cut_between_two_members_are_not_counted(tmp_path) -> None:
+    write_shard(tmp_path / "0.tar", some(3))
+    with tarfile.open(tmp_path / "0.tar") as tar:
+        last = tar.getmembers()[-2].offset
+    whole = (tmp_path / "0.tar").read_bytes()
+    (tmp_path / "0.tar").write_bytes(whole[:last])
+    with pytest.raises(UserError, match=r"0\.tar: 2 members \.cls, expected 3"):
+        write_info(tmp_path / "_info.json", [tmp_path / "0.tar"], 1)
+    assert not (tmp_path / "_info.json").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from ddrep.config import Figure2, GuidanceTable, Stage
 from ddrep.data.masks import MaskedImages, write_masked_shard
 from ddrep.errors import UserError
-from ddrep.evaluation.scores import save_features
+from ddrep.evaluation.scores import read_features, save_features
 from ddrep.reporting import guidance, guidance_figures
 
 SHIFT = {"unguided": 3.0, "ours": 1.0}
@@ -91,12 +93,69 @@ def test_too_few_images_for_a_floor_say_so_and_have_their_distance(tmp_path: Pat
     assert "Where no floor is shown there are too few images for one" in text and "(2,048 of Inception" in text
 
 
-def test_a_run_named_twice_counts_once(tmp_path: Path) -> None:
-    rows, real = files(tmp_path)
+def test_a_run_given_twice_is_refused(tmp_path: Path) -> None:
+    """By its name, or as a copy: it would count as two."""
+    rows, real = files(tmp_path, n=9)
+    copy = tmp_path / "copy/20.score.parquet"
+    shutil.copytree(rows[0].parent, copy.parent)
     outputs = tmp_path / "t.parquet", tmp_path / "s.parquet", tmp_path / "t.md"
-    table_of(1, [*rows, rows[0]], real, 300, outputs)
-    cells = pd.read_parquet(outputs[1])
-    assert (cells["runs"] == 3).all() and (cells["images"] == 400).all()
+    for again in (rows[0], copy):
+        with pytest.raises(UserError, match=r"20\.score\.parquet: .*give it once"):
+            table_of(1, [*rows, again], real, 300, outputs)
+    assert not any(path.exists() for path in outputs)
+
+
+SCORES: dict[str, Any] = {
+    "share": "high", "n": -1, "attempts": None, "present": "yes", "method": 3, "steps": 0.5, "subset": "a", "seed": None
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("column", SCORES)
+def test_scores_that_are_none_are_one_line(column: str, tmp_path: Path) -> None:
+    rows, real = files(tmp_path, n=9)
+    pd.read_parquet(rows[0]).assign(**{column: SCORES[column]}).to_parquet(rows[0])
+    with pytest.raises(UserError, match=rf"20\.score\.parquet: column {column} .*score them anew"):
+        table_of(1, rows, real, 300, (tmp_path / "t", tmp_path / "s", tmp_path / "m"))
+
+
+def _arrays(**changed: Any) -> dict[str, np.ndarray]:
+    return {"metric": np.array("FD-x"), "features": np.ones((4, 2), np.float32), "labels": np.arange(4) // 2} | changed
+
+
+FEATURES: dict[str, Any] = {
+    "not a number": _arrays(features=np.full((4, 2), np.nan, np.float32)),
+    "of rank 1": _arrays(features=np.ones(4, np.float32)),
+    "of other labels": _arrays(labels=np.arange(3)),
+    "complex": _arrays(features=np.ones((4, 2), complex)),
+    "text": _arrays(features=np.full((4, 2), "a")),
+    "without a name": _arrays(metric=np.array(3)),
+    "one array less": {"metric": np.array("FD-x")},
+    "pickled": _arrays(labels=np.array([{}] * 4, object)),
+    "empty": b"",
+    "cut": ...,
+    "an npy": b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999,), }",
+}
+
+
+@pytest.mark.parametrize("kind", FEATURES)
+def test_features_that_are_none_are_one_line(kind: str, tmp_path: Path) -> None:
+    path, content = tmp_path / "f.npz", FEATURES[kind]
+    np.savez(path, **(content if isinstance(content, dict) else _arrays()))
+    if content is ...:
+        content = path.read_bytes()[:-30]
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"f\.npz: .*expected features of images; make them anew") as said:
+        read_features(path)
+    assert "\n" not in str(said.value)
+
+
+def test_features_that_claim_more_than_there_is_memory_are_not_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "f.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("features.npy", b"")
+        archive.infolist()[0].file_size = 2**40
+    with pytest.raises(UserError, match=r"f\.npz: .*more than \d+ bytes"):
+        read_features(tmp_path / "f.npz")
 
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
@@ -186,8 +245,8 @@ def test_rows_of_robustness_that_are_none_are_one_line(tmp_path: Path, content: 
         path.write_bytes(content)
     elif content:
         pd.DataFrame({"x": [1]}).to_parquet(path)
-    with pytest.raises(UserError, match=r"rows\.parquet: expected rows of `ddrep robustness`"):
+    with pytest.raises(UserError, match=r"rows\.parquet: .*expected rows of `ddrep robustness`"):
         guidance.robustness(rows=[path], out=out, markdown=tmp_path / "r.md")
-    with pytest.raises(UserError, match=r"rows\.parquet: expected the table \(\.parquet\) of `ddrep robustness-table`"):
+    with pytest.raises(UserError, match=r"rows\.parquet: .*expected the table .* of `ddrep robustness-table`"):
         guidance_figures.robustness(table=path, out=tmp_path / "r.png")
     assert not out.exists() and not list(tmp_path.glob("*.png"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,9 @@ from PIL import Image
 from ddrep.cli import main
 from ddrep.config import Sampling
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.errors import UserError
+from ddrep.networks.guides import Guide
+from ddrep.sampling.by_hand import read_mask
 from ddrep.sampling.sampler import image_seed, sample
 from tests import tiny
 
@@ -58,6 +64,39 @@ def test_by_attribute_and_by_mask(folder: Path) -> None:
         assert main([*masked, "--out", str(folder / f"{kind}.png")]) == 0
     np.testing.assert_array_equal(cells(folder / "npy.png"), cells(folder / "png.png"))
     assert len(cells(folder / "npy.png")) == 3
+
+
+MASKS: dict[str, bytes | Callable[[Path], object]] = {
+    "empty.npy": b"",
+    "none.npy": lambda path: np.save(path, np.zeros((0, 0), np.uint8)),
+    "several.npy": lambda path: np.savez(path.open("wb"), a=np.zeros(3)),
+    "huge.npy": b"\x93NUMPY\x01\x00v\x00"
+    + b"{'descr': '|u1', 'fortran_order': False, 'shape': (10000000, 10000000), }".ljust(118),
+    "below.npy": lambda path: np.save(path, np.full((8, 8), -1)),
+    "cut.png": lambda path: path.write_bytes(_png()[:50]),
+    "large.png": lambda path: path.write_bytes(_png().replace(bytes([0, 0, 0, 8, 0, 0, 0, 8]), b"\0\1\0\0\0\1\0\0")),
+    "eps.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n",
+    "pipe.png": os.mkfifo,
+    "folder.npy": Path.mkdir,
+    "endless.npy": lambda path: path.symlink_to("/dev/zero"),
+    "sparse.png": lambda path: (path.touch(), os.truncate(path, 2**40)),
+}
+
+
+def _png() -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_masks_that_are_none_are_one_line(folder: Path) -> None:
+    guide = Guide.load(folder / "mask", folder / "d.safetensors", "cpu")
+    for name, make in MASKS.items():
+        path = folder / name
+        path.write_bytes(make) if isinstance(make, bytes) else make(path)
+        with pytest.raises(UserError, match=f"{name}: ") as said:
+            read_mask(path, guide)
+        assert "\n" not in str(said.value), name
 
 
 @pytest.mark.parametrize(

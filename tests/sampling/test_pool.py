@@ -1,4 +1,8 @@
 import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,3 +109,28 @@ def test_a_folder_in_the_place_of_a_batch_is_one_line(tmp_path):
     (pool.folder / "odd.npz").mkdir()
     with pytest.raises(UserError, match=r"odd.npz: not a file; remove it"):
         pool.refresh()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_in_the_place_of_the_lock_is_one_line(make, tmp_path):
+    pool = Pool(tmp_path, "key", 0, SHAPE)
+    make(pool.folder / "lock")
+    with pytest.raises(UserError, match="lock: not a file; remove it"), pool.locked():
+        pass
+
+
+def test_a_full_disk_names_the_batch_and_leaves_none(tmp_path):
+    """The limit on a file's size is met as the end of a disk is: while the file is written."""
+    code = f"""
+import resource, signal
+import numpy as np
+from pathlib import Path
+from ddrep.sampling.pool import Pool
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+pool = Pool(Path("."), "key", 0, {SHAPE})
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+pool.add([(0, i) for i in range(200)], np.random.default_rng(0).integers(0, 256, (200, 8, 8, 3), np.uint8))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1].startswith("OSError: [Errno 27] File too large: 'key/00000/")
+    assert not list(tmp_path.rglob("*.npz"))

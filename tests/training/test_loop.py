@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -301,6 +302,7 @@ def test_what_a_killed_process_left_of_a_checkpoint_is_removed(tmp_path):
 SAVER = """
 import runpy, sys
 from pathlib import Path
+from typing import Any
 from ddrep.training import loop
 
 def slow_save(content, draft):
@@ -371,3 +373,27 @@ def test_a_state_of_another_user_is_not_called_broken(tmp_path):
     (tmp_path / "s.pt").mkdir()
     with pytest.raises(IsADirectoryError):
         _train(tmp_path / "s.pt")
+
+
+STATES: dict[str, Any] = {
+    "a tensor": torch.zeros(3),
+    "nothing": None,
+    "a list": [1, 2],
+    "no step": {"net": {}},
+    "a step beyond the end of numbers": {"step": math.inf},
+    "a step that is text": {"step": "x"},
+    "no network": {"step": 1, "net": None, "optimizer": None},
+}
+
+
+@pytest.mark.parametrize("kind", [*STATES, "a pipe", "cut"])
+def test_what_is_no_state_is_one_line(kind, tmp_path):
+    state = tmp_path / "run.pt"
+    if kind == "a pipe":
+        os.mkfifo(state)
+    else:
+        torch.save(STATES.get(kind, {"step": 1}), state)
+    if kind == "cut":
+        state.write_bytes(state.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"run\.pt: not the state of this training, or broken; remove it"):
+        _train(state)

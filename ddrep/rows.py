@@ -1,0 +1,65 @@
+"""Tables of ours (Parquet): read with the columns that are wanted, each of its kind, or refused in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ddrep.errors import UserError
+from ddrep.files import check_readable
+
+Kind = Literal["text", "flag", "whole", "number", "number or nan"]
+"""Of a column: strings, booleans, integers from 0, finite numbers, or such of which some may be unknown."""
+MOST = 10**8
+"""Rows: more than any table of ours has, and as many as fit in memory."""
+LONGEST = 200
+"""Characters that a message quotes of what the library says."""
+
+
+def read_rows(path: Path, columns: Mapping[str, Kind], expected: str, optional: Collection[str] = ()) -> pd.DataFrame:
+    """These columns of a file, in this order; of `optional` ones those that are there.
+
+    Raises UserError naming the file and the column; `expected` says what it should be and how to make it.
+    """
+    check_readable(path, expected)
+    try:
+        with pq.ParquetFile(path) as file:
+            if file.metadata.num_rows > MOST:
+                raise ValueError(f"says that it has {file.metadata.num_rows} rows")
+            there = [name for name in columns if name in file.schema_arrow.names]
+            if missing := [name for name in columns if name not in there and name not in optional]:
+                raise ValueError(f"{', '.join(missing)} missing of the columns {', '.join(columns)}")
+            content = file.read(there, use_threads=False).select(there)
+    except Exception as e:  # of arbitrary bytes the library makes errors of many types
+        said = str(e) if type(e) is ValueError else f"not a Parquet file ({' '.join(str(e).split())[:LONGEST]})"
+        raise UserError(f"{path}: {said}; expected {expected}") from None
+    for name in there:
+        if fault := _fault(content[name], columns[name]):
+            raise UserError(f"{path}: column {name} {fault}; expected {expected}")
+    return content.to_pandas()
+
+
+def _fault(column: pa.ChunkedArray, kind: Kind) -> str:
+    """Why a column is not of the kind; empty if it is."""
+    of, numeric = column.type, pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    fits = {
+        "text": pa.types.is_string(of) or pa.types.is_large_string(of),
+        "flag": pa.types.is_boolean(of),
+        "whole": pa.types.is_integer(of),
+    }
+    if not fits.get(kind, numeric):
+        return f"holds {of}, not {kind}"
+    if kind == "number or nan":
+        return ""
+    if column.null_count or (kind == "number" and not np.isfinite(column.to_numpy()).all()):
+        return "has gaps, or numbers that are not finite"
+    if kind == "whole" and len(column) and pc.min(column).as_py() < 0:
+        return "has negative numbers"
+    return ""
