@@ -160,6 +160,7 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "figure3": lambda e, w: figure_of(Figure3, e),
     "figure4": lambda e, w: Section(),
     "costs": lambda e, w: Section(),
+    "report": lambda e, w: e,
     "attribute-images": lambda e, w: attribute_images_of(w["attribute"], "run" in w, e),
     "guide": lambda e, w: guide_of(e.attributes if "attribute" in w else e.masks, w["reads"]),
     "guided": _guided,

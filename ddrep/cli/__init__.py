@@ -30,7 +30,7 @@ from ddrep.cli.guidance import (
 )
 from ddrep.cli.guidance_reporting import Figure2, GuidanceTable, RobustnessFigure, RobustnessTable
 from ddrep.cli.plan import Plan
-from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Table
+from ddrep.cli.reporting import Costs, Figure1, Figure3, Figure4, Report, Table
 from ddrep.cli.sample import Sample
 from ddrep.cli.stages import (
     Classify,
@@ -96,6 +96,7 @@ class Ddrep(BaseSettings):
     figure3: CliSubCommand[Figure3]
     figure4: CliSubCommand[Figure4]
     costs: CliSubCommand[Costs]
+    report: CliSubCommand[Report]
     evaluator: CliSubCommand[Evaluator]
     segmenter: CliSubCommand[Segmenter]
 

@@ -36,6 +36,7 @@ VERSIONS = {
     "figure3": 2,
     "figure4": 2,
     "costs": 1,
+    "report": 1,
     "evaluator": 1,
     "segmenter": 1,
 }
