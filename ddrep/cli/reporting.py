@@ -78,7 +78,7 @@ class Costs(Light):
 
 
 class Report(Verb):
-    """Write report.html: what an experiment found, on one page; of an unfinished one what is there and what is missing."""
+    """Write report.html: what an experiment found, on one page; of an unfinished one what there is so far."""
 
     stage: Stage[config.Experiment]
     configfile: list[Path] = []

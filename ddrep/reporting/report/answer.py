@@ -24,6 +24,8 @@ class Answer:
     sentence: str
     verdict: str
     tone: Literal["gain", "loss", "unsure", "open"]
+    about: str = ""
+    """What the source is."""
 
 
 NONE = Answer(
@@ -47,7 +49,12 @@ def answer(results: Results) -> Answer:
     if cells is None or cell is None:
         return NONE
     confidence = results.experiment.tables.confidence
-    return Answer(sentence(cell, confidence), *_verdict(cell))
+    return Answer(sentence(cell, confidence), *_verdict(cell), f"{cell['source']}: {plain(cell['source'])}.")
+
+
+def plain(source: str) -> str:
+    """What a source is, without Markdown."""
+    return SOURCES[source].about.replace("*", "")
 
 
 def main_cell(cells: pd.DataFrame) -> Mapping[Any, Any] | None:
@@ -61,12 +68,12 @@ def main_cell(cells: pd.DataFrame) -> Mapping[Any, Any] | None:
 
 
 def sentence(cell: Mapping[Any, Any], confidence: float) -> str:
-    """`With 600 images of ours added to 200 real ones, a resnet18 is right on 75.4% of the test images: ...`"""
-    mixed = ", with Mixup and CutMix," if cell["mix"] else ""
+    """`With 600 synthetic images (ours) added to 200 real ones, a resnet18 is right on 75.4% of ...`"""
+    mixed = ", trained with Mixup and CutMix," if cell["mix"] else ""
     found = [_difference(cell, name) for name in _known(cell)]
     runs = f"{cell['n']} paired runs" if cell["n"] > 1 else "one run"
     said = (
-        f"With {cell['n_synthetic']:,} images of {cell['source']} added to {cell['n_real']:,} real ones, "
+        f"With {cell['n_synthetic']:,} synthetic images ({cell['source']}) added to {cell['n_real']:,} real ones, "
         f"a {cell['architecture']}{mixed} is right on {cell['mean']:.1f}% of the test images"
     )
     return f"{said}: {'; '.join(found)} ({100 * confidence:g}% intervals, {runs})." if found else f"{said}."

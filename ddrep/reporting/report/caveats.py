@@ -91,18 +91,20 @@ def _acceptance(results: Results) -> Iterator[str]:
 
 
 def _judges(results: Results) -> Iterator[str]:
-    for path in results.files("subset*/*/report.json"):
-        report, name = results.json(path), f"{path.parent.name}, {path.parts[-3]}"
-        error, n = report.get("expected_calibration_error"), int(report.get("n", 0))
-        if error is None:
-            continue
-        if error > UNCALIBRATED:
-            yield (
-                f"The judge {name} is not calibrated: its probabilities are off by {100 * error:.0f} points on "
-                "average, so the threshold is no probability. Acceptance says what it does."
-            )
-        if n < FEW_HELD_OUT:
-            yield f"The judge {name} was tested on {counted(n, 'image')} only: its accuracy is known roughly."
+    """Of each judge the worst over the labelled subsets."""
+    reports = [(path.parent.name, results.json(path)) for path in results.files("subset*/*/report.json")]
+    errors: dict[str, float] = {}
+    images: dict[str, int] = {}
+    for name, report in reports:
+        errors[name] = max(errors.get(name, 0.0), float(report.get("expected_calibration_error", 0)))
+        images[name] = min(images.get(name, FEW_HELD_OUT), int(report.get("n", FEW_HELD_OUT)))
+    off = [f"{name} ({100 * error:.0f} points on average)" for name, error in errors.items() if error > UNCALIBRATED]
+    if off:
+        names = " and ".join(off)
+        yield f"Not calibrated: the probabilities of {names} are off. Go by acceptance, not by the threshold."
+    few = [f"{name} ({n} images)" for name, n in images.items() if n < FEW_HELD_OUT]
+    if few:
+        yield f"Judges tested on few held-out images, whose accuracy is known roughly: {', '.join(few)}."
 
 
 def _distances(results: Results) -> Iterator[str]:

@@ -16,23 +16,25 @@ MOST_ROWS = 200
 
 @dataclass(frozen=True)
 class Document:
-    """A table with its title and, as HTML, what is said of it."""
+    """A table with its title and, as HTML, what is said of it; one without a summary is folded."""
 
     name: str
     title: str
     html: str
+    folded: bool = False
 
 
 def documents(results: Results) -> list[Document]:
     """Every summary under tables/, then the tables without one."""
     found = [_summary(path) for path in results.files("tables/*.md")]
+    found.sort(key=lambda document: not document.name.startswith("table"))
     told = {document.name for document in found}
     for path in results.files("tables/*.parquet"):
         name = path.stem.removesuffix("-summary")
         if name not in told and not path.stem.endswith("-summary"):
             table = results.table(f"tables/{path.name}")
             if table is not None:
-                found.append(Document(name, name.capitalize(), table_html(table)))
+                found.append(Document(name, name.capitalize(), table_html(table), folded=True))
     return found
 
 
@@ -54,13 +56,13 @@ def markdown_html(text: str) -> str:
     return html.replace("<table>", f"{SCROLLED}<table>").replace("</table>", "</table></div>")
 
 
-SCROLLED = '<div class="scrolled" tabindex="0" role="region" aria-label="Table">'
+SCROLLED = '<div class="scrolled" tabindex="0" role="group" aria-label="Table">'
 """What is wider than a phone is moved sideways, by keys as well."""
 
 
 def table_html(table: pd.DataFrame) -> str:
     """Its first rows."""
-    shown = table.head(MOST_ROWS)
+    shown = table.head(MOST_ROWS).astype(object).where(table.head(MOST_ROWS).notna(), "")
     more = f"<p>The first {MOST_ROWS} of {len(table):,} rows.</p>" if len(table) > MOST_ROWS else ""
-    html = shown.to_html(index=False, border=0, na_rep="", float_format=lambda x: f"{x:.4g}")
+    html = shown.to_html(index=False, border=0, float_format=lambda x: f"{x:.4g}")
     return f"{more}{SCROLLED}{html}</div>"

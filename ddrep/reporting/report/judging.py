@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
 
 from ddrep.reporting.report.plots import INK, Plot, plot
@@ -23,10 +25,11 @@ def trained(results: Results) -> Iterator[Plot]:
     yield from _finetunes(results)
     yield from _judges(results)
     yield from _calibration(results)
-    for path in results.files("subset*/*/report.json"):
-        report, name = results.json(path), _named(path)
-        yield from _confusion(results, report.get("confusion"), name)
-        yield from _probes(report.get("probes"), name)
+    reports = [(path.parent.name, results.json(path)) for path in results.files("subset*/*/report.json")]
+    for name in dict.fromkeys(name for name, _ in reports):
+        mine = [report for judge, report in reports if judge == name]
+        yield from _confusion(results, [report["confusion"] for report in mine if "confusion" in report], name)
+        yield from _probes([probe for report in mine for probe in report.get("probes", [])], name)
 
 
 def _named(path: Path) -> str:
@@ -44,7 +47,11 @@ def _finetunes(results: Results) -> Iterator[Plot]:
     rows = pd.concat(parts, ignore_index=True)
     for column, title, text in (
         ("loss", "loss", "Mean squared error of the noise, on the labelled images."),
-        ("label_margin", "share", "Share of unseen images on which the own label helps more than another: 0.5 is none."),
+        (
+            "label_margin",
+            "share",
+            "Share of unseen images on which the own label helps more than another: 0.5 is none.",
+        ),
     ):
         if column in rows:
             name = {"loss": "Fine-tune: loss", "label_margin": "Fine-tune: does the label help?"}[column]
@@ -96,9 +103,11 @@ def _calibration(results: Results) -> Iterator[Plot]:
     yield plot("Are the judges calibrated?", text, diagonal + points, table, 320)
 
 
-def _confusion(results: Results, confusion: list[list[int]] | None, name: str) -> Iterator[Plot]:
-    if not confusion or len(confusion) > MOST_CLASSES:
+def _confusion(results: Results, confusions: list[list[list[int]]], name: str) -> Iterator[Plot]:
+    """Of all labelled subsets together."""
+    if not confusions or len(confusions[0]) > MOST_CLASSES:
         return
+    confusion = np.sum(confusions, axis=0).tolist()
     classes = [results.class_name(number) for number in range(len(confusion))]
     cells = [
         {"is": classes[i], "taken for": classes[j], "images": n}
@@ -115,21 +124,22 @@ def _confusion(results: Results, confusion: list[list[int]] | None, name: str) -
 
 
 def _heat(table: pd.DataFrame, x: str, y: str, colour: alt.Color, order: list[str] | None = None) -> alt.Chart:
-    axes = {"x": alt.X(x, sort=order, axis=alt.Axis(labelAngle=-45)), "y": alt.Y(y, sort=order)}
+    sort: Any = order or "ascending"
+    axes = {"x": alt.X(x, sort=sort, axis=alt.Axis(labelAngle=-45, grid=False)), "y": alt.Y(y, sort=sort)}
     return alt.Chart(table).mark_rect().encode(**axes, color=colour, tooltip=list(table.columns))
 
 
-def _probes(probes: list[dict[str, object]] | None, name: str) -> Iterator[Plot]:
-    """The heat map of blocks and timesteps: cross-entropy out of fold."""
+def _probes(probes: list[dict[str, Any]], name: str) -> Iterator[Plot]:
+    """The heat map of blocks and timesteps: cross-entropy out of fold, in the mean over labelled subsets."""
     rows = [
-        {"block": probe["block"], "timestep": probe["timestep"], "C": probe["C"],
-         "cross_entropy": min(dict(losses).values())}
-        for probe in probes or []
-        if isinstance(losses := probe["cross_entropy"], dict)
-    ]  # fmt: skip
+        {"block": probe["block"], "timestep": probe["timestep"], "cross_entropy": min(probe["cross_entropy"].values())}
+        for probe in probes
+    ]
     if rows:
-        table = pd.DataFrame(rows)
+        table = pd.DataFrame(rows).groupby(["block", "timestep"])["cross_entropy"].mean().reset_index()
         colour = alt.Color("cross_entropy:Q", scale=alt.Scale(scheme="viridis", reverse=True))
         text = "Cross-entropy out of fold of the probes, by block of the denoiser and timestep; low is good."
         height = 30 * table["block"].nunique() + 40
-        yield plot(f"Where classes can be read: {name}", text, _heat(table, "timestep:O", "block:N", colour), table, height)
+        yield plot(
+            f"Where classes can be read: {name}", text, _heat(table, "timestep:O", "block:N", colour), table, height
+        )

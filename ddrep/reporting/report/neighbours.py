@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,26 +23,31 @@ from ddrep.reporting.report.results import Results
 from ddrep.reporting.report.walls import Sheet, sheet
 from ddrep.sources import in_figure
 
+Read = Callable[[np.ndarray], np.ndarray]
+"""Images, or rows of a set -> features of length 1, (N, F)."""
 CLASSES, IMAGES, NEAREST = 20, 4, 4
 """The first classes, generated images of each, and labelled images beside each."""
+UNSEEN = 100
+"""Test images of a class that are looked at, at most: as many as there are labelled ones, up to this."""
 COPY = 0.5
-"""Nearer than this share of the distance at which labelled images of its class have each other: taken for a copy."""
+"""Less than this share as far from a labelled image as from an unseen one: perhaps a copy."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Of a class: rows of a generated image and its nearest labelled ones, in the order of the sheet."""
+    """Of a class: rows of a generated image, its nearest labelled ones, and the nearest test image, which no network
+    has seen, in the order of the sheet."""
 
     name: str
     sheet: Sheet
     distances: list[list[float]]
-    """Cosine distance of the features, a row for each generated image."""
-    usual: float
-    """Median distance of a labelled image to the nearest other one of its class."""
+    """Cosine distances of the features of each row's labelled images."""
+    unseen: list[float]
+    """Of each row's test image."""
 
     @property
     def copies(self) -> int:
-        return sum(row[0] < COPY * self.usual for row in self.distances)
+        return sum(row[0] < COPY * other for row, other in zip(self.distances, self.unseen, strict=True))
 
 
 def neighbours(results: Results) -> list[Neighbours]:
@@ -50,39 +56,40 @@ def neighbours(results: Results) -> list[Neighbours]:
     if not shards:
         return []
     subset, denoiser = shards[0].parents[2], Path(denoiser_path(results.experiment))
-    features, real = subset / "rejection/features.safetensors", subset / "real.tar"
-    if not (features.is_file() and real.is_file() and denoiser.is_file()):
+    features, shown = subset / "rejection/features.safetensors", (subset / "real.tar", results.folder / "data/test.tar")
+    if not all(path.is_file() for path in (features, denoiser, *shown)):
         return []
     stored, text = tensors_from_disk(features)
     about = FeaturesFile.parsed(features, text)
     if about.denoiser_sha256 != sha256(denoiser):
         return []
-    model = Denoiser.load(denoiser, pick_device())
-    labelled, made = read_shards([real]), read_shards(shards[:1])
-    both = [label for label in range(len(labelled.classes))[:CLASSES] if label in made.labels]
-    found = [_of_class(model, about.settings, label, labelled, stored["features"], made) for label in both]
+    model, made = Denoiser.load(denoiser, pick_device()), read_shards(shards[:1])
+    labelled, test = (read_shards([path]) for path in shown)
+    read = lambda images: unit(_features(model, images, about.settings))  # noqa: E731
+    sets = [(labelled, lambda rows: unit(stored["features"][rows])), (test, lambda rows: read(test.images[rows]))]
+    found = [_of_class(label, made, read, sets) for label in range(len(labelled.classes))[:CLASSES]]
     return [each for each in found if each is not None]
 
 
 def _of_class(
-    model: Denoiser, cfg: Features, label: int, labelled: LabelledImages, stored: np.ndarray, made: LabelledImages
+    label: int, made: LabelledImages, read: Read, sets: Sequence[tuple[LabelledImages, Read]]
 ) -> Neighbours | None:
-    rows, theirs = np.flatnonzero(labelled.labels == label), np.flatnonzero(made.labels == label)
+    theirs = np.flatnonzero(made.labels == label)
     theirs = theirs[np.argsort(np.array(made.keys)[theirs], kind="stable")][:IMAGES]
-    if len(rows) < 2:
+    rows, unseen = (np.flatnonzero(images.labels == label) for images, _ in sets)
+    unseen = unseen[: min(len(rows), UNSEEN)]
+    if not (len(theirs) and len(unseen)):
         return None
-    real, drawn = unit(stored[rows]), unit(_features(model, made.images[theirs], cfg))
-    distances, among = 1 - drawn @ real.T, 1 - real @ real.T
-    np.fill_diagonal(among, np.inf)
-    order = np.argsort(distances, axis=1, kind="stable")[:, :NEAREST]
-    pictures = [
-        image
-        for generated, nearest in zip(theirs, order, strict=True)
-        for image in (made.images[generated], *labelled.images[rows[nearest]])
-    ]
-    said = [[round(float(row[i]), 3) for i in nearest] for row, nearest in zip(distances, order, strict=True)]
-    usual = float(np.median(among.min(axis=1)))
-    return Neighbours(labelled.classes[label], sheet(pictures, 1 + order.shape[1]), said, usual)
+    drawn = read(made.images[theirs])
+    near, far = (1 - drawn @ features(of).T for of, (_, features) in zip((rows, unseen), sets, strict=True))
+    order, other = np.argsort(near, axis=1, kind="stable")[:, :NEAREST], far.argmin(axis=1)
+    pictures: list[np.ndarray] = []
+    for generated, nearest, test in zip(theirs, order, other, strict=True):
+        (labelled, _), (tested, _) = sets
+        pictures += [made.images[generated], *labelled.images[rows[nearest]], tested.images[unseen[test]]]
+    distances = [[round(float(d), 3) for d in row] for row in np.take_along_axis(near, order, axis=1)]
+    of_unseen = [round(float(d), 3) for d in far.min(axis=1)]
+    return Neighbours(made.classes[label], sheet(pictures, 2 + order.shape[1]), distances, of_unseen)
 
 
 @torch.inference_mode()
@@ -96,9 +103,8 @@ def unit(features: np.ndarray) -> np.ndarray:
     return flat / np.linalg.norm(flat, axis=1, keepdims=True).clip(1e-12)
 
 
-def as_json(found: list[Neighbours]) -> list[dict[str, Any]]:
+def as_json(found: Sequence[Neighbours]) -> list[dict[str, Any]]:
     """For the page's script."""
     return [
-        {**each.sheet.__dict__, "name": each.name, "distances": each.distances, "usual": round(each.usual, 3)}
-        for each in found
+        {**each.sheet.__dict__, "name": each.name, "distances": each.distances, "unseen": each.unseen} for each in found
     ]

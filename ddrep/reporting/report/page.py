@@ -22,11 +22,11 @@ log = logging.getLogger("ddrep")
 
 HERE = Path(__file__).parent
 CAPTIONS = {
-    "figure1": "Figure 1: one class by several sources, from the same starting noises.",
-    "figure2": "Figure 2: images drawn for segmentation masks.",
-    "figure3": "Figure 3: accepted images of several classes.",
-    "denoiser": "What the unconditional denoiser draws after its training.",
-    "finetuned": "What the fine-tuned denoiser draws, a row for each class.",
+    "figure1": "Figure 1: one class by several sources, from the same starting noises",
+    "figure2": "Figure 2: images drawn for segmentation masks",
+    "figure3": "Figure 3: accepted images of several classes",
+    "denoiser": "What the unconditional denoiser draws after its training",
+    "finetuned": "What the fine-tuned denoiser draws, a row for each class",
 }
 PLOTTED = {"figure4": "tables/table4-summary.parquet", "robustness": "tables/robustness.parquet"}
 """Figures that the page draws itself, and the tables that it draws them of."""
@@ -61,11 +61,10 @@ def render(results: Results) -> str:
     found = walls.walls(results)
     near = neighbours.neighbours(results)
     changed, whole = made_with.settings(results.experiment)
-    sections = [("results", "Results", list(_of_results(results))), ("judged", "What is kept", list(_kept(results)))]
-    sections += [("trained", "Training and judges", list(judging.trained(results)))]
+    made = {"results": _of_results(results), "judged": _kept(results), "trained": judging.trained(results)}
     return env.get_template("page.html").render(
         name=results.experiment.experiment, answer=answer.answer(results), progress=progress(results),
-        caveats=[*caveats.caveats(results), *_copies(near)], plots=dict((key, made) for key, _, made in sections),
+        caveats=[*caveats.caveats(results), *_copies(near)], plots={key: list(each) for key, each in made.items()},
         pictures=list(_pictures(results)), walls=walls.as_json(found) if found else None,
         left_out=found.left_out if found else 0, neighbours=neighbours.as_json(near),
         documents=documents.documents(results), costs=list(_costs(results)), facts=made_with.facts(results.experiment),
@@ -111,8 +110,8 @@ def _copies(found: list[neighbours.Neighbours]) -> list[str]:
         return []
     shown = sum(len(each.distances) for each in found)
     return [
-        f"Near copies: {sum(near.values())} of {shown} generated images looked at are much nearer to a labelled image "
-        f"than labelled images are to one another ({', '.join(near)})."
+        f"Near the labelled images: of {shown} generated images looked at, {sum(near.values())} are less than half as "
+        f"far from a labelled image as from any unseen one ({', '.join(near)}). Some may be copies: see them below."
     ]
 
 
@@ -121,4 +120,4 @@ def _pictures(results: Results) -> Iterator[Picture]:
     figures = [path for path in results.files("figures/*.png") if path.stem not in drawn]
     for path in [*figures, *results.files("denoiser.png"), *results.files("subset*/finetuned.png")]:
         of = f" ({path.parent.name})" if path.parent.name.startswith("subset") else ""
-        yield Picture(walls.data_uri(path.read_bytes(), "png"), CAPTIONS.get(path.stem, f"{path.stem}.") + of)
+        yield Picture(walls.data_uri(path.read_bytes(), "png"), f"{CAPTIONS.get(path.stem, path.stem)}{of}.")

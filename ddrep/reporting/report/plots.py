@@ -34,8 +34,11 @@ class Plot:
 def plot(title: str, text: str, chart: Any, data: pd.DataFrame, height: int = 300) -> Plot:
     """As wide as its place in the page."""
     sized = chart.properties(width="container", height=height, description=f"{title}. {text}")
-    styled = sized.configure_legend(orient="bottom", title=None, columns=3, labelLimit=260, symbolStrokeWidth=2)
-    return Plot(title, text, styled.configure_axis(labelLimit=220).to_dict(), data)
+    legend = sized.configure_legend(
+        orient="bottom", title=None, columns=2, labelLimit=260, symbolOpacity=1, labelFontSize=12
+    )
+    axes = legend.configure_axis(labelLimit=220, labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
+    return Plot(title, text, axes.configure_axisX(tickCount=7, labelOverlap="greedy").to_dict(), data)
 
 
 def sources_scale(names: Sequence[str]) -> tuple[alt.Scale, alt.Scale]:
@@ -57,8 +60,8 @@ def accuracy(cells: pd.DataFrame) -> Iterator[Plot]:
         mixed = "with" if mix else "without"
         yield plot(
             f"Figure 4: accuracy by scale, {architecture}, {mixed} Mixup+CutMix",
-            "Top-1 accuracy on the test images against the number of synthetic images, in multiples of 1x; bars: "
-            "standard deviation over runs.",
+            "Top-1 accuracy on the test images against the number of synthetic images, in multiples of 1x; at 0 the "
+            "real images alone. Bars: standard deviation over runs.",
             _lines(rows),
             block[["source", "scale", "n_real", "n_synthetic", "mean", "std", "n", "steps"]],
         )
@@ -68,7 +71,7 @@ def _lines(rows: pd.DataFrame) -> alt.LayerChart:
     colour, dash = sources_scale(rows["line"].tolist())
     tips = ["source", "scale", alt.Tooltip("mean", format=".2f"), alt.Tooltip("std", format=".2f"), "n", "n_synthetic"]
     base = alt.Chart(rows[["line", "source", "scale", "mean", "std", "low", "high", "n", "n_synthetic"]]).encode(
-        x=alt.X("scale:Q", title="synthetic images, in multiples of 1x (0: real images alone)", axis=_whole(rows)),
+        x=alt.X("scale:Q", title="synthetic images (multiples of 1x)", axis=_whole(rows)),
         color=alt.Color("line:N", scale=colour),
     )
     title = "top-1 accuracy (%)"
@@ -98,13 +101,14 @@ def differences(cells: pd.DataFrame, confidence: float) -> Iterator[Plot]:
     tips = ["label", "control", *(alt.Tooltip(f"vs_control{end}", format="+.2f") for end in ("", "_low", "_high")), "n"]
     y = alt.Y("label:N", sort=None, title=None)
     base = alt.Chart(shown).encode(y=y, color=alt.Color("source:N", scale=colour, legend=None))
-    title = "points of top-1 against the stronger control"
+    title = "points of top-1"
     bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("vs_control_low:Q", title=title), x2="vs_control_high:Q")
     points = base.mark_point(filled=True, size=80, opacity=1).encode(x=alt.X("vs_control:Q", title=title), tooltip=tips)
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(strokeDash=[4, 3], color=INK).encode(x="x:Q")
     yield plot(
         "Gain over the stronger control",
-        f"Each source at its largest scale; bars: {100 * confidence:g}% intervals. Right of the dashed line is a gain.",
+        "Each source at its largest scale against the real images alone or, where that is better, the same trained as "
+        f"long. Bars: {100 * confidence:g}% intervals; right of the dashed line is a gain.",
         zero + bars + points,
         shown,
         _height(len(shown)),
@@ -161,7 +165,9 @@ def certainty(attempts: pd.DataFrame, names: Sequence[str]) -> Iterator[Plot]:
             tooltip=["source", "p", "to", "candidates", alt.Tooltip("share", format=".1%")],
         )
     )
-    yield plot("What the judges say of candidates", "Candidates by the judge's p, in steps of 0.05.", chart, counts, 240)
+    yield plot(
+        "What the judges say of candidates", "Candidates by the judge's p, in steps of 0.05.", chart, counts, 240
+    )
 
 
 def robustness(table: pd.DataFrame) -> Iterator[Plot]:

@@ -45,9 +45,8 @@ const walls = read("walls-data");
 if (walls) {
   const chosen = document.getElementById("class"), radios = document.getElementById("sources");
   options(chosen, walls.classes);
-  const shown = Math.max(0, walls.sources.findIndex((source) => source.walls.some((wall) => wall && wall.refused.length)));
   radios.append(...walls.sources.map((source, i) => {
-    const input = node("input", { type: "radio", name: "source", value: i, ...(i === shown ? { checked: "" } : {}) });
+    const input = node("input", { type: "radio", name: "source", value: i, ...(source.name === walls.first ? { checked: "" } : {}) });
     return node("label", {}, input, source.name);
   }));
   const show = () => {
@@ -69,10 +68,10 @@ if (found) {
   options(chosen, found.map((each) => each.name));
   const show = () => {
     const each = found[chosen.value], columns = each.columns;
-    document.getElementById("usual").textContent = `Labelled images of this class are usually ${each.usual.toFixed(3)} from the next one.`;
     document.getElementById("near").replaceChildren(...each.distances.map((row, r) => tiles(each, [
       tile(each, r * columns, `Generated image ${r + 1}`, "made"),
       ...row.map((d, i) => tile(each, r * columns + i + 1, `Labelled image, distance ${d}`, d.toFixed(3))),
+      tile(each, (r + 1) * columns - 1, `Unseen image, distance ${each.unseen[r]}`, `unseen ${each.unseen[r].toFixed(3)}`),
     ])));
   };
   chosen.addEventListener("change", show);

@@ -15,8 +15,9 @@ import pandas as pd
 from PIL import Image
 
 from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.reporting.report.answer import plain
 from ddrep.reporting.report.results import Results
-from ddrep.sources import SOURCES
+from ddrep.sources import SOURCES, in_figure
 
 BUDGET = 8_000_000
 """Bytes of all walls of a page, about."""
@@ -174,8 +175,9 @@ def as_json(found: Walls) -> dict[str, Any]:
     """For the page's script."""
     return {
         "classes": found.classes,
+        "first": next((name for name in in_figure(3) if name in found.sources), "real"),
         "sources": [
-            {"name": name, "about": SOURCES[name].about.replace("*", ""), "filtered": SOURCES[name].filtered,
+            {"name": name, "about": plain(name), "filtered": SOURCES[name].filtered,
              "walls": [None if wall is None else _as_json(wall) for wall in of_class]}
             for name, of_class in found.sources.items()
         ],
