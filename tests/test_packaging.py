@@ -101,6 +101,7 @@ def test_embedded_files_are_packaged() -> None:
         for package, globs in patterns.items()
         for pattern in globs
         for path in REPO.joinpath(package.replace(".", "/")).glob(pattern)
+        if path.is_file() and path.suffix != ".py"
     }
     tracked = subprocess.run(["git", "ls-files", "ddrep"], cwd=REPO, capture_output=True, text=True, check=True).stdout
     assert packaged == {Path(name) for name in tracked.splitlines() if not name.endswith(".py")}

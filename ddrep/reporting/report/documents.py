@@ -34,7 +34,7 @@ def documents(results: Results) -> list[Document]:
         if name not in told and not path.stem.endswith("-summary"):
             table = results.table(f"tables/{path.name}")
             if table is not None:
-                found.append(Document(name, name.capitalize(), table_html(table), folded=True))
+                found.append(Document(name, f"{name.capitalize()}: all rows", table_html(table), folded=True))
     return found
 
 
