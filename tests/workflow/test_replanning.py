@@ -371,3 +371,14 @@ def test_config_yaml_names_every_key() -> None:
             assert there, dotted(path)
             found = found[key]
     assert set(raw) == set(Experiment.model_fields)
+
+
+def test_snakemakes_own_report_holds_tables_and_figures_with_captions(demo: Tree) -> None:
+    done = demo.snakemake("--report", "own.html")
+    assert done.returncode == 0, done.stderr
+    text = (demo.path / "own.html").read_text(encoding="utf-8")
+    names = [f"table{number}-summary.md" for number in (1, 2, 3, 4)] + [
+        f"figure{number}.png" for number in (1, 2, 3, 4)
+    ]
+    assert [name for name in (*names, "finetuned.png", "report.html") if name not in text] == []
+    assert "Images drawn for segmentation masks" in text and "A table of the experiment" not in text

@@ -2,7 +2,7 @@
 use rule job as pretrain with:
     output:
         out="<results>/denoiser.safetensors",
-        grid="<results>/denoiser.png",
+        grid=report("<results>/denoiser.png", caption="../report/samples.rst", category="Samples"),
     pathvars:
         **paths(job="pretrain/denoiser"),
     priority: 150
@@ -22,7 +22,7 @@ use rule job as finetune with:
         validation="<results>/data/validation.tar",
     output:
         out="<subset>/finetuned.safetensors",
-        grid="<subset>/finetuned.png",
+        grid=report("<subset>/finetuned.png", caption="../report/samples.rst", category="Samples"),
         history="<subset>/finetuned.parquet",
     pathvars:
         **paths(job="finetune/subset{subset}"),

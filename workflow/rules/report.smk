@@ -3,7 +3,7 @@ use rule job as report with:
     input:
         beside=[f"<results>/{path}" for path in targets(EXPERIMENT) if path != REPORT],
     output:
-        out="<results>/report.html",
+        out=report("<results>/report.html", caption="../report/page.rst", category="The report"),
     pathvars:
         **paths(job="report"),
     resources:
