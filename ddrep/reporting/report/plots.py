@@ -38,7 +38,7 @@ def plot(title: str, text: str, chart: Any, data: pd.DataFrame, height: int = 30
         orient="bottom", title=None, columns=2, labelLimit=260, symbolOpacity=1, labelFontSize=12
     )
     axes = legend.configure_axis(labelLimit=220, labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
-    return Plot(title, text, axes.configure_axisX(tickCount=7, labelOverlap="greedy").to_dict(), data)
+    return Plot(title, text, axes.to_dict(), data)
 
 
 def sources_scale(names: Sequence[str]) -> tuple[alt.Scale, alt.Scale]:
@@ -102,7 +102,7 @@ def differences(cells: pd.DataFrame, confidence: float) -> Iterator[Plot]:
     y = alt.Y("label:N", sort=None, title=None)
     base = alt.Chart(shown).encode(y=y, color=alt.Color("source:N", scale=colour, legend=None))
     title = "points of top-1"
-    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("vs_control_low:Q", title=title), x2="vs_control_high:Q")
+    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("vs_control_low:Q", title=title, axis=alt.Axis(tickCount=7)), x2="vs_control_high:Q")
     points = base.mark_point(filled=True, size=80, opacity=1).encode(x=alt.X("vs_control:Q", title=title), tooltip=tips)
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(strokeDash=[4, 3], color=INK).encode(x="x:Q")
     yield plot(
