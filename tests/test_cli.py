@@ -26,8 +26,8 @@ VERBS = {
     (field.alias or name).replace("_", "-"): get_args(field.annotation)[0]
     for name, field in cli.Ddrep.model_fields.items()
 }
-BY_HAND = {"config", "import", "export", "sample"}
-"""Verbs that write config.yaml, that are between the workflow's denoisers and the files of others, or look at them."""
+BY_HAND = {"config", "import", "export", "export-data", "sample"}
+"""Verbs that write config.yaml, that are between the workflow's files and those of others, or look at them."""
 
 WRONG = {
     "no such verb": (["nonsense"], "invalid choice: 'nonsense'"),

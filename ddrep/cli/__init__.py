@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfi
 from ddrep.cli.base import log
 from ddrep.cli.config import Config
 from ddrep.cli.evaluation import Evaluator, Segmenter
-from ddrep.cli.exchange import Export, Import
+from ddrep.cli.exchange import Export, ExportData, Import
 from ddrep.cli.guidance import (
     Attribute,
     Guide,
@@ -69,6 +69,7 @@ class Ddrep(BaseSettings):
     pretrain: CliSubCommand[Pretrain]
     import_: CliSubCommand[Import] = Field(alias="import")
     export: CliSubCommand[Export]
+    export_data: CliSubCommand[ExportData]
     finetune: CliSubCommand[Finetune]
     features: CliSubCommand[Features]
     rejection: CliSubCommand[Rejection]

@@ -102,7 +102,9 @@ def differences(cells: pd.DataFrame, confidence: float) -> Iterator[Plot]:
     y = alt.Y("label:N", sort=None, title=None)
     base = alt.Chart(shown).encode(y=y, color=alt.Color("source:N", scale=colour, legend=None))
     title = "points of top-1"
-    bars = base.mark_rule(strokeWidth=2).encode(x=alt.X("vs_control_low:Q", title=title, axis=alt.Axis(tickCount=7)), x2="vs_control_high:Q")
+    bars = base.mark_rule(strokeWidth=2).encode(
+        x=alt.X("vs_control_low:Q", title=title, axis=alt.Axis(tickCount=7)), x2="vs_control_high:Q"
+    )
     points = base.mark_point(filled=True, size=80, opacity=1).encode(x=alt.X("vs_control:Q", title=title), tooltip=tips)
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(strokeDash=[4, 3], color=INK).encode(x="x:Q")
     yield plot(
