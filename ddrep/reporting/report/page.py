@@ -69,7 +69,7 @@ def render(results: Results) -> str:
         left_out=found.left_out if found else 0, neighbours=neighbours.as_json(near),
         documents=documents.documents(results), costs=list(_costs(results)), facts=made_with.facts(results.experiment),
         changed=changed, whole=whole, style=_own("style.css"), script=_own("script.js"),
-        vega=vl_convert.javascript_bundle(),
+        vega=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
     )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def write_tables(folder: Path, e: Experiment, right: dict[str, float] = RIGHT) -
     """Table 4 of runs that are right about these shares of 400 test images."""
     order = np.random.default_rng(0).permutation(400)
     rows = [write_run(folder, run, order < 400 * right[run.source] + run.seed) for run in table4_runs(e)]
-    out, stage = folder / "tables/table4.parquet", Stage(config=AccuracyTable(resamples=200))
+    out, stage = folder / "tables/table4.parquet", Stage[AccuracyTable](config=AccuracyTable(resamples=200))
     files = {"summary": out.with_name("table4-summary.parquet"), "markdown": out.with_name("table4-summary.md")}
     tables.run(stage, rows=rows, number=4, out=out, **files)
 
@@ -66,7 +66,7 @@ def write_samples(folder: Path) -> None:
     (folder / "data").mkdir()
     write_shard(folder / "data/test.tar", labelled(3))
     (folder / "subset0/rejection").mkdir()
-    out, stage = folder / "subset0/rejection/features.safetensors", Stage(config=Features(timesteps=(300,)))
+    out, stage = folder / "subset0/rejection/features.safetensors", Stage[Features](config=Features(timesteps=(300,)))
     extract(stage, denoiser=DENOISER, images=folder / "subset0/real.tar", out=out)
     attempts = np.array([(c, a) for c in range(2) for a in range(6)])
     for name, pool in (("1other", noise(12, seed=4)), ("2theirs", images.reshape(12, 28, 28, 1))):
