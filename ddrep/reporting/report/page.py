@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def render(results: Results) -> str:
         left_out=found.left_out if found else 0, neighbours=neighbours.as_json(near),
         documents=documents.documents(results), costs=list(_costs(results)), facts=made_with.facts(results.experiment),
         changed=changed, whole=whole, style=_own("style.css"), script=_own("script.js"),
-        vega=vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"),
+        vega=_vega(),
     )  # fmt: skip
 
 
@@ -77,6 +78,12 @@ def embedded(content: Any) -> str:
     """JSON that cannot end the script that it stands in."""
     text = json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+
+
+@cache
+def _vega() -> str:
+    """The script that draws plots, which takes seconds to put together."""
+    return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
 def _own(name: str) -> str:

@@ -52,9 +52,8 @@ def sources_scale(names: Sequence[str]) -> tuple[alt.Scale, alt.Scale]:
 def accuracy(cells: pd.DataFrame) -> Iterator[Plot]:
     """Figure 4: top-1 against the scale, of each architecture, without and with Mixup and CutMix."""
     for (architecture, mix), block in cells.groupby(["architecture", "mix"], sort=False):
-        real = block[block["source"] == "real"]
         names = [name for name in dict.fromkeys(block["source"]) if name != "real"] or ["real"]
-        lines = [pd.concat([real, block[block["source"] == name]]).assign(line=name) for name in names]
+        lines = [block[block["source"].isin(["real", name])].assign(line=name) for name in names]
         rows = pd.concat(lines, ignore_index=True)
         rows = rows.assign(low=rows["mean"] - rows["std"].fillna(0), high=rows["mean"] + rows["std"].fillna(0))
         mixed = "with" if mix else "without"

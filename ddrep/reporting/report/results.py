@@ -24,13 +24,13 @@ class Results:
     experiment: Experiment
     folder: Path
 
-    def table(self, name: str) -> pd.DataFrame | None:
-        """A Parquet file by its path in the folder. Raises UserError for one that is broken."""
+    def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
+        """A Parquet file by its path in the folder, or some of its columns. Raises UserError for one that is broken."""
         path = self.folder / name
         if not path.is_file():
             return None
         try:
-            return pd.read_parquet(path)
+            return pd.read_parquet(path, columns=columns)
         except (OSError, ValueError) as e:
             raise UserError(f"{path}: not a readable Parquet file ({str(e).splitlines()[0]}); make it anew") from None
 
@@ -55,10 +55,10 @@ class Results:
         """A row for each attempt at an image of a source: subset, source, class (its name), p, accepted."""
         parts = []
         for path in self.files("subset*/synthetic/*/*.parquet"):
-            rows = self.table(str(path.relative_to(self.folder)))
+            rows = self.table(str(path.relative_to(self.folder)), ["class", "p", "accepted"])
             if rows is not None:
                 subset = int(path.parts[-4].removeprefix("subset"))
-                parts.append(rows[["class", "p", "accepted"]].assign(subset=subset, source=path.parent.name))
+                parts.append(rows.assign(subset=subset, source=path.parent.name))
         if not parts:
             return pd.DataFrame(columns=["subset", "source", "class", "p", "accepted"])
         table = pd.concat(parts, ignore_index=True)

@@ -108,7 +108,8 @@ def _real(real: LabelledImages, label: int, each: int) -> Wall | None:
 
 
 def _of_source(results: Results, path: Path, classes: int, each: int) -> list[Wall | None]:
-    table = results.table(str(path.with_suffix(".parquet").relative_to(results.folder)))
+    name = str(path.with_suffix(".parquet").relative_to(results.folder))
+    table = results.table(name, ["key", "class", "attempt", "p", "accepted"])
     if table is None:
         return [None] * classes
     images = read_shards([path])
