@@ -17,6 +17,7 @@ from ddrep.errors import UserError
 from ddrep.methods import METHODS
 from ddrep.rules import constrained, files, growing, on_gpu, params
 from ddrep.runs import (
+    REPORT,
     compared_sets,
     cost_attempts,
     cost_jobs,
@@ -121,5 +122,6 @@ include: "workflow/rules/classifiers.smk"
 include: "workflow/rules/tables.smk"
 include: "workflow/rules/figures.smk"
 include: "workflow/rules/costs.smk"
+include: "workflow/rules/report.smk"
 include: "workflow/rules/attributes.smk"
 include: "workflow/rules/masks.smk"

@@ -196,6 +196,7 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "figure5": lambda e, w: Section(),
     "probe-figure": lambda e, w: Section(),
     "costs": lambda e, w: Section(),
+    "report": lambda e, w: e,
     "attribute-images": lambda e, w: attribute_images_of(w["attribute"], "run" in w, e),
     "guide": lambda e, w: guide_of(e.attributes if "attribute" in w else e.masks, w["reads"]),
     "guided": _guided,

@@ -213,9 +213,13 @@ def guide_folders(experiment: Experiment) -> list[Path]:
     return list(dict.fromkeys(run.folder for run in table1_runs(experiment)))
 
 
+REPORT = Path("report.html")
+"""What is made of all other targets."""
+
+
 def targets(experiment: Experiment) -> list[Path]:
     """What an experiment asks for, by its parts, relative to results/{experiment}."""
-    asked: list[str | Path] = ["tables/costs.parquet"]
+    asked: list[str | Path] = [REPORT, "tables/costs.parquet"]
     if _augments(experiment):
         asked += ["tables/table3.parquet", "tables/table4.parquet", "tables/judges.parquet", "tables/copies.parquet"]
         asked += [f"figures/figure{number}.png" for number in (1, 3, 4)]

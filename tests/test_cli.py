@@ -26,8 +26,9 @@ VERBS = {
     (field.alias or name).replace("_", "-"): get_args(field.annotation)[0]
     for name, field in cli.Ddrep.model_fields.items()
 }
-BY_HAND = {"init", "check", "status", "config", "import", "export", "sample"}
-"""Verbs about a whole experiment, that write config.yaml, and that show or exchange what the workflow makes."""
+BY_HAND = {"init", "check", "status", "config", "import", "export", "export-data", "sample"}
+"""Verbs about a whole experiment, that write config.yaml, that are between the workflow's files and those of others, or
+look at them."""
 
 WRONG = {
     "no such verb": (["nonsense"], "invalid choice: 'nonsense'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
@@ -94,6 +95,13 @@ def test_version_is_the_packages() -> None:
 
 
 def test_embedded_files_are_packaged() -> None:
-    patterns = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ddrep.data"]
-    assert patterns == ["embedded/*"]
-    assert len(list((REPO / "ddrep/data").glob(patterns[0]))) >= 8
+    patterns = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    packaged = {
+        path.relative_to(REPO)
+        for package, globs in patterns.items()
+        for pattern in globs
+        for path in REPO.joinpath(package.replace(".", "/")).glob(pattern)
+        if path.is_file() and path.suffix != ".py"
+    }
+    tracked = subprocess.run(["git", "ls-files", "ddrep"], cwd=REPO, capture_output=True, text=True, check=True).stdout
+    assert packaged == {Path(name) for name in tracked.splitlines() if not name.endswith(".py")}

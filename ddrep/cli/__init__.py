@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfi
 from ddrep.cli.base import log
 from ddrep.cli.config import Config
 from ddrep.cli.evaluation import Copies, Evaluator, ScoreJudge, Segmenter
-from ddrep.cli.exchange import Export, Import
+from ddrep.cli.exchange import Export, ExportData, Import
 from ddrep.cli.guidance import (
     Attribute,
     Guide,
@@ -42,6 +42,7 @@ from ddrep.cli.reporting import (
     JudgesTable,
     LabelsTable,
     ProbeFigure,
+    Report,
     Table,
 )
 from ddrep.cli.sample import Sample
@@ -86,6 +87,7 @@ class Ddrep(BaseSettings):
     pretrain: CliSubCommand[Pretrain]
     import_: CliSubCommand[Import] = Field(alias="import")
     export: CliSubCommand[Export]
+    export_data: CliSubCommand[ExportData]
     finetune: CliSubCommand[Finetune]
     features: CliSubCommand[Features]
     rejection: CliSubCommand[Rejection]
@@ -121,6 +123,7 @@ class Ddrep(BaseSettings):
     figure5: CliSubCommand[Figure5]
     probe_figure: CliSubCommand[ProbeFigure]
     costs: CliSubCommand[Costs]
+    report: CliSubCommand[Report]
     evaluator: CliSubCommand[Evaluator]
     segmenter: CliSubCommand[Segmenter]
 

@@ -1,4 +1,4 @@
-"""The verbs between a Denoiser and the files of others: published checkpoints, folders of diffusers."""
+"""The verbs between ddrep and the files of others: checkpoints, folders of diffusers, data sets to hand on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from annotated_types import Gt, Le
 from pydantic_settings import CliPositionalArg
 
-from ddrep.cli.base import Verb
+from ddrep.cli.base import Light, Verb
 from ddrep.cli.outputs import NewFolder, OutputFile
 from ddrep.config.base import Few, Pixels
 
@@ -53,5 +53,19 @@ class Export(Verb):
     does = "denoiser.diffusers:export_folder"
     denoiser: CliPositionalArg[Path]
     """The denoiser (.safetensors)."""
+    out: NewFolder
+    """Folder to make."""
+
+
+class ExportData(Light):
+    """Write the kept images of a source as a data set for others, with a card and Croissant metadata."""
+
+    does = "data.handover:run"
+    shards: CliPositionalArg[list[Path]]
+    """Shards of one source and labelled subset, .../synthetic/SOURCE/INDEX.tar, their attempts beside them."""
+    format: Literal["webdataset", "image-folder", "parquet"] = "webdataset"
+    """webdataset (a tar that timm reads), image-folder (torchvision, timm), or parquet (the library datasets)."""
+    licence: str
+    """Of the images that denoiser and judge were trained on, in words or as an address."""
     out: NewFolder
     """Folder to make."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Le
 from pydantic_settings import CliPositionalArg
 
 from ddrep import config
-from ddrep.cli.base import Light
+from ddrep.cli.base import Light, Verb
 from ddrep.cli.outputs import OutputFigure, OutputFile
 from ddrep.config import Stage
 
@@ -138,3 +138,27 @@ class Costs(Light):
     job's log at .../logs/STAGE/JOB.log."""
     out: OutputFile
     """Costs (.parquet) to write."""
+
+
+class Report(Verb):
+    """Write report.html: what an experiment found, on one page; of an unfinished one what there is so far."""
+
+    stage: Stage[config.Experiment]
+    configfile: list[Path] = []
+    """Overlays on config.yaml, as for snakemake; give the option once for each."""
+    out: OutputFile | None = None
+    """Page (.html) to write; the default is results/NAME/report.html."""
+
+    @classmethod
+    def by_hand(cls, options: dict[str, Any]) -> dict[str, Any]:
+        """The experiment of config.yaml and its overlays."""
+        if "stage" in options:
+            return {}
+        overlays = [Path(path) for path in options.get("configfile", [])]
+        return {"config": config.load(Path("config.yaml"), *overlays).model_dump()}
+
+    def run(self) -> None:
+        from ddrep.reporting.report.page import run
+
+        experiment = self.stage.config
+        run(experiment, self.out or Path("results", experiment.experiment, "report.html"))

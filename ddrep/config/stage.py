@@ -45,6 +45,7 @@ VERSIONS = {
     "figure5": 1,
     "probe-figure": 1,
     "costs": 1,
+    "report": 1,
     "evaluator": 1,
     "segmenter": 1,
 }

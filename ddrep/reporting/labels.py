@@ -23,7 +23,7 @@ from ddrep.reporting.judges import as_markdown as of_judges
 from ddrep.reporting.lettering import lettering
 from ddrep.reporting.markdown import grid, shown, wrapped
 from ddrep.reporting.tables import read_runs
-from ddrep.rows import Kind
+from ddrep.rows import Kind, read_rows
 from ddrep.sources import SOURCES
 
 CELL = ["source", "scale", "n_real"]

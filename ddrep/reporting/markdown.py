@@ -38,7 +38,7 @@ def as_markdown(table: pd.DataFrame, cells: pd.DataFrame, number: int, test_imag
 
 def _caption(table: pd.DataFrame, cells: pd.DataFrame, test_images: int) -> str:
     subsets, seeds = table["subset"].nunique(), table["seed"].nunique()
-    design = f"{_counted(subsets, 'labelled subset')} x {_counted(seeds, 'seed')}"
+    design = f"{counted(subsets, 'labelled subset')} x {counted(seeds, 'seed')}"
     several = cells["n"].max() > 1
     spread = f"Mean ± standard deviation over {_range(cells['n'], 'run')} a cell" if several else "One run a cell"
     real, synthetic = cells.loc[cells["n_real"] > 0, "n_real"], cells[cells["n_synthetic"] > 0]
@@ -75,7 +75,7 @@ def _gains(longer: Mapping[Any, Any]) -> bool:
 def _warning(block: str, row: Mapping[Any, Any], steps: int, longer: Mapping[Any, Any]) -> str:
     return wrapped(
         f"**{block}: most of the gain is longer training.** {row['source']} at {row['scale']}x is {row['vs_real']:.1f} "
-        f"points above real, but real alone was trained for {_counted(steps, 'step')} and gains "
+        f"points above real, but real alone was trained for {counted(steps, 'step')} and gains "
         f"{longer['vs_real']:.1f} points from longer training alone: raise classifier.min_steps to at least "
         f"{longer['steps']} and run again."
     )
@@ -211,7 +211,7 @@ def _interval(cell: Mapping[Any, Any], reference: str) -> str:
     if math.isnan(value):
         return ""
     text = f"**{value:+z.1f}**" if sure(cell, reference) else f"{value:+z.1f}"
-    return f"{text} [{low:.1f}, {high:.1f}]" + ("" if pairs == cell["n"] else f" ({_counted(int(pairs), 'run')})")
+    return f"{text} [{low:.1f}, {high:.1f}]" + ("" if pairs == cell["n"] else f" ({counted(int(pairs), 'run')})")
 
 
 def _mean(cell: Mapping[Any, Any]) -> str:
@@ -231,13 +231,13 @@ def shown(value: float, digits: int) -> str:
     return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _counted(n: int, noun: str) -> str:
+def counted(n: int, noun: str) -> str:
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def _range(values: pd.Series, noun: str) -> str:
     low, high = int(values.min()), int(values.max())
-    return _counted(high, noun) if low == high else f"{low:,} to {_counted(high, noun)}"
+    return counted(high, noun) if low == high else f"{low:,} to {counted(high, noun)}"
 
 
 def wrapped(text: str) -> str:

@@ -159,17 +159,9 @@ def fit(
             logits = net(x)
         return F.cross_entropy(logits.float(), y, label_smoothing=cfg.label_smoothing)
 
-    started = time.monotonic()
-    loop = LoopConfig(steps=steps, seed=seed)
-    net = train(
-        net,
-        optimizer,
-        loss_at,
-        loop,
-        lr_factor=lambda step: lr_factor(step, steps, cfg.drops),
-        state=state,
-        on_step=on_step,
-    )
+    started, loop = time.monotonic(), LoopConfig(steps=steps, seed=seed)
+    factor = lambda step: lr_factor(step, steps, cfg.drops)  # noqa: E731
+    net = train(net, optimizer, loss_at, loop, lr_factor=factor, state=state, on_step=on_step)
     log.info("trained %d steps in %.0f s", steps, time.monotonic() - started)
     return net
 

@@ -84,7 +84,8 @@ FOLLOWS = {
     "mask_real_features": {"table2"},
     "mask_score": {"table2"},
 }
-"""Costs follow whatever is made, and are left out here."""
+"""Costs and the report follow whatever is made, and are left out here."""
+LAST = {"costs", "report"}
 SAMPLED = {"pixel_threshold", "synthesis", "shard_info"}
 TRAINED = {"classifier", "classifier_on_synthetic_alone"}
 NEW = TRAINED | {"synthesis", "labelled_shard", "shard_info", "copies"}
@@ -272,7 +273,7 @@ def rules(jobs: list[Job]) -> set[str]:
 
 
 def downstream(started: set[str]) -> set[str]:
-    reached = started | {"costs"}
+    reached = started | LAST
     while more := {rule for each in reached for rule in FOLLOWS.get(each, set())} - reached:
         reached |= more
     return reached
@@ -306,7 +307,7 @@ def test_every_key_replans_its_own_stage_and_what_follows(finished: tuple[str, T
         started = rules([job for job in jobs if job.pending and not job.status.startswith("ok")])
         pending = rules([job for job in jobs if job.pending])
         more = max((start for start in MORE if dotted(path).startswith(start)), key=len, default="")
-        may = own | MORE.get(more, set()) | {"costs"}
+        may = own | MORE.get(more, set()) | LAST
         if not (started and started <= may and own <= pending <= downstream(may)):
             wrong.append(
                 f"{dotted(path)}: started {sorted(started)}, planned {sorted(pending)}, expected {sorted(own)}"
@@ -351,7 +352,7 @@ def test_scale_3_to_7_plans_only_what_is_new(demo: Tree) -> None:
     assert rows == {"4x", "5x", "6x", "7x"}
     others = {job.output.split("/", 2)[2] for job in pending if job.rule not in ("synthesis", "classifier")}
     assert {name for name in others if "table3" in name} == set()
-    assert rules(pending) == {"synthesis", "classifier", "shard_info", "table", "figure4", "costs"}
+    assert rules(pending) == {"synthesis", "classifier", "shard_info", "table", "figure4", *LAST}
     assert [job.output for job in pending if job.rule == "shard_info"] == [
         "results/fashion-demo/subset0/synthetic/ours/_info.json"
     ]
@@ -405,3 +406,14 @@ def test_config_yaml_names_every_key() -> None:
             assert there, dotted(path)
             found = found[key]
     assert set(raw) == set(Experiment.model_fields)
+
+
+def test_snakemakes_own_report_holds_tables_and_figures_with_captions(demo: Tree) -> None:
+    done = demo.snakemake("--report", "own.html")
+    assert done.returncode == 0, done.stderr
+    text = (demo.path / "own.html").read_text(encoding="utf-8")
+    names = [f"table{number}-summary.md" for number in (1, 2, 3, 4)] + [
+        f"figure{number}.png" for number in (1, 2, 3, 4)
+    ]
+    assert [name for name in (*names, "finetuned.png", "report.html") if name not in text] == []
+    assert "Images drawn for segmentation masks" in text and "A table of the experiment" not in text

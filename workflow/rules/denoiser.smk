@@ -5,7 +5,7 @@ use rule job as pretrain with:
         ["<results>/data/validation.tar", "<results>/data/test.tar"] if pretrained_on_data(EXPERIMENT) else [],
     output:
         out="<results>/denoiser.safetensors",
-        grid="<results>/denoiser.png",
+        grid=report("<results>/denoiser.png", caption="../report/samples.rst", category="Samples"),
     pathvars:
         **paths(job="pretrain/denoiser"),
     priority: 150
@@ -25,7 +25,7 @@ use rule job as finetune with:
         validation="<results>/data/validation.tar",
     output:
         out="<subset>/finetuned.safetensors",
-        grid="<subset>/finetuned.png",
+        grid=report("<subset>/finetuned.png", caption="../report/samples.rst", category="Samples"),
         history="<subset>/finetuned.parquet",
     pathvars:
         **paths(job="finetune/subset{subset}"),

@@ -2,7 +2,7 @@ use rule job as figure1 with:
     input:
         [f"<results>/subset0/synthetic/{source}/00000.tar" for source in in_figure(1)],
     output:
-        out="<results>/figures/<figure>.png",
+        out=report("<results>/figures/<figure>.png", caption="../report/figure.rst", category="Figures"),
         beside="<results>/figures/<figure>.pdf",
     pathvars:
         **paths(figure="figure1", job="figures/<figure>"),

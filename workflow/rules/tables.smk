@@ -6,7 +6,7 @@ use rule job as table with:
     output:
         out="<results>/tables/<table>.parquet",
         summary="<results>/tables/<table>-summary.parquet",
-        markdown="<results>/tables/<table>-summary.md",
+        markdown=report("<results>/tables/<table>-summary.md", caption="../report/table.rst", category="Tables"),
     pathvars:
         **paths(table="table{number}", job="tables/table{number}"),
     resources:
@@ -111,7 +111,7 @@ use rule job as robustness_table with:
         [f"<results>/{folder}/robustness.parquet" for folder in guide_folders(EXPERIMENT)],
     output:
         out="<results>/tables/robustness.parquet",
-        markdown="<results>/tables/robustness-summary.md",
+        markdown=report("<results>/tables/robustness-summary.md", caption="../report/table.rst", category="Tables"),
     pathvars:
         **paths(job="tables/robustness"),
     resources:

@@ -1,0 +1,1 @@
+"""report.html: what an experiment found, as one page that needs nothing else."""

@@ -1,0 +1,131 @@
+"""What a reader should know before believing the page, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from ddrep.reporting.markdown import LONGER, counted
+from ddrep.reporting.report.results import Results, progress
+from ddrep.sources import SOURCES, controls
+
+FEW_RUNS, FEW_TEST_IMAGES = 3, 1000
+"""Below these an interval says little about other seeds, and is wide."""
+UNCALIBRATED, FEW_HELD_OUT = 0.15, 50
+"""Expected calibration error; and images, below which the error itself is known badly."""
+ALMOST_ALL, ALMOST_NOTHING = 0.95, 0.05
+"""Shares of candidates that are accepted."""
+NAMED = 6
+"""Classes that a sentence names."""
+
+
+def caveats(results: Results) -> list[str]:
+    """Sentences, the gravest first."""
+    found = [_unfinished(results), _runs(results), _controls(results), _longer(results), *_acceptance(results)]
+    return [said for said in [*found, *_judges(results), *_distances(results), *_uneven(results)] if said]
+
+
+def _unfinished(results: Results) -> str:
+    state = progress(results)
+    if state.finished:
+        return ""
+    missing = ", ".join(state.missing[:NAMED]) + (", ..." if len(state.missing) > NAMED else "")
+    return f"The run is not finished: {state.done} of {state.jobs} jobs are done. Not there yet: {missing}."
+
+
+def _runs(results: Results) -> str:
+    cells = results.table("tables/table4-summary.parquet")
+    if cells is None or cells["n"].min() >= FEW_RUNS:
+        return ""
+    few = int(cells["n"].min())
+    if cells["n"].max() == 1:
+        return "Few seeds: one run a cell. The intervals speak of other test images, not of other runs."
+    return f"Few seeds: some cells have {counted(few, 'run')} only. Their intervals speak little of other runs."
+
+
+def _controls(results: Results) -> str:
+    cells = results.table("tables/table4-summary.parquet")
+    if cells is None:
+        return ""
+    there = set(cells["source"])
+    lacking = sorted({name for source in there for name in controls(source)} - there)
+    return f"No control {', '.join(lacking)} in Table 4: a gain may be that of longer training." if lacking else ""
+
+
+def _longer(results: Results) -> str:
+    cells = results.table("tables/table4-summary.parquet")
+    if cells is None:
+        return ""
+    longer = cells[cells["source"] == LONGER]
+    gains = longer[longer["vs_real_low"] > 1]
+    if gains.empty:
+        return ""
+    return (
+        f"The real images alone gain {gains['vs_real'].max():.1f} points from longer training: they were trained too "
+        "briefly, and differences from them are too large. Go by the differences from equal steps."
+    )
+
+
+def filtering(table: pd.DataFrame) -> list[str]:
+    """The sources among the attempts whose judge refuses some."""
+    there = set(table["source"])
+    return [name for name, source in SOURCES.items() if source.has_shards and source.filtered and name in there]
+
+
+def _acceptance(results: Results) -> Iterator[str]:
+    table = results.attempts
+    budget = results.experiment.synthesis.max_attempts
+    for name in filtering(table):
+        rows = table[table["source"] == name]
+        share = float(rows["accepted"].mean())
+        if share > ALMOST_ALL:
+            yield f"{name}: the threshold refuses almost nothing ({share:.0%} of candidates are kept)."
+        elif share < ALMOST_NOTHING:
+            yield f"{name}: the threshold refuses almost everything ({share:.1%} of candidates are kept)."
+        of_class = rows.groupby("class")["accepted"].mean()
+        hard = of_class[of_class < 2 / budget]
+        if len(hard):
+            named = ", ".join(f"{of} ({value:.1%} kept)" for of, value in list(hard.items())[:NAMED])
+            yield f"{name}: hardly any images of {named}: they took more than half of their budget of attempts."
+
+
+def _judges(results: Results) -> Iterator[str]:
+    """Of each judge the worst over the labelled subsets."""
+    reports = [(path.parent.name, results.json(path)) for path in results.files("subset*/*/report.json")]
+    errors: dict[str, float] = {}
+    images: dict[str, int] = {}
+    for name, report in reports:
+        errors[name] = max(errors.get(name, 0.0), float(report.get("expected_calibration_error", 0)))
+        images[name] = min(images.get(name, FEW_HELD_OUT), int(report.get("n", FEW_HELD_OUT)))
+    off = [f"{name} ({100 * error:.0f} points on average)" for name, error in errors.items() if error > UNCALIBRATED]
+    if off:
+        names = " and ".join(off)
+        yield f"Not calibrated: the probabilities of {names} are off. Go by acceptance, not by the threshold."
+    few = [f"{name} ({n} images)" for name, n in images.items() if n < FEW_HELD_OUT]
+    if few:
+        yield f"Judges tested on few held-out images, whose accuracy is known roughly: {', '.join(few)}."
+
+
+def _distances(results: Results) -> Iterator[str]:
+    for path in results.files("tables/*-summary.parquet"):
+        cells = results.table(str(path.relative_to(results.folder)))
+        if cells is None or not {"distance", "distance_n", "minimum"} <= set(cells):
+            continue
+        few = cells[cells["distance_n"] < cells["minimum"]]
+        if len(few):
+            yield (
+                f"{path.stem.removesuffix('-summary').capitalize()}: too few images for a Fréchet distance "
+                f"({int(few['distance_n'].min()):,} in a cell, {int(few['minimum'].max()):,} wanted)."
+            )
+
+
+def _uneven(results: Results) -> Iterator[str]:
+    images = results.labelled
+    if images is None:
+        return
+    counts = np.bincount(images.labels, minlength=len(images.classes))
+    if counts.max() > 2 * counts.min():
+        least = images.classes[int(counts.argmin())]
+        yield f"Uneven classes: {least} has {counts.min():,} labelled images, others up to {counts.max():,}."

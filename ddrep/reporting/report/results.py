@@ -1,0 +1,106 @@
+"""What an experiment has written so far, and what is still to be made."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ddrep.config import Experiment
+from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.errors import UserError
+from ddrep.runs import REPORT, cost_jobs, targets
+
+
+@dataclass(frozen=True)
+class Results:
+    """The folder of an experiment's results: whatever is not there yet is None, or an empty list."""
+
+    experiment: Experiment
+    folder: Path
+
+    def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
+        """A Parquet file by its path in the folder, or some of its columns. Raises UserError for one that is broken."""
+        path = self.folder / name
+        if not path.is_file():
+            return None
+        try:
+            return pd.read_parquet(path, columns=columns)
+        except (OSError, ValueError) as e:
+            raise UserError(f"{path}: not a readable Parquet file ({str(e).splitlines()[0]}); make it anew") from None
+
+    def json(self, path: Path) -> dict[str, Any]:
+        """A report of a judge's. Raises UserError for one that is broken."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict):
+                raise ValueError("no table")
+        except ValueError as e:
+            raise UserError(f"{path}: not the JSON of a report ({e}); make it anew") from None
+        return content
+
+    @cached_property
+    def labelled(self) -> LabelledImages | None:
+        """The labelled images of the first subset that is there."""
+        shards = self.files("subset*/real.tar")
+        return read_shards(shards[:1]) if shards else None
+
+    @cached_property
+    def attempts(self) -> pd.DataFrame:
+        """A row for each attempt at an image of a source: subset, source, class (its name), p, accepted."""
+        parts = []
+        for path in self.files("subset*/synthetic/*/*.parquet"):
+            rows = self.table(str(path.relative_to(self.folder)), ["class", "p", "accepted"])
+            if rows is not None:
+                subset = int(path.parts[-4].removeprefix("subset"))
+                parts.append(rows.assign(subset=subset, source=path.parent.name))
+        if not parts:
+            return pd.DataFrame(columns=["subset", "source", "class", "p", "accepted"])
+        table = pd.concat(parts, ignore_index=True)
+        return table.assign(**{"class": table["class"].map(self.class_name)})
+
+    def class_name(self, number: int) -> str:
+        """As the labelled images have it."""
+        return self.labelled.classes[number] if self.labelled else f"class {number}"
+
+    def files(self, pattern: str) -> list[Path]:
+        """Those that match, in the order of their names."""
+        return sorted(path for path in self.folder.glob(pattern) if path.is_file())
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is, by its files alone."""
+
+    stages: dict[str, tuple[int, int]]
+    """Stage -> jobs done, and all of them."""
+    missing: list[str]
+    """Of what the experiment asks for, relative to its folder."""
+
+    @property
+    def done(self) -> int:
+        return sum(done for done, _ in self.stages.values())
+
+    @property
+    def jobs(self) -> int:
+        return sum(jobs for _, jobs in self.stages.values())
+
+    @property
+    def finished(self) -> bool:
+        return not self.missing
+
+
+def progress(results: Results) -> Progress:
+    """A job is done when its benchmark is there, which Snakemake writes when it ends well."""
+    jobs = cost_jobs(results.experiment)
+    of_stage = Counter(job.partition("/")[0] for job in jobs)
+    done = Counter(job.partition("/")[0] for job in jobs if (results.folder / f"benchmarks/{job}.tsv").is_file())
+    asked = [path for path in targets(results.experiment) if path != REPORT]
+    missing = [str(path) for path in asked if not (results.folder / path).exists()]
+    stages = {stage: (done[stage], n) for stage, n in of_stage.items()}
+    return Progress(stages, missing)

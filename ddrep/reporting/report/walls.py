@@ -1,0 +1,189 @@
+"""Walls of samples: of each class and source what was kept and, beside it, what was refused."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.reporting.report.answer import plain
+from ddrep.reporting.report.results import Results
+from ddrep.sources import SOURCES, in_figure
+
+BUDGET = 8_000_000
+"""Bytes of all walls of a page, about."""
+FEWEST, MOST = 4, 16
+"""Images of a class that a source shows, of those kept and of those refused."""
+COLUMNS = 8
+"""Of a sheet."""
+PIXELATED = 32
+"""Up to this width images are stored as they are; larger ones as photographs are."""
+Attempt = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Images of equal size in one picture (a data URI), in rows of `columns`."""
+
+    picture: str
+    width: int
+    height: int
+    columns: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Wall:
+    """What a source has of a class: p of what was kept, then of what was refused, in the order of the sheet."""
+
+    sheet: Sheet
+    kept: list[float | None]
+    refused: list[float]
+
+
+@dataclass(frozen=True)
+class Walls:
+    """Of the sources that are there, by name, a wall for each class shown, None where it has no images."""
+
+    classes: list[str]
+    left_out: int
+    """Classes for which the page has no room."""
+    sources: dict[str, list[Wall | None]]
+
+
+def sheet(images: Sequence[np.ndarray], columns: int = COLUMNS) -> Sheet:
+    """uint8 images (H, W, C) -> their sheet, WebP; equal images give equal bytes."""
+    height, width, channels = images[0].shape
+    rows = -(-len(images) // columns)
+    canvas = np.zeros((rows * height, min(columns, len(images)) * width, channels), np.uint8)
+    for i, image in enumerate(images):
+        top, left = i // columns * height, i % columns * width
+        canvas[top : top + height, left : left + width] = image
+    picture = Image.fromarray(canvas.squeeze(-1) if channels == 1 else canvas)
+    buffer = io.BytesIO()
+    picture.save(buffer, "WEBP", lossless=width <= PIXELATED, quality=85, method=4)
+    return Sheet(data_uri(buffer.getvalue(), "webp"), width, height, min(columns, len(images)), len(images))
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """An image as an address that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def walls(results: Results) -> Walls | None:
+    """Of the first subset that has labelled images, and of each source's first shard."""
+    real = results.labelled
+    if real is None:
+        return None
+    subset = results.files("subset*/real.tar")[0].parent
+    shards = {name: subset / "synthetic" / name / "00000.tar" for name, source in SOURCES.items() if source.has_shards}
+    shards = {name: path for name, path in shards.items() if path.is_file()}
+    classes, each = _room(real, len(shards) + 1)
+    found: dict[str, list[Wall | None]] = {"real": [_real(real, label, each) for label in range(classes)]}
+    for name, path in shards.items():
+        found[name] = _of_source(results, path, classes, each)
+    return Walls(list(real.classes[:classes]), len(real.classes) - classes, found)
+
+
+def _room(real: LabelledImages, sources: int) -> tuple[int, int]:
+    """Classes, and images of each: as many as the page has room for."""
+    _, height, width, channels = real.images.shape
+    size = height * width * channels * (0.7 if width <= PIXELATED else 0.15) * 2  # what is kept, and what is refused
+    classes = min(len(real.classes), max(1, int(BUDGET / (size * sources * FEWEST))))
+    return classes, int(np.clip(BUDGET / (size * sources * classes), FEWEST, MOST))
+
+
+def _real(real: LabelledImages, label: int, each: int) -> Wall | None:
+    rows = np.flatnonzero(real.labels == label)[:each]
+    return Wall(sheet([real.images[i] for i in rows]), [None] * len(rows), []) if len(rows) else None
+
+
+def _of_source(results: Results, path: Path, classes: int, each: int) -> list[Wall | None]:
+    name = str(path.with_suffix(".parquet").relative_to(results.folder))
+    table = results.table(name, ["key", "class", "attempt", "p", "accepted"])
+    if table is None:
+        return [None] * classes
+    images = read_shards([path])
+    place = {key: i for i, key in enumerate(images.keys)}
+    table = table[table["class"] < classes].sort_values(["class", "attempt"])
+    kept = table[table["accepted"]].groupby("class").head(each)
+    refused = table[~table["accepted"]].groupby("class").head(each)
+    known = {(c, a): images.images[place[key]] for c, a, key in _rows(kept) if key in place}
+    drawn = from_pool(results.folder / "pool", path.stem, known, [(c, a) for c, a, _ in _rows(refused)])
+    return [_wall(label, kept, refused, known, drawn) for label in range(classes)]
+
+
+def _rows(table: pd.DataFrame) -> Iterator[tuple[int, int, str]]:
+    return zip(table["class"].tolist(), table["attempt"].tolist(), table["key"].tolist(), strict=True)
+
+
+def _wall(
+    label: int, kept: pd.DataFrame, refused: pd.DataFrame, known: Mapping[Attempt, np.ndarray],
+    drawn: Mapping[Attempt, np.ndarray],
+) -> Wall | None:  # fmt: skip
+    parts: list[tuple[np.ndarray, float]] = []
+    counts = []
+    for rows, there in ((kept, known), (refused, drawn)):
+        of_class = rows[rows["class"] == label]
+        p = dict(zip(of_class["attempt"].tolist(), of_class["p"].tolist(), strict=True))
+        parts += (found := [(there[label, a], value) for a, value in p.items() if (label, a) in there])
+        counts.append(len(found))
+    if not parts:
+        return None
+    values = [round(value, 3) for _, value in parts]
+    return Wall(sheet([image for image, _ in parts]), list(values[: counts[0]]), values[counts[0] :])
+
+
+def from_pool(
+    pool: Path, shard: str, known: Mapping[Attempt, np.ndarray], wanted: Sequence[Attempt]
+) -> dict[Attempt, np.ndarray]:
+    """The images of attempts that were refused; none where the pool has been removed.
+
+    A pool's folder is named by a digest of networks and settings. Which one belongs to a shard is seen by the images
+    that both hold: `known` are the shard's.
+    """
+    if not known or not wanted:
+        return {}
+    for folder in sorted(pool.glob(f"*/{shard}")):
+        asked = set(wanted) | set(known)
+        there = {attempt: image for file in sorted(folder.glob("*.npz")) for attempt, image in _candidates(file, asked)}
+        both = [attempt for attempt in known if attempt in there]
+        if both and all(np.array_equal(there[attempt], known[attempt]) for attempt in both):
+            return {attempt: there[attempt] for attempt in wanted if attempt in there}
+    return {}
+
+
+def _candidates(file: Path, asked: set[Attempt]) -> Iterator[tuple[Attempt, np.ndarray]]:
+    try:
+        with np.load(file, allow_pickle=False) as content:
+            attempts = [(int(label), int(attempt)) for label, attempt in content["attempts"]]
+            images = content["images"] if asked & set(attempts) else np.empty(0)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # which the engine draws again when it wants them
+        return
+    yield from ((attempt, image) for attempt, image in zip(attempts, images, strict=False) if attempt in asked)
+
+
+def as_json(found: Walls) -> dict[str, Any]:
+    """For the page's script."""
+    return {
+        "classes": found.classes,
+        "first": next((name for name in in_figure(3) if name in found.sources), "real"),
+        "sources": [
+            {"name": name, "about": plain(name), "filtered": SOURCES[name].filtered,
+             "walls": [None if wall is None else _as_json(wall) for wall in of_class]}
+            for name, of_class in found.sources.items()
+        ],
+    }  # fmt: skip
+
+
+def _as_json(wall: Wall) -> dict[str, Any]:
+    return {**wall.sheet.__dict__, "kept": wall.kept, "refused": wall.refused}
