@@ -34,7 +34,7 @@ from ddrep.config import (
     subset_seed,
 )
 from ddrep.data.digest import digest, places
-from ddrep.data.readers import reader_of, with_labels
+from ddrep.data.readers import has_unlabelled, reader_of, with_labels
 from ddrep.errors import UserError
 from ddrep.methods import METHODS
 from ddrep.runs import subset_of
@@ -66,6 +66,14 @@ def pretrain_of(experiment: Experiment) -> Pretrain:
     """The section of pretraining, its data without sub-tables that do not count."""
     section = experiment.denoiser.pretrain
     return section.model_copy(update={"data": _its_table(section.data)}) if section.data else section
+
+
+def unlabelled_of(experiment: Experiment, labelled_set: str) -> Data:
+    """Where real images without labels come from: the data set, or what the denoiser is trained on."""
+    more = experiment.denoiser.pretrain.data
+    if not has_unlabelled(experiment.data) and more and has_unlabelled(more):
+        return _its_table(more)
+    return data_of(experiment, labelled_set)
 
 
 def _its_table(data: Data) -> Data:
@@ -173,6 +181,7 @@ def _guided(e: Experiment, w: Wildcards) -> GuidedShard:
 
 SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "data": lambda e, w: data_of(e, w.get("subset", "0")),
+    "unlabelled": lambda e, w: unlabelled_of(e, w["subset"]),
     "masks": lambda e, w: e.masks.data,
     "pretrain": lambda e, w: pretrain_of(e),
     "finetune": lambda e, w: e.finetune,

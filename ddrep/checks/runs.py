@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from ddrep.checks import sets
 from ddrep.checks.facts import Facts
 from ddrep.config import Data, MaskData
-from ddrep.runs import table4_runs
+from ddrep.data.readers import has_unlabelled
+from ddrep.derived import unlabelled_of
+from ddrep.runs import table4_runs, unlabelled_sets
+from ddrep.sources import SOURCES
 
 
 def labelled_subsets(facts: Facts) -> Iterator[str]:
@@ -34,6 +37,17 @@ def blocks(facts: Facts) -> Iterator[str]:
     for number, block in enumerate(e.table4):
         if not table4_runs(e.model_copy(update={"table4": (block,)})):
             yield f"table4.{number}: no runs; scale 0 belongs to source real, the others to all but real"
+
+
+def unlabelled(facts: Facts) -> Iterator[str]:
+    """Where a source wants images without labels, there are some."""
+    e = facts.experiment
+    if facts.augments and unlabelled_sets(e) and not has_unlabelled(unlabelled_of(e, "0")):
+        wants = ", ".join(name for name, source in SOURCES.items() if source.origin == "unlabelled")
+        yield (
+            f"table3.sources, table4: {wants}, but data of kind {e.data.kind} has no images without labels; leave it "
+            "out, or name them in denoiser.pretrain.data, of kind unlabelled"
+        )
 
 
 def below_chance(facts: Facts) -> Iterator[str]:

@@ -221,6 +221,8 @@ class Label(Verb):
     """The judge."""
     index: Natural | None = None
     """Number of the part, as large as a synthetic shard; a row an image is written beside it (.parquet)."""
+    labelled: Path | None = None
+    """With --index: a shard of labelled images, whose classes are meant."""
     out: OutputWithAttempts
     """Shard (.tar) to write."""
 

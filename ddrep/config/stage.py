@@ -12,6 +12,7 @@ from ddrep.config.base import Seed
 
 VERSIONS = {
     "data": 2,
+    "unlabelled": 1,
     "masks": 2,
     "pretrain": 1,
     "finetune": 1,

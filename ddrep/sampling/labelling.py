@@ -16,22 +16,35 @@ from ddrep.files import written_whole
 from ddrep.networks.judges import Judge
 
 
-def run(stage: Stage[Shard], *, images: Path, denoiser: Path, judge: Path, index: int | None, out: Path) -> None:
+def run(
+    stage: Stage[Shard],
+    *,
+    images: Path,
+    denoiser: Path,
+    judge: Path,
+    index: int | None,
+    labelled: Path | None,
+    out: Path,
+) -> None:
     """Write a shard of labelled images with the judge's probabilities beside their classes.
 
     With `index` of images without labels: as many as a synthetic shard has, from number `index` times as many on, their
-    class the judge's most probable one, and a row each beside the shard, as attempts have. Raises UserError.
+    class the judge's most probable one of those of the shard `labelled`, and a row each beside the shard, as attempts
+    have. Raises UserError.
     """
     data = read_shards([images]) if index is None else read_unlabelled(images)
+    classes = read_shards([labelled]).classes if labelled else data.classes
     loaded = Judge.load(judge, denoiser, pick_device())
-    if (known := loaded.meta.num_classes) != len(data.classes):
-        raise UserError(f"{judge}: knows {known} classes, {images} has {len(data.classes)}; train it on such labels")
+    if (known := loaded.meta.num_classes) != len(classes):
+        raise UserError(
+            f"{judge}: knows {known} classes, {labelled or images} has {len(classes)}; train it on such labels"
+        )
     if index is None:
         soft = loaded.probabilities(data.images).astype(np.float16)
         write_shard(out, LabelledImages(data.images, data.labels, data.keys, data.classes, soft))
         return
     cfg = stage.config.synthesis
-    n = cfg.per_class // cfg.shards_per_scale * len(data.classes)
+    n = cfg.per_class // cfg.shards_per_scale * len(classes)
     if (index + 1) * n > len(data):
         raise UserError(
             f"{images}: {len(data)} images without labels, too few for shard {index} of {n}; give more, or ask for "
@@ -43,7 +56,7 @@ def run(stage: Stage[Shard], *, images: Path, denoiser: Path, judge: Path, index
     rows = pd.DataFrame({"key": part.keys, "class": labels, "attempt": range(n), "seed": 0, "p": p.max(axis=1)})
     rows = rows.assign(accepted=True, evaluations=0, probabilities=pd.Series(list(soft), dtype=object))
     with written_whole(out, out.with_suffix(".parquet")) as (shard_draft, table_draft):
-        write_shard(shard_draft, LabelledImages(part.images, labels, part.keys, part.classes, soft))
+        write_shard(shard_draft, LabelledImages(part.images, labels, part.keys, classes, soft))
         rows.to_parquet(table_draft, index=False)
 
 

@@ -125,6 +125,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "denoiser.pretrain.network.num_heads: 5 does not divide the 64 channels where attention is",
     ),
     "no levels": (network(channel_mult=[]), "denoiser.pretrain.network.channel_mult: empty"),
+    "no images without labels": (
+        {**own_images(root="gone"), "table3": {"sources": ["unlabelled-soft"]}},
+        "table3.sources, table4: unlabelled-soft, but data of kind image-folder has no images without labels; leave it out",
+    ),
+    "labels a class of the embedded set": (
+        {"data": {"labels": 10}},
+        "data: labels: 10, of kind embedded; say so in embedded.per_class",
+    ),
     "a probe's block that is not there": (
         {"table3": {"sources": ["probe-soft"]}, "probe": {"blocks": ["up1", "up4"]}},
         "probe.blocks: no up4 in this denoiser; it has middle, up1, up2, up3, output_blocks.0 to 5",

@@ -41,7 +41,8 @@ def judge(folder: Path) -> Judge:
 def _label(folder: Path, images: str, index: int | None, out: Path) -> None:
     files = {"images": folder / images, "denoiser": folder / "d.safetensors", "judge": folder / "probe.safetensors"}
     stage = Stage[Shard](config=Shard(synthesis=Synthesis(per_class=4, shards_per_scale=2)))
-    labelling.run(stage, **files, index=index, out=out)
+    labelled = None if index is None else folder / "train.tar"
+    labelling.run(stage, **files, index=index, labelled=labelled, out=out)
 
 
 def test_labelled_images_keep_their_classes(folder: Path, judge: Judge, tmp_path: Path) -> None:

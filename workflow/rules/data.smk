@@ -38,6 +38,6 @@ use rule labelled_images as unlabelled_images with:
     pathvars:
         **paths(shard="<subset>/unlabelled.tar", job="data/subset{subset}-unlabelled"),
     params:
-        **told("data", "data --split unlabelled --subset {subset}"),
+        **told("unlabelled", "data --split unlabelled --subset {subset}"),
     message:
         "Images without labels, beside subset {wildcards.subset}"

@@ -30,6 +30,7 @@ use rule job as synthesis with:
 use rule job as labelled_shard with:
     input:
         images="<subset>/unlabelled.tar",
+        labelled="<subset>/real.tar",
         denoiser=DENOISER,
         judge=lambda w: f"<subset>/{SOURCES[w.source].judge.classifier}",
     output:

@@ -53,7 +53,7 @@ def write_tables(folder: Path, e: Experiment, right: dict[str, float] = RIGHT) -
     rows = [write_run(folder, run, order < 400 * right[run.source] + run.seed) for run in table4_runs(e)]
     out, stage = folder / "tables/table4.parquet", Stage[AccuracyTable](config=AccuracyTable(resamples=200))
     files = {"summary": out.with_name("table4-summary.parquet"), "markdown": out.with_name("table4-summary.md")}
-    tables.run(stage, rows=rows, number=4, out=out, **files)
+    tables.run(stage, rows=rows, number=4, judges=None, out=out, **files)
 
 
 def write_samples(folder: Path) -> None:
