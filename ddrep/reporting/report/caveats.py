@@ -31,7 +31,8 @@ def _unfinished(results: Results) -> str:
     state = progress(results)
     if state.finished:
         return ""
-    missing = ", ".join(state.missing[:NAMED]) + (", ..." if len(state.missing) > NAMED else "")
+    more = len(state.missing) - NAMED
+    missing = ", ".join(state.missing[:NAMED]) + (f" and {more} more" if more > 0 else "")
     return f"The run is not finished: {state.done} of {state.jobs} jobs are done. Not there yet: {missing}."
 
 
