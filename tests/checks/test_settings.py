@@ -127,7 +127,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no levels": (network(channel_mult=[]), "denoiser.pretrain.network.channel_mult: empty"),
     "no images without labels": (
         {**own_images(root="gone"), "table3": {"sources": ["unlabelled-soft"]}},
-        "table3.sources, table4: unlabelled-soft, but data of kind image-folder has no images without labels; leave it out",
+        "table3.sources, table4: unlabelled-soft, but data of kind image-folder has no images without",
     ),
     "labels a class of the embedded set": (
         {"data": {"labels": 10}},

@@ -29,7 +29,7 @@ def trained(results: Results) -> Iterator[Plot]:
     for name in dict.fromkeys(name for name, _ in reports):
         mine = [report for judge, report in reports if judge == name]
         yield from _confusion(results, [report["confusion"] for report in mine if "confusion" in report], name)
-        yield from _probes([probe for report in mine for probe in report.get("probes", [])], name)
+        yield from _probes([probe for report in mine for probe in report.get("tried", [])], name)
 
 
 def _named(path: Path) -> str:
