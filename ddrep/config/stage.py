@@ -35,7 +35,7 @@ VERSIONS = {
     "figure2": 2,
     "figure3": 2,
     "figure4": 2,
-    "costs": 1,
+    "costs": 2,
     "evaluator": 1,
     "segmenter": 1,
 }

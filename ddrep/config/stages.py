@@ -192,12 +192,20 @@ class Synthesis(Section):
     """A candidate is kept when p(its class) >= threshold (paper: 0.2 for 200 classes, 40 times chance)."""
     max_attempts: Positive = 40
     """Budget: attempts a class for each accepted image asked for."""
+    early_refusal: Share = 0.0
+    """Largest share of acceptable candidates that may be lost to refusing by x0hat before the last step
+    (docs/engine.md); 0: none is refused early."""
 
     @model_validator(mode="after")
     def _shards_are_equal(self) -> Synthesis:
         if self.per_class % self.shards_per_scale:
             raise ValueError("per_class: expected a multiple of shards_per_scale")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # what was made before there was early refusal is not planned again
+        return {key: value for key, value in handler(self).items() if key != "early_refusal" or value}
 
 
 class Shard(Section):

@@ -71,12 +71,13 @@ class Engine:
     """Draws candidates of one shard through the pool and has them judged.
 
     evaluations: of denoisers, an attempt takes; those of judges and guides apart. `said` by the judge: probabilities of
-    all classes, float16, of each attempt that was judged.
+    all classes, float16, of each attempt that was judged. `columns`: what is written of each beside that, or instead.
     """
 
     def __init__(self, draw: Draw, pool: Pool, batch: int, evaluations: int):
         self.draw, self.pool, self.batch, self.evaluations = draw, pool, batch, evaluations
         self.said: dict[Attempt, np.ndarray] = {}
+        self.columns: dict[Attempt, dict[str, int | bool]] = {}
 
     def candidates(self, attempts: Sequence[Attempt]) -> np.ndarray:
         """uint8 images (N, H, W, C) of the attempts, drawn now unless the pool has them."""
@@ -105,6 +106,9 @@ class Engine:
         soft: with the judge's probabilities of all classes, in the shard and in a column `probabilities`.
         """
         rows = attempt_rows(tallies, quota, seed, shard).assign(evaluations=self.evaluations)
+        if self.columns:
+            told = [self.columns[attempt] for attempt in zip(rows["class"], rows["attempt"], strict=True)]
+            rows = rows.assign(**pd.DataFrame(told))
         if soft:
             attempts = zip(rows["class"], rows["attempt"], strict=True)
             rows = rows.assign(probabilities=pd.Series([self.said[attempt] for attempt in attempts], dtype=object))
@@ -133,6 +137,11 @@ def fill(
         for (label, _), p in zip(wanted, judge(wanted), strict=True):
             by_label[label].p.append(p)
         log.info("%s", progress(tallies, quota))
+    check_full(tallies, quota, keys)
+
+
+def check_full(tallies: Sequence[Tally], quota: int, keys: tuple[str, str]) -> None:
+    """Raise UserError naming the classes that have used up their budget; see `fill`."""
     short = [t for t in tallies if t.accepted < quota]
     if short:
         log.error("%s", attempts_table(tallies, quota))

@@ -77,9 +77,9 @@ def sample(
     return draw(denoiser, seeds, cfg, eps_of(denoiser, cfg, labels, pretrained))
 
 
-def evaluations(cfg: Sampling) -> int:
-    """Evaluations of denoisers that one image of a class takes; see `classifier_free`."""
-    return cfg.steps * (2 if cfg.guidance_scale else 1)
+def evaluations(cfg: Sampling, steps: int | None = None) -> int:
+    """Evaluations of denoisers that one image of a class takes, or its first `steps`; see `classifier_free`."""
+    return (cfg.steps if steps is None else steps) * (2 if cfg.guidance_scale else 1)
 
 
 def eps_of(
