@@ -24,7 +24,7 @@ from ddrep.config.base import (
     Warmup,
     WeightDecay,
 )
-from ddrep.solvers import SolverName
+from ddrep.solvers import SolverName, check_eta
 
 
 class Network(Section):
@@ -171,14 +171,30 @@ class Sampling(Section):
     """How candidates are drawn from the fine-tuned denoiser."""
 
     solver: SolverName = "dpm-solver++"
-    """dpm-solver++ (second order), or ddim."""
+    """dpm-solver++ (second order), ipndm (fourth order, for eta 0), or ddim."""
     steps: Annotated[int, Ge(2)] = 12
     eta: Share = 1.0
     """Fresh noise in every step: 0 is deterministic; 1 is DDPM's ancestral sampling, or SDE-DPM-Solver++."""
     guidance_scale: Annotated[float, Ge(0)] = 0.5
     """w in (1 + w) eps(x, t, y) - w eps(x, t) (paper: 0.01); the source improved-ddpm has none."""
+    guidance_interval: tuple[Share, Share] = (0.0, 1.0)
+    """Part of the steps, from noise to image, in which w counts; outside it eps(x, t) is not computed (Kynkäänniemi et
+    al. 2024)."""
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Sampling:
+        check_eta(self.solver, self.eta)
+        if not self.guidance_interval[0] < self.guidance_interval[1]:
+            raise ValueError("guidance_interval: expected the first number below the second")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # what was made before there were intervals is not planned again
+        everywhere = self.guidance_interval == (0.0, 1.0)
+        return {key: value for key, value in handler(self).items() if key != "guidance_interval" or not everywhere}
 
 
 class Synthesis(Section):

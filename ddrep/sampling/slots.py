@@ -17,7 +17,8 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import x0_from_eps
 from ddrep.sampling.guidance import classifier_free
 from ddrep.sampling.pool import Attempt
-from ddrep.solvers import SOLVERS, time_grid
+from ddrep.sampling.sampler import guided_at
+from ddrep.solvers import SOLVERS, Estimate, time_grid
 
 ROWS = 16
 """Images that a network is given at once."""
@@ -46,9 +47,12 @@ class Slots:
         self.denoiser, self.cfg = FixedRows(**vars(denoiser)), cfg
         self.pretrained = FixedRows(**vars(pretrained)) if pretrained else None
         self.grid = torch.tensor([*time_grid(denoiser.schedule, cfg.solver, cfg.steps), -1], device=denoiser.device)
+        self.where = guided_at(denoiser.schedule, cfg, denoiser.device)
         self.attempts: list[Attempt] = []
         self.generators: list[torch.Generator] = []
         self.x = self.x0 = torch.zeros(0, *denoiser.image_shape, device=denoiser.device)
+        none = Estimate(self.x, self.x, self.x[:, :1, :1, :1])
+        self.before = [none] * SOLVERS[cfg.solver].memory
         self.taken = torch.zeros(0, dtype=torch.long, device=denoiser.device)
         self.finite = torch.zeros(0, dtype=torch.bool, device=denoiser.device)
 
@@ -59,24 +63,35 @@ class Slots:
         self.attempts += attempts
         self.generators += generators
         self.x = torch.cat([self.x, *(each[None].to(self.x) for each in noise)])
-        self.x0 = torch.cat([self.x0, self.x[len(self.x0) :]])  # which no first step reads
+        new = self.x[len(self.x0) :]  # in place of earlier estimates, which no first step reads
+        self.x0 = torch.cat([self.x0, new])
+        unread = Estimate(new, new, new[:, :1, :1, :1])
+        self.before = [Estimate(*map(torch.cat, zip(each, unread, strict=True))) for each in self.before]
         self.taken = torch.cat([self.taken, self.taken.new_zeros(len(seeds))])
         self.finite = torch.cat([self.finite, self.finite.new_ones(len(seeds))])
 
     def advance(self) -> None:
         """One step of every candidate; see ddrep.sampling.sampler.solve. Then x0 is the estimate that it was by."""
         here, after = self.grid[self.taken], self.grid[self.taken + 1]
-        before = self.grid[(self.taken - 1).clamp(min=0)]
-        abar, abar_next, abar_before = (self.denoiser.schedule.abar_at(i, self.x) for i in (here, after, before))
+        abar, abar_next = (self.denoiser.schedule.abar_at(i, self.x) for i in (here, after))
         y = torch.tensor([label for label, _ in self.attempts], device=self.x.device)
-        said = classifier_free(self.denoiser, y, self.cfg.guidance_scale, self.pretrained)(self.x, here)
+        said = classifier_free(self.denoiser, y, self.cfg.guidance_scale, self.pretrained, self.where)(self.x, here)
         self.finite &= said.isfinite().flatten(1).all(dim=1)
-        x0 = x0_from_eps(self.x, said, abar).clamp(-1, 1)
-        x0_before = torch.where((self.taken > 0)[:, None, None, None], self.x0, x0)
+        self.x0 = x0_from_eps(self.x, said, abar).clamp(-1, 1)
         z = self._noise(after) if self.cfg.eta else None
-        step = SOLVERS[self.cfg.solver].step
-        self.x = step(self.x, x0, x0_before, abar, abar_next, abar_before, self.cfg.eta, z)
-        self.x0, self.taken = x0, self.taken + 1
+        now = Estimate(self.x, self.x0, abar)
+        before = self._before(now)
+        self.x = SOLVERS[self.cfg.solver].step(now, before, abar_next, self.cfg.eta, z)
+        self.before, self.taken = [now, *before][: len(before)], self.taken + 1
+
+    def _before(self, now: Estimate) -> list[Estimate]:
+        """The earlier estimates; those that a candidate has not are repeats of its first."""
+        found, newer = [], now
+        for number, each in enumerate(self.before):
+            there = (self.taken > number)[:, None, None, None]
+            newer = Estimate(*(torch.where(there, a, b) for a, b in zip(each, newer, strict=True)))
+            found.append(newer)
+        return found
 
     def _noise(self, after: Tensor) -> Tensor:
         """Fresh noise for each; none for what is clean after this step."""
@@ -97,3 +112,4 @@ class Slots:
         stay, rows = ~gone, (~gone).nonzero()[:, 0].tolist()
         self.attempts, self.generators = [self.attempts[i] for i in rows], [self.generators[i] for i in rows]
         self.x, self.x0, self.taken, self.finite = (t[stay] for t in (self.x, self.x0, self.taken, self.finite))
+        self.before = [Estimate(*(t[stay] for t in each)) for each in self.before]

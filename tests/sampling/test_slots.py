@@ -19,7 +19,8 @@ ATTEMPTS: list[Attempt] = [(i % 3, i // 3) for i in range(40)]
 SETTINGS = [
     Sampling(steps=4, eta=1.0, guidance_scale=0.5),
     Sampling(solver="ddim", steps=5, eta=0.7, guidance_scale=0.0),
-    Sampling(steps=4, eta=0.0, guidance_scale=0.5, unconditional="pretrained"),
+    Sampling(steps=4, eta=0.0, guidance_scale=0.5, unconditional="pretrained", guidance_interval=(0.25, 0.75)),
+    Sampling(solver="ipndm", steps=6, eta=0.0, guidance_scale=0.5, guidance_interval=(0.3, 1.0)),
 ]
 
 
@@ -45,7 +46,7 @@ def drawn(cfg: Sampling, most: int, attempts: list[Attempt], stopped: Collection
     return found
 
 
-@pytest.mark.parametrize("cfg", SETTINGS, ids=["dpm", "ddim", "pretrained"])
+@pytest.mark.parametrize("cfg", SETTINGS, ids=["dpm", "ddim", "pretrained", "ipndm"])
 def test_an_image_is_bit_for_bit_its_own_whatever_else_is_drawn(cfg):
     together = drawn(cfg, 40, ATTEMPTS)
     assert set(together) == set(ATTEMPTS)
@@ -56,7 +57,7 @@ def test_an_image_is_bit_for_bit_its_own_whatever_else_is_drawn(cfg):
         assert all(torch.equal(x, together[attempt]) for attempt, x in other.items())
 
 
-@pytest.mark.parametrize("cfg", SETTINGS, ids=["dpm", "ddim", "pretrained"])
+@pytest.mark.parametrize("cfg", SETTINGS, ids=["dpm", "ddim", "pretrained", "ipndm"])
 def test_slots_draw_what_the_plain_loop_draws(cfg):
     model, base = tiny.denoiser(4), tiny.denoiser(seed=1)
     plain = sample(model, [seed(a) for a in ATTEMPTS], cfg, [label for label, _ in ATTEMPTS], base)
