@@ -1,8 +1,8 @@
 """Early refusal: candidates that the judge will refuse are told by their x0hat before the last step, and stopped.
 
 After some of the steps the source's own judge looks at x0hat; a candidate to whose class it gives less than `least` is
-refused there. Steps and `least` are chosen on a pilot of candidates of noise of their own: no more than a share of
-those that are kept is lost, in the mean over pilots (split conformal: `least` is, of the least p of the n kept ones,
+refused there. Steps and `least` are chosen on a pilot of candidates of noise of their own, so that no more than a share
+of those that would be kept is lost in the mean over pilots (split conformal: `least` is, of the n kept ones' least p,
 the k-th smallest, k = share (n + 1)). Of the attempts every `AUDITED`th is drawn to its end whatever the checks say, to
 measure the loss.
 """
@@ -30,8 +30,9 @@ from ddrep.sampling.slots import Slots, in_rows
 
 log = logging.getLogger("ddrep")
 
-PILOT, PILOT_SHARD = 600, -1
-"""Candidates, and the shard number of their noise, which no shard has."""
+KEPT, MOST, AT_ONCE, PILOT_SHARD = 480, 6000, 128, -1
+"""The pilot: candidates that are to be kept, and drawn at most and at once; the shard number of their noise, which no
+shard has."""
 CHECKS = 2
 """At most."""
 AUDITED = 16
@@ -64,13 +65,13 @@ def stored_p(judge: Judge, images: np.ndarray, labels: Sequence[int]) -> np.ndar
 
 
 @torch.no_grad()
-def pilot(slots: Slots, judge: Judge, classes: int, seed: Seed) -> tuple[np.ndarray, np.ndarray]:
-    """p of x0hat after each step of `PILOT` candidates (N, steps), and p of their images (N,)."""
-    attempts = [(i % classes, i // classes) for i in range(PILOT)]
+def pilot(slots: Slots, judge: Judge, seed: Seed, classes: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """p of x0hat after each step (N, steps), and of the image (N,), of as many candidates as `KEPT` are kept of."""
     early: list[np.ndarray] = []
     final: list[np.ndarray] = []
-    at_once = 128
-    for part in (attempts[i : i + at_once] for i in range(0, PILOT, at_once)):
+    kept = drawn = 0
+    while kept < KEPT and drawn < MOST:
+        part = [(i % classes, i // classes) for i in range(drawn, drawn + AT_ONCE)]
         labels = [label for label, _ in part]
         slots.start(part, [seed(attempt) for attempt in part])
         p = []
@@ -80,37 +81,40 @@ def pilot(slots: Slots, judge: Judge, classes: int, seed: Seed) -> tuple[np.ndar
         early.append(np.stack(p, axis=1))
         final.append(stored_p(judge, to_uint8(slots.images, slots.denoiser.name), labels))
         slots.free(torch.ones(len(part), dtype=torch.bool, device=slots.x.device))
-        log.info("pilot of early refusal: %d of %d candidates drawn", sum(map(len, final)), PILOT)
+        kept, drawn = kept + int((final[-1] >= threshold).sum()), drawn + len(part)
+        log.info("pilot of early refusal: %d candidates drawn, %d of %d kept", drawn, kept, KEPT)
     return np.concatenate(early), np.concatenate(final)
 
 
 def calibrate(early: np.ndarray, final: np.ndarray, threshold: float, share: float) -> Checks:
     """Up to `CHECKS` steps, and the least p, that save the most steps while the share of kept ones lost is `share`.
 
-    One half of the candidates chooses the steps, the other then says what least p they allow, as one half for both
-    would lose more than it says.
-    early (N, steps): p of x0hat after each; final (N,): of the image. `least` is not above the threshold of acceptance,
-    so what is refused early is below it. No checks where too few are kept to tell.
+    A third of the candidates chooses the steps, the others then say what least p they allow: one set for both would
+    lose more than it says. early (N, steps): p of x0hat after each; final (N,): of the image. `least` is not above the
+    threshold of acceptance, so what is refused early is below it. No checks where too few are kept to tell.
     """
     (n, steps), kept = early.shape, final >= threshold
-    told, best = kept[: n // 2], Checks(pilot=n, kept=int(kept.sum()))
-    if min(_rank(told, share), _rank(kept[n // 2 :], share)) < 1 or told.all():
+    first = n // 3
+    told, rest, best = kept[:first], kept[first:], Checks(pilot=n, kept=int(kept.sum()))
+    rank = int(share * (rest.sum() + 1))
+    if not rank or told.all() or not told.any():
         return best
     for chosen in itertools.chain(*(itertools.combinations(range(1, steps), k) for k in range(1, CHECKS + 1))):
-        p = early[: n // 2, [step - 1 for step in chosen]]
-        saved = _saved(p[~told] < _least(p, told, threshold, share), chosen, steps)
+        p = early[:first, [step - 1 for step in chosen]]
+        least = _least(p[told], int(share * told.sum()) + 1, threshold)
+        saved = _saved(p[~told] < least, chosen, steps)
         if saved > best.saved:
             best = replace(best, steps=chosen, saved=saved)
-    p = early[n // 2 :, [step - 1 for step in best.steps]]
-    return replace(best, least=_least(p, kept[n // 2 :], threshold, share)) if best.steps else best
+    if not best.steps:
+        return best
+    p = early[first:, [step - 1 for step in best.steps]]
+    least = _least(p[rest], rank, threshold)
+    return replace(best, least=least, saved=_saved(p[~rest] < least, best.steps, steps))
 
 
-def _rank(kept: np.ndarray, share: float) -> int:
-    return int(share * (kept.sum() + 1))
-
-
-def _least(p: np.ndarray, kept: np.ndarray, threshold: float, share: float) -> float:
-    return min(threshold, float(np.sort(p[kept].min(axis=1))[_rank(kept, share) - 1]))
+def _least(p: np.ndarray, rank: int, threshold: float) -> float:
+    """p (N, checks) of kept ones -> the rank-th smallest of their least."""
+    return min(threshold, float(np.sort(p.min(axis=1))[rank - 1]))
 
 
 def _saved(caught: np.ndarray, checks: Sequence[int], steps: int) -> float:
@@ -127,7 +131,7 @@ def checks_of(
     with file.with_suffix(".lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not file.is_file():
-            early, final = pilot(slots, judge, classes, seed)
+            early, final = pilot(slots, judge, seed, classes, threshold)
             found = calibrate(early, final, threshold, share)
             with written_whole(file) as (draft,):
                 draft.write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
