@@ -127,7 +127,7 @@ def _ddim_grid(levels: int, most: int, steps: int) -> list[int]:
 SOLVERS.add(
     Solver(
         "ddim",
-        lambda here, before, abar_next, eta, noise: ddim_step(*here, abar_next, eta, noise),
+        lambda here, before, abar_next, eta, noise: ddim_step(here.x, here.x0, here.abar, abar_next, eta, noise),
         most_steps=len,
         grid=_ddim_grid,
         memory=0,

@@ -147,8 +147,8 @@ def test_every_image_may_be_at_a_step_of_its_own():
         assert torch.allclose(together[one], alone, rtol=1e-12)
     by_ipndm = ipndm_step(Estimate(x, x0, abar), [Estimate(x, before, earlier)] * 3, after)
     for i in range(3):
-        one = [each[i : i + 1] for each in (x, x0, abar, before, earlier, after)]
-        alone = ipndm_step(Estimate(*one[:3]), [Estimate(one[0], *one[3:5])] * 3, one[5])
+        mine = [each[i : i + 1] for each in (x, x0, abar, before, earlier, after)]
+        alone = ipndm_step(Estimate(*mine[:3]), [Estimate(mine[0], *mine[3:5])] * 3, mine[5])
         assert torch.allclose(by_ipndm[i : i + 1], alone, rtol=1e-12)
     # The second image is at its first step (no level before): first order; the third ends at the clean image.
     assert torch.allclose(together[1], ddim_step(x, x0, abar, after)[1]), (abar[1], after[1])
