@@ -182,7 +182,7 @@ def main() -> None:
 AT_ONCE = 16
 ABOUT = """`python -m benchmarks.kept_image`: medians of {rounds} rounds, {threads} thread(s); in brackets the range \
 of the rounds, and how many times less than the reference. Passes are whole forward passes of the network. Kept: of \
-{candidates} candidates."""
+{candidates} candidates, so with a standard error of up to half of one over their root."""
 ABOUT_IMAGENET = """The same script: random weights, one candidate."""
 
 if __name__ == "__main__":
