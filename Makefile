@@ -1,5 +1,6 @@
 # make demo: the whole embedded experiment on all cores, then its tables.  make test: the tests.  make lint: style and types.
 # make check: both of these, with the fast tests alone.
+# make bench: what images cost, into benchmarks/README.md.
 # make install: only .venv, for the calls of README.md and docs/slurm.md.
 # Each starts again at once when repeated; only a changed requirements.lock or pyproject.toml installs anew.
 SHELL := /bin/bash
@@ -7,8 +8,9 @@ OLD := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON := $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do $$p -c "$(OLD)" 2>/dev/null && echo $$p && break; done)
 PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 RESULTS := results/fashion-demo/tables
+RESULTS_OF := results/fashion-demo
 
-.PHONY: demo install test lint check
+.PHONY: demo install test lint check bench
 demo: .venv/.installed
 	.venv/bin/snakemake --workflow-profile workflow/profiles/local
 	@cat $(RESULTS)/table{1,2,3,4}-summary.md
@@ -21,6 +23,9 @@ test: .venv/.installed
 check: lint
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest --quiet --numprocesses 2 tests/config tests/test_*config.py tests/test_members.py \
 		tests/test_architecture.py tests/test_derived.py tests/test_rules.py tests/test_text.py tests/networks
+
+bench: .venv/.installed
+	.venv/bin/python -m benchmarks.kept_image --results $(RESULTS_OF)
 
 lint: .venv/.installed
 	.venv/bin/ruff check

@@ -90,7 +90,9 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     """
     own = SOURCES[source]
     sampling = experiment.sampling.model_copy(update=dict(own.sampling))
-    accepts = {} if own.filtered else {"threshold": 0.0}
+    if not sampling.guidance_scale:
+        sampling = sampling.model_copy(update={"guidance_interval": (0.0, 1.0)})
+    accepts = {} if own.filtered else {"threshold": 0.0, "early_refusal": 0.0}
     return Shard(
         sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts), labels=own.labels
     )  # fmt: skip

@@ -1,7 +1,8 @@
 """The solvers of the reverse process: each declared once, as the grid of times it visits and the step between two.
 
-A step is a pure function of the images, the clean-image estimate and the noise levels. abar and its neighbours are
-(N, 1, 1, 1): every image may be at a level of its own. abar = 1 means clean. A file that calls `SOLVERS.add` adds one.
+A step is a pure function of the images, of what was estimated at this and earlier steps, and of the noise levels. abar
+is (N, 1, 1, 1): every image may be at a level of its own. abar = 1 means clean. A file that calls `SOLVERS.add` adds
+one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol
 
 from pydantic import AfterValidator
 
@@ -31,11 +32,23 @@ class Schedule(Protocol):
     def abar(self) -> Tensor: ...
 
 
+class Estimate(NamedTuple):
+    """What was known at one step: x_t, x0hat as it is followed (clipped), and abar of its level."""
+
+    x: Tensor
+    x0: Tensor
+    abar: Tensor
+
+    @property
+    def eps(self) -> Tensor:
+        """That of x0, so that a clipped x0 is followed consistently (as the published `ddimN` does)."""
+        return (self.x - self.abar.sqrt() * self.x0) / (1 - self.abar).sqrt()
+
+
 class Step(Protocol):
     def __call__(
-        self, x: Tensor, x0: Tensor, x0_before: Tensor, abar: Tensor, abar_next: Tensor, abar_before: Tensor,
-        eta: float = 0.0, noise: Tensor | None = None,
-    ) -> Tensor: ...  # fmt: skip
+        self, here: Estimate, before: Sequence[Estimate], abar_next: Tensor, eta: float, noise: Tensor | None
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -44,16 +57,26 @@ class Solver:
 
     name: str
     step: Step
-    """x_t, x0hat and that of the step before, abar here, at the next step and at the one before, eta, and standard
-    normal noise, which eta = 0 does without -> x at the next level. At the first step abar_before is abar."""
+    """The estimate here and the earlier ones, the latest first; abar of the next level, eta, and standard normal noise,
+    which eta = 0 does without -> x at the next level. Earlier ones that an image has not are repeats of its first."""
     most_steps: Callable[[Sequence[float]], int]
     """abar of each level -> the most steps it can take, each at a level of its own."""
     grid: Callable[[int, int, int], list[int]]
     """Levels, the most steps, steps -> that many indices, strictly falling."""
+    memory: int = 1
+    """How many earlier estimates it reads."""
+    deterministic: bool = False
+    """Whether it has no use for eta."""
 
 
 SOLVERS: Registry[Solver] = Registry("solver")
 SolverName = Annotated[str, AfterValidator(SOLVERS.known)]
+
+
+def check_eta(solver: str, eta: float) -> None:
+    """Raise ValueError for fresh noise that a solver has no use for."""
+    if SOLVERS[solver].deterministic and eta:
+        raise ValueError(f"eta: {eta:g}, but {solver} takes no fresh noise; expected 0")
 
 
 def most_steps(schedule: Schedule, solver: str) -> int:
@@ -104,11 +127,10 @@ def _ddim_grid(levels: int, most: int, steps: int) -> list[int]:
 SOLVERS.add(
     Solver(
         "ddim",
-        lambda x, x0, x0_before, abar, abar_next, abar_before, eta=0.0, noise=None: ddim_step(
-            x, x0, abar, abar_next, eta, noise
-        ),
+        lambda here, before, abar_next, eta, noise: ddim_step(here.x, here.x0, here.abar, abar_next, eta, noise),
         most_steps=len,
         grid=_ddim_grid,
+        memory=0,
     )
 )
 
@@ -152,4 +174,44 @@ def _dpm_grid(levels: int, most: int, steps: int) -> list[int]:
     return torch.linspace(0, most, steps + 1).round().int().tolist()[:0:-1]
 
 
-SOLVERS.add(Solver("dpm-solver++", dpm_step, _dpm_most_steps, _dpm_grid))
+SOLVERS.add(
+    Solver(
+        "dpm-solver++",
+        lambda here, before, abar_next, eta, noise: dpm_step(
+            here.x, here.x0, before[0].x0, here.abar, abar_next, before[0].abar, eta, noise
+        ),
+        _dpm_most_steps,
+        _dpm_grid,
+    )
+)
+
+
+ADAMS_BASHFORTH = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
+"""Weights of the latest derivatives, by how many there are."""
+
+
+def ipndm_step(here: Estimate, before: Sequence[Estimate], abar_next: Tensor) -> Tensor:
+    """iPNDM (Zhang & Chen 2023, appendix; fourth order once it has three earlier estimates): DDIM's step by eps that
+    Adams and Bashforth extrapolate. The step to abar = 1 is first-order, as of dpm-solver++."""
+    estimates, order = [here, *before], here.abar.new_ones(here.abar.shape).long()
+    for newer, older in zip(estimates, before, strict=False):
+        order = order + (older.abar < newer.abar)
+    weights = here.abar.new_tensor([[*row, *[0.0] * (4 - len(row))] for row in ADAMS_BASHFORTH])
+    of_each = weights[order.where(abar_next < 1, 1).flatten() - 1].T.reshape(4, -1, 1, 1, 1)
+    eps = here.eps * of_each[0]
+    for weight, each in zip(of_each[1:], before, strict=True):
+        eps = eps + weight * each.eps
+    clean = (here.x - (1 - here.abar).sqrt() * eps) / here.abar.sqrt()
+    return abar_next.sqrt() * clean + (1 - abar_next).sqrt() * eps
+
+
+SOLVERS.add(
+    Solver(
+        "ipndm",
+        lambda here, before, abar_next, eta, noise: ipndm_step(here, before, abar_next),
+        _dpm_most_steps,
+        _dpm_grid,
+        memory=3,
+        deterministic=True,
+    )
+)

@@ -1,15 +1,17 @@
 """Solvers against diffusers' schedulers and against a Gaussian whose reverse process is known in closed form."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, IPNDMScheduler
 
 from ddrep.config import Sampling
 from ddrep.denoiser.schedule import Schedule
 from ddrep.errors import UserError
 from ddrep.sampling.sampler import ImageNoise, solve
-from ddrep.solvers import ddim_step, dpm_step, most_steps, time_grid
+from ddrep.solvers import Estimate, ddim_step, dpm_step, ipndm_step, most_steps, time_grid
 
 CPU = torch.device("cpu")
 SCALE, MEAN = 0.25, 0.3
@@ -88,6 +90,29 @@ def test_dpm_solver_equals_diffusers(algorithm, eta):
     assert torch.allclose(ours, reference, atol=2e-4)
 
 
+def test_ipndm_equals_diffusers():
+    schedule, steps = Schedule("cosine", 1000), 8
+    grid = time_grid(schedule, "ipndm", steps)
+    sigma = (1 - schedule.abar[grid]).sqrt()
+    theirs = IPNDMScheduler(trained_betas=[*sigma.tolist(), 0.0])
+    theirs.set_timesteps(steps)
+    ours = reference = torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    before: list[Estimate] = []
+    for k, (here, after) in enumerate(itertools.pairwise(grid)):
+        abar, abar_next = _abar(schedule, here, ours), _abar(schedule, after, ours)
+        eps = _eps(ours, torch.full((4,), here), schedule)
+        now = Estimate(ours, (ours - (1 - abar).sqrt() * eps) / abar.sqrt(), abar)
+        before = before or [now] * 3
+        ours, before = ipndm_step(now, before, abar_next), [now, *before[:2]]
+        # whose output is a velocity, of which it makes eps
+        eps = _eps(reference, torch.full((4,), here), schedule)
+        velocity = (eps - reference * theirs.betas[k]) / theirs.alphas[k]
+        reference = theirs.step(velocity, theirs.timesteps[k], reference).prev_sample
+        assert torch.allclose(ours, reference, atol=1e-4), k
+    last = Estimate(ours, ours / 2, abar_next)
+    assert torch.allclose(ipndm_step(last, before, torch.ones_like(abar)), last.x0), "the step to clean is first-order"
+
+
 def _error(solver: str, steps: int) -> float:
     """RMS distance to the exact solution of the sampling ODE: for Gaussian data, an affine map of the noise."""
     schedule = Schedule("cosine", 1000)
@@ -105,6 +130,8 @@ def test_both_solvers_converge_to_the_closed_form_at_their_order():
     ddim, dpm = [_error("ddim", n) for n in (20, 100)], [_error("dpm-solver++", n) for n in (20, 40)]
     assert ddim[1] < ddim[0] / 3 and ddim[1] < 0.01
     assert dpm[1] < dpm[0] / 3 and dpm[1] < ddim[1] / 2
+    few = {solver: _error(solver, 6) for solver in ("ddim", "dpm-solver++", "ipndm")}
+    assert few["ipndm"] < few["dpm-solver++"] < few["ddim"] and _error("ipndm", 40) < ddim[0] / 5
 
 
 def test_every_image_may_be_at_a_step_of_its_own():
@@ -118,6 +145,11 @@ def test_every_image_may_be_at_a_step_of_its_own():
         one = slice(i, i + 1)
         alone = dpm_step(x[one], x0[one], before[one], abar[one], after[one], earlier[one])
         assert torch.allclose(together[one], alone, rtol=1e-12)
+    by_ipndm = ipndm_step(Estimate(x, x0, abar), [Estimate(x, before, earlier)] * 3, after)
+    for i in range(3):
+        mine = [each[i : i + 1] for each in (x, x0, abar, before, earlier, after)]
+        alone = ipndm_step(Estimate(*mine[:3]), [Estimate(mine[0], *mine[3:5])] * 3, mine[5])
+        assert torch.allclose(by_ipndm[i : i + 1], alone, rtol=1e-12)
     # The second image is at its first step (no level before): first order; the third ends at the clean image.
     assert torch.allclose(together[1], ddim_step(x, x0, abar, after)[1]), (abar[1], after[1])
     assert torch.allclose(together[2], x0[2])
@@ -181,3 +213,9 @@ def test_many_steps_end_where_pure_noise_belongs(solver, steps):
     )
     exact = MEAN + SCALE * ImageNoise(range(64), (1, 2, 2), CPU).draw()
     assert (x - exact.clamp(-1, 1)).square().mean().sqrt() < 0.01
+
+
+def test_fresh_noise_for_a_solver_without_use_for_it_is_refused():
+    with pytest.raises(ValueError, match=r"eta: 0\.5, but ipndm takes no fresh noise; expected 0"):
+        Sampling(solver="ipndm", eta=0.5)
+    assert Sampling(solver="ipndm", eta=0.0).solver == "ipndm"

@@ -32,7 +32,7 @@ from ddrep.config.masks import MaskData
 from ddrep.config.stages import Sampling
 from ddrep.errors import UserError
 from ddrep.methods import MaskMethodName, MethodName
-from ddrep.solvers import SolverName
+from ddrep.solvers import SolverName, check_eta
 
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")]
 ClassNames = Annotated[tuple[str, ...], MinLen(1)]
@@ -68,6 +68,11 @@ class Guided(Section):
     scale: Annotated[float, Ge(0)] = 1.0
     """lambda in eps - lambda sqrt(1 - abar) grad log p(y | x0hat) (paper, eq. 10 and 13); for masks log p is the sum
     over pixels (paper: 2e-4 at 256x256)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Guided:
+        check_eta(self.solver, self.eta)
+        return self
 
 
 class Group(Section):

@@ -45,7 +45,7 @@ VERSIONS = {
     "figure4": 2,
     "figure5": 1,
     "probe-figure": 1,
-    "costs": 1,
+    "costs": 2,
     "report": 1,
     "evaluator": 1,
     "segmenter": 1,

@@ -33,7 +33,7 @@ from ddrep.config.base import (
     WeightDecay,
 )
 from ddrep.config.data import Data
-from ddrep.solvers import SolverName
+from ddrep.solvers import SolverName, check_eta
 
 
 class Network(Section):
@@ -192,20 +192,32 @@ class PixelHead(Head):
 class Sampling(Section):
     """How candidates are drawn from the fine-tuned denoiser."""
 
+    LATER = ("guidance_interval",)
     solver: SolverName = "dpm-solver++"
-    """dpm-solver++ (second order), or ddim."""
+    """dpm-solver++ (second order), ipndm (fourth order, for eta 0), or ddim."""
     steps: SolverSteps = 12
     eta: Share = 1.0
     """Fresh noise in every step: 0 is deterministic; 1 is DDPM's ancestral sampling, or SDE-DPM-Solver++."""
     guidance_scale: Annotated[float, Ge(0)] = 0.5
     """w in (1 + w) eps(x, t, y) - w eps(x, t) (paper: 0.01); the source improved-ddpm has none."""
+    guidance_interval: tuple[Share, Share] = (0.0, 1.0)
+    """Part of the steps, from noise to image, in which w counts; outside it eps(x, t) is not computed (Kynkäänniemi et
+    al. 2024)."""
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Sampling:
+        check_eta(self.solver, self.eta)
+        if not self.guidance_interval[0] < self.guidance_interval[1]:
+            raise ValueError("guidance_interval: expected the first number below the second")
+        return self
 
 
 class Synthesis(Section):
     """How many images, and which candidates are kept."""
 
+    LATER = ("early_refusal",)
     per_class: Positive = 20
     """Accepted images of each class in 1x."""
     shards_per_scale: Annotated[int, Gt(0), Le(10**4)] = 1
@@ -214,6 +226,9 @@ class Synthesis(Section):
     """A candidate is kept when p(its class) >= threshold (paper: 0.2 for 200 classes, 40 times chance)."""
     max_attempts: Attempts = 40
     """Budget: attempts a class for each accepted image asked for."""
+    early_refusal: Share = 0.0
+    """Largest share of acceptable candidates that may be lost to refusing by x0hat before the last step
+    (docs/engine.md); 0: none is refused early."""
 
     @model_validator(mode="after")
     def _shards_are_equal(self) -> Synthesis:

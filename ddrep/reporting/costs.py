@@ -20,7 +20,9 @@ Job = tuple[str, str]
 
 def run(*, files: Sequence[Path], out: Path) -> None:
     """One row a job: stage, subset, job, seconds, max_rss_mb, partial and, for drawn images, source, attempts,
-    accepted, acceptance, attempts_per_accepted, seconds_per_accepted, network_evaluations_per_accepted.
+    accepted, acceptance, attempts_per_accepted, seconds_per_accepted, network_evaluations_per_accepted and, with early
+    refusal, early_saved, the share of the refused attempts' evaluations that it saved, and early_lost, that of the
+    audited acceptable attempts which it would have refused.
 
     files: Snakemake's benchmarks, .../benchmarks/{stage}/{job}.tsv, with the job's log at .../logs/{stage}/{job}.log;
     and the attempts (.parquet) beside the shards, .../subset{k}/synthetic/{source}/{index}.parquet and, the method as
@@ -45,7 +47,7 @@ TYPES = {
     "stage": "str", "subset": "Int64", "job": "str", "seconds": "Float64", "max_rss_mb": "Float64",
     "partial": "boolean", "source": "str", "attempts": "Int64", "accepted": "Int64", "acceptance": "Float64",
     "attempts_per_accepted": "Float64", "seconds_per_accepted": "Float64",
-    "network_evaluations_per_accepted": "Float64",
+    "network_evaluations_per_accepted": "Float64", "early_saved": "Float64", "early_lost": "Float64",
 }  # fmt: skip
 
 
@@ -111,10 +113,22 @@ def _is_partial(benchmark: Path) -> bool | None:
 
 def _counted(path: Path) -> dict[str, Any]:
     kinds: dict[str, Kind] = {"accepted": "flag", "evaluations": "whole"}
+    kinds |= {"saved": "whole", "refused_at": "whole", "audited": "flag"}
     expected = "a shard's attempts with a column accepted; make the shard anew"
-    table = read_rows(path, kinds, expected, optional=("evaluations",))  # which older ones do not have
+    table = read_rows(path, kinds, expected, optional=[*kinds][1:])  # which older ones do not have, and most
     counts = {"source": path.parent.name, "attempts": len(table), "accepted": int(table["accepted"].sum())}
-    return counts | ({"evaluations": int(table["evaluations"].sum())} if "evaluations" in table else {})
+    counts |= {"evaluations": int(table["evaluations"].sum())} if "evaluations" in table else {}
+    return counts | (_early(table) if "refused_at" in table else {})
+
+
+def _early(table: pd.DataFrame) -> dict[str, float]:
+    """What early refusal saved and, by the attempts that were drawn to their end all the same, what it lost."""
+    refused, audited = table[~table["accepted"]], table[table["accepted"] & table["audited"]]
+    whole = (refused["saved"] + refused["evaluations"]).sum()
+    return {
+        "early_saved": refused["saved"].sum() / whole if whole else float("nan"),
+        "early_lost": float((audited["refused_at"] > 0).mean()),
+    }
 
 
 def _row(job: Job, row: dict[str, Any]) -> dict[str, Any]:

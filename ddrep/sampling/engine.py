@@ -73,12 +73,13 @@ class Engine:
     """Draws candidates of one shard through the pool and has them judged.
 
     evaluations: of denoisers, an attempt takes; those of judges and guides apart. `said` by the judge: probabilities of
-    all classes, float16, of each attempt that was judged.
+    all classes, float16, of each attempt that was judged. `columns`: what is written of each beside that, or instead.
     """
 
     def __init__(self, draw: Draw, pool: Pool, batch: int, evaluations: int):
         self.draw, self.pool, self.batch, self.evaluations = draw, pool, batch, evaluations
         self.said: dict[Attempt, np.ndarray] = {}
+        self.columns: dict[Attempt, dict[str, int | bool]] = {}
 
     def candidates(self, attempts: Sequence[Attempt]) -> np.ndarray:
         """uint8 images (N, H, W, C) of the attempts, drawn now unless the pool has them."""
@@ -113,12 +114,11 @@ class Engine:
         """
         rows = attempt_rows(tallies, quota, seed, shard).assign(evaluations=self.evaluations)
         attempts = list(zip(rows["class"], rows["attempt"], strict=True))
-        said = [self.said[attempt] for attempt in attempts]
-        rows["class"] = [
-            int(np.argmax(p)) if label == ANY else label for (label, _), p in zip(attempts, said, strict=True)
-        ]
+        rows["class"] = [int(np.argmax(self.said[a])) if a[0] == ANY else a[0] for a in attempts]
+        if self.columns:
+            rows = rows.assign(**pd.DataFrame([self.columns[attempt] for attempt in attempts]))
         if soft:
-            rows = rows.assign(probabilities=pd.Series(said, dtype=object))
+            rows = rows.assign(probabilities=pd.Series([self.said[a] for a in attempts], dtype=object))
         kept = rows[rows["accepted"]].sample(frac=1, random_state=np.random.RandomState(shard))
         images = np.stack([self.pool.images[attempts[i]] for i in kept.index])
         labels = np.stack(kept["probabilities"].tolist()) if soft else None
@@ -144,6 +144,11 @@ def fill(
         for (label, _), p in zip(wanted, judge(wanted), strict=True):
             by_label[label].p.append(p)
         log.info("%s", progress(tallies, quota))
+    check_full(tallies, quota, keys)
+
+
+def check_full(tallies: Sequence[Tally], quota: int, keys: tuple[str, str]) -> None:
+    """Raise UserError naming the classes that have used up their budget; see `fill`."""
     short = [t for t in tallies if t.accepted < quota]
     if short:
         log.error("%s", attempts_table(tallies, quota))

@@ -14,21 +14,30 @@ EpsFunction = Callable[[Tensor, Tensor], Tensor]
 """(x_t (N, C, H, W), schedule indices (N,)) -> eps like x_t."""
 
 
-def classifier_free(denoiser: Denoiser, y: Tensor, scale: float, pretrained: Denoiser | None = None) -> EpsFunction:
+def classifier_free(
+    denoiser: Denoiser, y: Tensor, scale: float, pretrained: Denoiser | None = None, where: Tensor | None = None
+) -> EpsFunction:
     """(1 + w) eps(x, t, y) - w eps(x, t) (Ho & Salimans 2022; paper, 5.3.1), w = `scale`.
 
     eps(x, t) is the fine-tuned network's null row or, if given, the `pretrained` network (paper, 5.3.2). w = 0 is
-    plain conditional sampling and costs one evaluation. y (N,) is read, never written.
+    plain conditional sampling and costs one evaluation, as it is at schedule indices that are not among those of
+    `where`, if any are given. y (N,) is read, never written.
     """
     if scale == 0:
         return lambda x, index: denoiser.eps(x, index, y)
-    if pretrained is not None:
-        return lambda x, index: (1 + scale) * denoiser.eps(x, index, y) - scale * pretrained.eps(x, index)
-    both = torch.cat([y, torch.full_like(y, denoiser.null_row)])
 
     def eps(x: Tensor, index: Tensor) -> Tensor:
-        conditional, null = denoiser.eps(x.repeat(2, 1, 1, 1), index.repeat(2), both).chunk(2)
-        return (1 + scale) * conditional - scale * null
+        n, rows = len(x), (torch.ones_like(index) if where is None else torch.isin(index, where)).nonzero()[:, 0]
+        if not len(rows):
+            return denoiser.eps(x, index, y)
+        if pretrained is not None:
+            conditional, null = denoiser.eps(x, index, y), pretrained.eps(x[rows], index[rows])
+        else:
+            both = torch.cat([y, torch.full_like(y[rows], denoiser.null_row)])
+            said = denoiser.eps(torch.cat([x, x[rows]]), torch.cat([index, index[rows]]), both)
+            conditional, null = said[:n], said[n:]
+        steered = (1 + scale) * conditional[rows] - scale * null
+        return steered if len(rows) == n else conditional.index_copy(0, rows, steered)
 
     return eps
 

@@ -15,7 +15,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.errors import UserError
 from ddrep.sampling.guidance import EpsFunction, classifier_free
-from ddrep.solvers import SOLVERS, time_grid
+from ddrep.solvers import SOLVERS, Estimate, time_grid
 
 
 def image_seed(experiment: int, label: int, shard: int, attempt: int) -> int:
@@ -41,19 +41,20 @@ def solve(eps: EpsFunction, schedule: Schedule, noise: ImageNoise, cfg: Sampling
 
     An image of which eps was ever infinite or NaN is NaN: the clipping would make a black or white one of it.
     """
-    grid, step = time_grid(schedule, cfg.solver, cfg.steps), SOLVERS[cfg.solver].step
-    x = noise.draw()
-    x0_before, before = x, grid[0]
+    grid, solver = time_grid(schedule, cfg.solver, cfg.steps), SOLVERS[cfg.solver]
+    x, before = noise.draw(), list[Estimate]()
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for here, after in zip(grid, [*grid[1:], -1], strict=True):
         index = torch.full((len(x),), here, device=x.device)
-        abar, abar_next, abar_before = (schedule.abar_at(torch.full_like(index, i), x) for i in (here, after, before))
+        abar, abar_next = (schedule.abar_at(torch.full_like(index, i), x) for i in (here, after))
         said = eps(x, index)
         finite &= said.isfinite().flatten(1).all(dim=1)
         x0 = x0_from_eps(x, said, abar).clamp(-1, 1)
         z = noise.draw() if cfg.eta and after >= 0 else None
-        x = step(x, x0, x0_before, abar, abar_next, abar_before, cfg.eta, z)
-        x0_before, before = x0, here
+        now = Estimate(x, x0, abar)
+        before = before or [now] * solver.memory
+        x = solver.step(now, before, abar_next, cfg.eta, z)
+        before = [now, *before[:-1]] if solver.memory else []
     return x.masked_fill(~finite[:, None, None, None], torch.nan)
 
 
@@ -77,9 +78,22 @@ def sample(
     return draw(denoiser, seeds, cfg, eps_of(denoiser, cfg, labels, pretrained))
 
 
-def evaluations(cfg: Sampling) -> int:
-    """Evaluations of denoisers that one image of a class takes; see `classifier_free`."""
-    return cfg.steps * (2 if cfg.guidance_scale else 1)
+def evaluations(cfg: Sampling, steps: int | None = None) -> int:
+    """Evaluations of denoisers that one image of a class takes, or its first `steps`; see `classifier_free`."""
+    taken = cfg.steps if steps is None else steps
+    return taken + (sum(k < taken for k in _guided(cfg)) if cfg.guidance_scale else 0)
+
+
+def _guided(cfg: Sampling) -> list[int]:
+    """Numbers of the steps in which w counts, from 0."""
+    first, last = cfg.guidance_interval
+    return [k for k in range(cfg.steps) if first <= k / cfg.steps < last]
+
+
+def guided_at(schedule: Schedule, cfg: Sampling, device: torch.device) -> Tensor | None:
+    """Schedule indices at which w counts; None where it does at all."""
+    guided, grid = _guided(cfg), time_grid(schedule, cfg.solver, cfg.steps)
+    return None if len(guided) == cfg.steps else torch.tensor([grid[k] for k in guided], device=device).long()
 
 
 def eps_of(
@@ -97,4 +111,5 @@ def eps_of(
         raise UserError(f"labels: {wrong[0]} asked for, but {denoiser.name} {has}")
     y = torch.tensor(list(labels), device=denoiser.device)
     other = pretrained if cfg.unconditional == "pretrained" else None
-    return classifier_free(denoiser, y, cfg.guidance_scale, other)
+    where = guided_at(denoiser.schedule, cfg, denoiser.device)
+    return classifier_free(denoiser, y, cfg.guidance_scale, other, where)

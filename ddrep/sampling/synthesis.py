@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,11 @@ from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256, written_whole
 from ddrep.networks.judges import Judge
-from ddrep.sampling.engine import ANY, Draw, Engine, Tally, fill
+from ddrep.sampling import early
+from ddrep.sampling.engine import ANY, Engine, Tally, check_full, fill
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import evaluations, image_seed, sample
+from ddrep.sampling.slots import Slots
 from ddrep.saved import read_json
 from ddrep.solvers import time_grid
 
@@ -39,10 +42,19 @@ class Matched(BaseModel):
     threshold: Share
 
 
-def class_conditional(
-    stage: Stage[Shard], finetuned: Path, pretrained: Path, shard: int, pool: Path, batch: int
-) -> tuple[Engine, tuple[str, ...]]:
-    """The engine of a fine-tuned denoiser's shard, and the names of its classes."""
+@dataclass(frozen=True)
+class Drawer:
+    """What draws candidates."""
+
+    denoiser: Denoiser
+    """The fine-tuned one; or the pretrained one, for candidates of no class."""
+    other: Denoiser | None
+    """Where eps(x, t) comes from, if not from it."""
+    key: str
+    """Names all that determines a candidate beside its class, shard and attempt."""
+
+
+def _conditional(stage: Stage[Shard], finetuned: Path, pretrained: Path) -> Drawer:
     device, sampling = pick_device(), stage.config.sampling
     denoiser = Denoiser.load(finetuned, device)
     if not denoiser.net.cfg.num_classes:
@@ -50,38 +62,34 @@ def class_conditional(
     assert len(denoiser.classes) == denoiser.null_row  # which is a UserError where every row is a class
     mixes = sampling.unconditional == "pretrained"
     other = Denoiser.load(pretrained, device) if mixes else None
-    digests = [sha256(finetuned), *([sha256(pretrained)] if mixes else [])]
+    return Drawer(denoiser, other, _key(stage, denoiser, finetuned, *([pretrained] if mixes else [])))
+
+
+def _unconditional(stage: Stage[Shard], pretrained: Path) -> Drawer:
+    """One evaluation a step. Raises UserError."""
+    denoiser, scale = Denoiser.load(pretrained, pick_device()), stage.config.sampling.guidance_scale
+    if denoiser.net.cfg.num_classes:
+        raise UserError(f"{pretrained}: a class-conditional denoiser; expected an unconditional one, or --finetuned")
+    if scale:
+        raise UserError(f"sampling.guidance_scale: {scale:g}; expected 0, for there are no classes without --finetuned")
+    return Drawer(denoiser, None, _key(stage, denoiser, pretrained))
+
+
+def _key(stage: Stage[Shard], denoiser: Denoiser, *files: Path) -> str:
+    sampling = stage.config.sampling
+    grid = time_grid(denoiser.schedule, sampling.solver, sampling.steps)
+    return fingerprint(sampling.model_dump_json(), str(grid), str(stage.seed), *map(sha256, files))
+
+
+def _engine(drawer: Drawer, stage: Stage[Shard], shard: int, pool: Path, batch: int) -> Engine:
+    denoiser, sampling = drawer.denoiser, stage.config.sampling
 
     def draw(attempts: Sequence[Attempt]) -> np.ndarray:
         seeds = [image_seed(stage.seed, label, shard, attempt) for label, attempt in attempts]
-        return sample(denoiser, seeds, sampling, [label for label, _ in attempts], other)
+        labels = [label for label, _ in attempts] if denoiser.classes else None
+        return sample(denoiser, seeds, sampling, labels, drawer.other)
 
-    return _engine(stage, denoiser, draw, digests, pool, shard, batch), denoiser.classes
-
-
-def unconditional(stage: Stage[Shard], pretrained: Path, shard: int, pool: Path, batch: int) -> Engine:
-    """The engine of a pretrained denoiser's shard: one evaluation a step. Raises UserError."""
-    denoiser = Denoiser.load(pretrained, pick_device())
-    if denoiser.net.cfg.num_classes:
-        raise UserError(f"{pretrained}: a class-conditional denoiser; expected an unconditional one, or --finetuned")
-    if stage.config.sampling.guidance_scale:
-        scale = f"sampling.guidance_scale: {stage.config.sampling.guidance_scale:g}"
-        raise UserError(f"{scale}; expected 0, for there are no classes without --finetuned")
-
-    def draw(attempts: Sequence[Attempt]) -> np.ndarray:
-        seeds = [image_seed(stage.seed, ANY, shard, attempt) for _, attempt in attempts]
-        return sample(denoiser, seeds, stage.config.sampling)
-
-    return _engine(stage, denoiser, draw, [sha256(pretrained)], pool, shard, batch)
-
-
-def _engine(
-    stage: Stage[Shard], denoiser: Denoiser, draw: Draw, digests: Sequence[str], pool: Path, shard: int, batch: int
-) -> Engine:
-    sampling = stage.config.sampling
-    grid = time_grid(denoiser.schedule, sampling.solver, sampling.steps)
-    key = fingerprint(sampling.model_dump_json(), str(grid), str(stage.seed), *digests)
-    return Engine(draw, Pool(pool, key, shard, denoiser.image_shape), batch, evaluations(sampling))
+    return Engine(draw, Pool(pool, drawer.key, shard, denoiser.image_shape), batch, evaluations(sampling))
 
 
 def run(
@@ -102,11 +110,13 @@ def run(
     Without `finetuned` as many in all, of the classes of the shard `labelled` as they come. Raises UserError.
     """
     if finetuned:
-        engine, classes = class_conditional(stage, finetuned, pretrained, index, pool, batch)
+        drawer = _conditional(stage, finetuned, pretrained)
+        classes = drawer.denoiser.classes
     elif labelled:
-        engine, classes = unconditional(stage, pretrained, index, pool, batch), read_shards([labelled]).classes
+        drawer, classes = _unconditional(stage, pretrained), read_shards([labelled]).classes
     else:
         raise UserError("synthesize: expected --finetuned, or --labelled for images of no class")
+    engine = _engine(drawer, stage, index, pool, batch)
     loaded = Judge.load(judge, pretrained, pick_device())
     if (known := loaded.meta.num_classes) != len(classes):
         other = finetuned or labelled
@@ -118,9 +128,44 @@ def run(
         tallies = [Tally(label, threshold, name) for label, name in enumerate(classes)]
     else:
         tallies, quota = [Tally(ANY, threshold, "any")], quota * len(classes)
-    judged = lambda attempts: engine.judged(attempts, loaded.probabilities)  # noqa: E731
-    fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS)
+    if cfg.early_refusal and threshold and finetuned and stage.config.labels == "hard":
+        judged_by = fingerprint(drawer.key, sha256(judge), str(threshold), str(cfg.early_refusal))
+        engine.pool = Pool(pool, judged_by, index, drawer.denoiser.image_shape)
+        engine.columns = _refuse_early(drawer, stage, loaded, engine.pool, tallies, batch)
+        check_full(tallies, quota, KEYS)
+    else:
+        judged = lambda attempts: engine.judged(attempts, loaded.probabilities)  # noqa: E731
+        fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS)
     engine.write_accepted(tallies, quota, stage.seed, index, classes, out, stage.config.labels == "soft")
+
+
+def _refuse_early(
+    drawer: Drawer, stage: Stage[Shard], judge: Judge, pool: Pool, tallies: Sequence[Tally], batch: int
+) -> dict[Attempt, dict[str, int | bool]]:
+    """Fill the tallies by way of early refusal; what is written of each attempt beside its p.
+
+    What is refused depends on judge and threshold, so that the pool is of these alone.
+    """
+    cfg, sampling = stage.config.synthesis, stage.config.sampling
+    quota, whole = cfg.per_class // cfg.shards_per_scale, evaluations(sampling)
+    slots, threshold = Slots(drawer.denoiser, sampling, drawer.other), tallies[0].threshold
+    numbered = lambda shard: lambda attempt: image_seed(stage.seed, attempt[0], shard, attempt[1])  # noqa: E731
+    file = pool.folder.parent / "checks.json"
+    checks = early.checks_of(
+        file, slots, judge, numbered(early.PILOT_SHARD), len(tallies), threshold, cfg.early_refusal
+    )
+    filling = early.Filling(tallies, quota, quota * cfg.max_attempts)
+    early.fill(slots, batch, pool, judge, numbered(int(pool.folder.name)), checks, filling)
+    spent = {a: evaluations(sampling, each.refused_at) if each.stopped else whole for a, each in filling.known.items()}
+    return {
+        attempt: {
+            "evaluations": spent[attempt],
+            "saved": whole - spent[attempt],
+            "refused_at": each.refused_at,
+            "audited": early.audited(attempt),
+        }
+        for attempt, each in filling.known.items()
+    }
 
 
 def wanted(job: Job, classes: int) -> Wanted:
@@ -154,7 +199,8 @@ def match_threshold(
 
     Both judge the first `per_class` attempts of each class of shard 0, which classifier-free needs anyway.
     """
-    engine, classes = class_conditional(stage, finetuned, pretrained, 0, pool, batch)
+    drawer = _conditional(stage, finetuned, pretrained)
+    engine, classes = _engine(drawer, stage, 0, pool, batch), drawer.denoiser.classes
     cfg, device = stage.config.synthesis, pick_device()
     quota = cfg.per_class // cfg.shards_per_scale
     attempts = [(label, attempt) for label in range(len(classes)) for attempt in range(quota)]

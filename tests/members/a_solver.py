@@ -3,10 +3,9 @@
 from ddrep.solvers import SOLVERS, Solver
 
 
-def euler_step(x, x0, x0_before, abar, abar_next, abar_before, eta=0.0, noise=None):
-    sigma, sigma_next = ((1 / level - 1).sqrt() for level in (abar, abar_next))
-    slope = (x / abar.sqrt() - x0) / sigma
-    return (x / abar.sqrt() + (sigma_next - sigma) * slope) * abar_next.sqrt()
+def euler_step(here, before, abar_next, eta, noise):
+    sigma, sigma_next = ((1 / level - 1).sqrt() for level in (here.abar, abar_next))
+    return (here.x / here.abar.sqrt() + (sigma_next - sigma) * here.eps) * abar_next.sqrt()
 
 
 SOLVERS.add(

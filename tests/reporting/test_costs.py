@@ -55,7 +55,8 @@ def test_a_row_a_job(results, tmp_path):
     costs = pd.read_parquet(out)
     assert list(costs.columns) == [
         "stage", "subset", "job", "seconds", "max_rss_mb", "partial", "source", "attempts", "accepted", "acceptance",
-        "attempts_per_accepted", "seconds_per_accepted", "network_evaluations_per_accepted",
+        "attempts_per_accepted", "seconds_per_accepted", "network_evaluations_per_accepted", "early_saved",
+        "early_lost",
     ]  # fmt: skip
     assert len(costs) == 7
     by_job: Any = costs.set_index(["stage", "job"])
@@ -167,3 +168,19 @@ def test_files_that_are_something_else(results, tmp_path):
     with pytest.raises(UserError, match="column accepted"):
         run(files=[attempts], out=out)
     assert not out.exists()
+
+
+def test_early_refusal_is_what_it_saved_and_what_its_audit_lost(tmp_path):
+    columns = {
+        "evaluations": [24, 24, 24, 8, 24, 16],
+        "saved": [0, 0, 0, 16, 0, 8],
+        "refused_at": [0, 4, 0, 4, 4, 8],
+        "audited": [True, True, False, False, True, False],
+    }
+    shard = _attempts(
+        tmp_path / "subset0/synthetic/ours/00000.parquet", [True, True, True, False, False, False], **columns
+    )
+    run(files=[shard], out=tmp_path / "costs.parquet")
+    (row,) = pd.read_parquet(tmp_path / "costs.parquet").to_dict("records")
+    assert row["early_saved"] == pytest.approx(24 / 72) and row["early_lost"] == pytest.approx(1 / 2)
+    assert row["network_evaluations_per_accepted"] == pytest.approx(120 / 3)

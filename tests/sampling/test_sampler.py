@@ -9,7 +9,8 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.sampling.guidance import classifier_free
-from ddrep.sampling.sampler import ImageNoise, evaluations, image_seed, sample
+from ddrep.sampling.sampler import ImageNoise, evaluations, guided_at, image_seed, sample
+from ddrep.solvers import time_grid
 
 
 def tiny(num_classes: int = 0, seed: int = 0) -> Denoiser:
@@ -47,6 +48,29 @@ def test_the_unconditional_estimate_may_be_the_pretrained_networks():
     x, index = torch.randn(2, 1, 8, 8), torch.tensor([10, 500])
     expected = 1.5 * model.eps(x, index, y) - 0.5 * base.eps(x, index)
     assert torch.allclose(classifier_free(model, y, 0.5, base)(x, index), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_the_null_estimate_counts_inside_its_interval_alone(pretrained):
+    model, base, y = tiny(4), tiny(0, seed=1) if pretrained else None, torch.tensor([0, 2, 1])
+    x, index, where = torch.randn(3, 1, 8, 8), torch.tensor([10, 500, 900]), torch.tensor([900, 10])
+    plain, guided = classifier_free(model, y, 0.0)(x, index), classifier_free(model, y, 2.0, base)(x, index)
+    found = classifier_free(model, y, 2.0, base, where)(x, index)
+    assert torch.allclose(found[1], plain[1], atol=1e-5) and torch.allclose(found[::2], guided[::2], atol=1e-5)
+    nowhere = classifier_free(model, y, 2.0, base, where[:0])(x, index)
+    assert torch.equal(nowhere, plain) and not torch.allclose(guided, plain, atol=1e-2)
+
+
+def test_an_interval_is_a_part_of_the_steps():
+    cfg, schedule = Sampling(steps=8, guidance_interval=(0.25, 0.75)), Schedule()
+    grid = time_grid(schedule, cfg.solver, 8)
+    inside = guided_at(schedule, cfg, torch.device("cpu"))
+    assert inside is not None and inside.tolist() == grid[2:6]
+    assert [evaluations(cfg, n) for n in range(9)] == [0, 1, 2, 4, 6, 8, 10, 11, 12] and evaluations(cfg) == 12
+    assert guided_at(schedule, Sampling(), torch.device("cpu")) is None
+    assert "guidance_interval" not in Sampling().model_dump() and "guidance_interval" in cfg.model_dump()
+    with pytest.raises(ValueError, match="guidance_interval: expected the first number below the second"):
+        Sampling(guidance_interval=(0.5, 0.5))
 
 
 @pytest.mark.parametrize(
@@ -88,5 +112,8 @@ def test_evaluations_are_those_the_networks_count(monkeypatch, solver, scale, un
 
     monkeypatch.setattr(UNet, "forward", counting)
     cfg = Sampling(solver=solver, steps=5, eta=0.0, guidance_scale=scale, unconditional=unconditional)
-    sample(tiny(4), [1, 2, 3], cfg, [0, 1, 2], tiny())
-    assert sum(passed) == 3 * evaluations(cfg)
+    for each in (cfg, cfg.model_copy(update={"guidance_interval": (0.2, 0.7)})):
+        passed.clear()
+        sample(tiny(4), [1, 2, 3], each, [0, 1, 2], tiny())
+        assert sum(passed) == 3 * evaluations(each)
+    assert evaluations(each) == (5 if not scale else 8)

@@ -126,7 +126,7 @@ def _stage(threshold: float, sampling: Sampling = SAMPLING, **settings) -> Stage
 def _make(world: World, stage: Stage[Shard], out: Path, pool: Path | None = None, batch: int = 64, **changed):
     """Run the command; return its shard, by key, and its table."""
     args: dict[str, Any] = {"finetuned": world.finetuned, "pretrained": world.pretrained, "judge": world.judge}
-    args |= {"threshold_file": None, "index": INDEX, "pool": pool or out.parent / "pool"} | changed
+    args |= {"labelled": None, "threshold_file": None, "index": INDEX, "pool": pool or out.parent / "pool"} | changed
     run(stage, **args, out=out, batch=batch)
     return read_shards([out]), pd.read_parquet(out.with_suffix(".parquet"))
 

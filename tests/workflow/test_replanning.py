@@ -199,7 +199,8 @@ def other_values(value: Any) -> list[Any]:
         return [value + 1, value * 2, value / 2, value - 1, 0.5, 1]
     if isinstance(value, list):
         more = [item for first in value[:1] for item in other_values(first) if item not in value]
-        return [[*value, item] for item in more] + [value[:-1], [*value, 5]]
+        ends = [[*value[:-1], last / 2] for last in value[-1:] if isinstance(last, float)]
+        return [[*value, item] for item in more] + [value[:-1], [*value, 5], *ends]
     names = ["image-folder", "pretrain", "linear", "fixed", "ddim", "pretrained", "small", "fp32", "classifier-free"]
     return ["other.file", *names, "middle", 4, [0]]
 
@@ -207,10 +208,10 @@ def other_values(value: Any) -> list[Any]:
 def changed(raw: dict[str, Any], path: tuple[str | int, ...]) -> dict[str, Any]:
     """An overlay that changes the key at `path` alone."""
     before = parse(raw)
-    found: Any = before.model_dump(mode="json")
+    found: Any = before  # not its JSON, which leaves out some keys at their defaults
     for key in path:
-        found = found[key]
-    for value in other_values(found):
+        found = found[key] if isinstance(key, int) else getattr(found, key)
+    for value in other_values(list(found) if isinstance(found, tuple) else found):
         overlay = _overlay(before.model_dump(mode="json"), path, value)
         try:
             after = parse(merge(raw, overlay))
