@@ -92,6 +92,14 @@ def _engine(drawer: Drawer, stage: Stage[Shard], shard: int, pool: Path, batch: 
     return Engine(draw, Pool(pool, drawer.key, shard, denoiser.image_shape), batch, evaluations(sampling))
 
 
+def class_conditional(
+    stage: Stage[Shard], finetuned: Path, pretrained: Path, shard: int, pool: Path, batch: int
+) -> tuple[Engine, tuple[str, ...]]:
+    """The engine of a fine-tuned denoiser's shard, and the names of its classes."""
+    drawer = _conditional(stage, finetuned, pretrained)
+    return _engine(drawer, stage, shard, pool, batch), drawer.denoiser.classes
+
+
 def run(
     stage: Stage[Shard],
     *,
@@ -199,8 +207,7 @@ def match_threshold(
 
     Both judge the first `per_class` attempts of each class of shard 0, which classifier-free needs anyway.
     """
-    drawer = _conditional(stage, finetuned, pretrained)
-    engine, classes = _engine(drawer, stage, 0, pool, batch), drawer.denoiser.classes
+    engine, classes = class_conditional(stage, finetuned, pretrained, 0, pool, batch)
     cfg, device = stage.config.synthesis, pick_device()
     quota = cfg.per_class // cfg.shards_per_scale
     attempts = [(label, attempt) for label in range(len(classes)) for attempt in range(quota)]

@@ -466,7 +466,7 @@ def test_a_judge_of_other_classes_and_an_unconditional_denoiser_are_refused(worl
 def test_soft_labels_are_what_the_judge_says_of_the_stored_images(world: World, tmp_path: Path) -> None:
     config = Shard(sampling=SAMPLING, synthesis=Synthesis(per_class=QUOTA, threshold=0.0), labels="soft")
     options: dict[str, Any] = {"finetuned": world.finetuned, "pretrained": world.pretrained, "judge": world.judge}
-    options |= {"threshold_file": None, "index": INDEX, "pool": tmp_path / "pool", "batch": 8}
+    options |= {"labelled": None, "threshold_file": None, "index": INDEX, "pool": tmp_path / "pool", "batch": 8}
     run(Stage[Shard](seed=SEED, config=config), **options, out=tmp_path / "soft.tar")
     shard = read_shards([tmp_path / "soft.tar"])
     p = Judge.load(world.judge, world.pretrained, torch.device("cpu")).probabilities(shard.images)
