@@ -160,7 +160,7 @@ def test_settings_of_any_value_are_read_or_refused_in_one_line(data: st.DataObje
     from ddrep.config import Experiment, parse
 
     tree: Any = Experiment().model_dump(mode="json")
-    at, path = tree, []
+    at, path = tree, list[Any]()
     while isinstance(at, dict | list) and at and (not path or data.draw(st.integers(0, 3))):
         path.append(data.draw(st.sampled_from(list(at) if isinstance(at, dict) else range(len(at)))))
         at = at[path[-1]]
