@@ -6,13 +6,18 @@ OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
 """torch's words, in errors of a general type."""
 
 
+LONGEST = 4000
+"""Characters of a line: a file may hold names of any length."""
+
+
 class UserError(Exception):
     """Bad input. The message is one line: the file or key, what was expected, what to do."""
 
 
 def complaint(e: BaseException) -> str | None:
     """The line for an error that the user can mend, or the machine's owner; None for a defect."""
-    said = " ".join(str(e).split())
+    said = " ".join(str(e)[: 10 * LONGEST].split())
+    said = said if len(said) <= LONGEST else f"{said[:LONGEST]}... ({len(str(e))} characters)"
     if isinstance(e, UserError):
         return said
     if isinstance(e, OSError):

@@ -36,7 +36,9 @@ def read_rows(path: Path, columns: Mapping[str, Kind], expected: str, optional: 
             there = [name for name in columns if name in file.schema_arrow.names]
             if missing := [name for name in columns if name not in there and name not in optional]:
                 raise ValueError(f"{', '.join(missing)} missing of the columns {', '.join(columns)}")
-            content = file.read(there, use_threads=False).select(there)
+            # what pandas notes there may be anything; the columns say their types themselves
+            content = file.read(there, use_threads=False).select(there).replace_schema_metadata(None)
+            content.validate(full=True)
     except Exception as e:  # of arbitrary bytes the library makes errors of many types
         said = str(e) if type(e) is ValueError else f"not a Parquet file ({' '.join(str(e).split())[:LONGEST]})"
         raise UserError(f"{path}: {said}; expected {expected}") from None

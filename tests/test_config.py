@@ -145,11 +145,11 @@ def test_complaints_are_one_line_with_file_and_key(text: str, complaint: str, tm
 
 BOMB = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
 BOMB += "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10))
-DOUBLING = "t0: &t0 {x: 1}\n" + "\n".join(f"t{i}: &t{i} {{x: *t{i - 1}, y: *t{i - 1}}}" for i in range(1, 40))
+TABLE_BOMB = "t0: &t0 {x: 1}\n" + "\n".join(f"t{i}: &t{i} {{x: *t{i - 1}, y: *t{i - 1}}}" for i in range(1, 40))
 HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "aliases for 10^10 items": (f"{BOMB}\nseed: *a9", "aliases that stand for more than"),
     "aliases in a list of runs": (f"{BOMB}\ntable4: *a9", "aliases that stand for more than"),
-    "aliases of tables": (f"{DOUBLING}\ndata: *t39", "aliases that stand for more than"),
+    "aliases of tables": (f"{TABLE_BOMB}\ndata: *t39", "aliases that stand for more than"),
     "a list in itself": ("seed: &a [*a]", "nested deeper than"),
     "deep lists": ("seed: " + "[" * 20_000, "nested deeper than"),
     "deep tables": ("seed: " + "{a: " * 5000, "nested deeper than"),

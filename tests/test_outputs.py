@@ -275,8 +275,11 @@ def test_a_log_that_cannot_be_written_ends_the_command(capsys: pytest.CaptureFix
 
 
 def test_a_full_standard_output_is_one_line(ddrep: Callable[..., subprocess.Popen[str]]) -> None:
+    row = {"attribute": "a", "reads": "pixels", "subset": 0, "seed": 0, "t": 100.0, "accuracy": 50.0, "n": 9}
+    pd.DataFrame([row]).to_parquet("rows.parquet")
+    table = ["robustness-table", "rows.parquet", "--out", "t.parquet", "--markdown", "t.md", "--log", "log"]
     with open("/dev/full", "w", encoding="utf-8") as full:
-        process = ddrep("--help", stdout=full)
+        process = ddrep(*table, stdout=full)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 2 and said.count("\n") == 1 and "no space left on device" in said.lower()
         assert ddrep("data", "--split", "dev", "--out", "o.tar", stderr=full).wait(60) == 2

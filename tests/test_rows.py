@@ -84,3 +84,16 @@ def test_what_claims_more_rows_than_there_is_memory_is_not_read(
     monkeypatch.setattr("ddrep.rows.MOST", 999)
     with pytest.raises(UserError, match="says that it has 1000 rows"):
         read_rows(tmp_path / "r.parquet", {"n": "whole"}, EXPECTED)
+
+
+@pytest.mark.parametrize("notes", [b"\x80", b"{", b"[" * 10**5, b"null"])
+def test_notes_of_pandas_are_not_read(notes: bytes, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": [7]}).replace_schema_metadata({"pandas": notes}), tmp_path / "r.parquet")
+    assert read_rows(tmp_path / "r.parquet", {"n": "whole"}, EXPECTED).to_dict("list") == {"n": [7]}
+
+
+def test_text_that_is_no_utf8_is_one_line(tmp_path: Path) -> None:
+    text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+    pq.write_table(pa.table({"name": text}), tmp_path / "r.parquet")
+    with pytest.raises(UserError, match=r"r\.parquet: not a Parquet file .*; expected rows"):
+        read_rows(tmp_path / "r.parquet", {"name": "text"}, EXPECTED)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from ddrep.data.batches import finite
 from ddrep.errors import UserError
-from ddrep.files import sha256
+from ddrep.files import check_readable
 
 LAYER = "2048"
 """torch-fidelity's name of the last average pooling."""
@@ -33,15 +34,17 @@ class Inception:
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Inception:
         """Read a weights file in torch-fidelity's format. Raises UserError for any other file."""
-        advice = "expected torch-fidelity's weights-inception-2015-12-05-6726825d.pth; see docs/evaluation.md"
+        expected = "torch-fidelity's weights-inception-2015-12-05-6726825d.pth; see docs/evaluation.md"
+        check_readable(path, expected)
+        content = path.read_bytes()  # once, or another file could be there when it is loaded
         try:
-            torch.load(path, weights_only=True)  # first, for torch-fidelity runs whatever code a pickle holds
-            net = FeatureExtractorInceptionV3("inception-v3-compat", [LAYER], feature_extractor_weights_path=str(path))
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file of Inception weights; {advice}") from None
-        except (RuntimeError, UnpicklingError, OSError, EOFError, KeyError, TypeError, ValueError, AttributeError):
-            raise UserError(f"{path}: not Inception weights, or broken; {advice}") from None
-        digest = sha256(path)
+            torch.load(io.BytesIO(content), weights_only=True)  # torch-fidelity runs whatever code a pickle holds
+            net = FeatureExtractorInceptionV3(
+                "inception-v3-compat", [LAYER], feature_extractor_weights_path=io.BytesIO(content)
+            )
+        except Exception:  # of arbitrary bytes the reader makes errors of many types
+            raise UserError(f"{path}: not Inception weights, or broken; expected {expected}") from None
+        digest = hashlib.sha256(content).hexdigest()
         return cls(net.to(device), "FID" if digest == PUBLISHED else f"FD-inception-{digest[:8]}")
 
     @torch.inference_mode()

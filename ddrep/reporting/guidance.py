@@ -68,7 +68,11 @@ def run(
 
 
 def _read(path: Path, number: int) -> pd.DataFrame:
-    return read_rows(path, SCORES[number], "the scores of guided images; score them anew")
+    expected = "the scores of guided images; score them anew"
+    table = read_rows(path, SCORES[number], expected)
+    if not len(table) or not table["n"].all():
+        raise UserError(f"{path}: scores of no images; expected {expected}")
+    return table
 
 
 def _check_once(scores: dict[Path, pd.DataFrame], number: int) -> None:

@@ -40,7 +40,7 @@ def run(
         )
     classes = () if mask else loaded.classes if loaded else model.classes
     rows = _rows(denoiser if loaded is None else guide, classes, name)
-    target = read_mask(mask, loaded) if mask and loaded else None
+    target = _mask(mask, loaded) if mask and loaded else None
     drawn = [_row(model, loaded, row, target, images, cfg, scale, seed) for row in rows]
     save_grid(np.concatenate(drawn), images, out)
 
@@ -65,7 +65,7 @@ def _row(
     return draw(model, seeds, cfg, guided(model.eps, model.schedule, lambda x0: guide.log_likelihood(x0, y), scale))
 
 
-def read_mask(path: Path, guide: Guide) -> np.ndarray:
+def _mask(path: Path, guide: Guide) -> np.ndarray:
     """A label map (H, W) from a .npy, or from a PNG whose grey levels (or palette numbers) are classes.
 
     Raises UserError.

@@ -79,3 +79,23 @@ def test_another_file_is_one_line_and_runs_nothing(tmp_path, kind):
     with pytest.raises(UserError, match=rf"{kind}\.pth: no.*expected torch-fidelity's weights-inception") as said:
         Inception.load(path)
     assert "\n" not in str(said.value) and not sign.exists()
+
+
+def test_what_is_loaded_is_what_was_looked_at(weights, tmp_path, monkeypatch):
+    """A link that leads elsewhere from the second look on."""
+    sign, looked = tmp_path / "ran", torch.load
+    torch.save(Runs(sign), tmp_path / "code.pth")
+    (tmp_path / "link.pth").symlink_to(weights)
+
+    def look(*args, **options):
+        found = looked(*args, **options)
+        (tmp_path / "link.pth").unlink(missing_ok=True)
+        (tmp_path / "link.pth").symlink_to(tmp_path / "code.pth")
+        return found
+
+    monkeypatch.setattr(torch, "load", look)
+    assert (
+        Inception.load(tmp_path / "link.pth").metric
+        == f"FD-inception-{hashlib.sha256(weights.read_bytes()).hexdigest()[:8]}"
+    )
+    assert not sign.exists()

@@ -118,6 +118,14 @@ def test_scores_that_are_none_are_one_line(column: str, tmp_path: Path) -> None:
         table_of(1, rows, real, 300, (tmp_path / "t", tmp_path / "s", tmp_path / "m"))
 
 
+@pytest.mark.parametrize("change", [lambda rows: rows[:0], lambda rows: rows.assign(n=0)])
+def test_scores_of_no_images_are_one_line(change: Any, tmp_path: Path) -> None:
+    rows, real = files(tmp_path, n=9)
+    change(pd.read_parquet(rows[0])).to_parquet(rows[0])
+    with pytest.raises(UserError, match=r"20\.score\.parquet: (scores of no images|column .* holds null)"):
+        table_of(1, rows, real, 300, (tmp_path / "t", tmp_path / "s", tmp_path / "m"))
+
+
 def _arrays(**changed: Any) -> dict[str, np.ndarray]:
     return {"metric": np.array("FD-x"), "features": np.ones((4, 2), np.float32), "labels": np.arange(4) // 2} | changed
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from ddrep.cli import main
@@ -16,7 +19,7 @@ from ddrep.config import Sampling
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.errors import UserError
 from ddrep.networks.guides import Guide
-from ddrep.sampling.by_hand import read_mask
+from ddrep.sampling.by_hand import _mask
 from ddrep.sampling.sampler import image_seed, sample
 from tests import tiny
 
@@ -73,29 +76,31 @@ MASKS: dict[str, bytes | Callable[[Path], object]] = {
     "huge.npy": b"\x93NUMPY\x01\x00v\x00"
     + b"{'descr': '|u1', 'fortran_order': False, 'shape': (10000000, 10000000), }".ljust(118),
     "below.npy": lambda path: np.save(path, np.full((8, 8), -1)),
-    "cut.png": lambda path: path.write_bytes(_png()[:50]),
-    "large.png": lambda path: path.write_bytes(_png().replace(bytes([0, 0, 0, 8, 0, 0, 0, 8]), b"\0\1\0\0\0\1\0\0")),
+    "cut.png": lambda path: path.write_bytes(_png()[:45]),
+    "large.png": lambda path: path.write_bytes(_png(2**16)),
     "eps.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n",
     "pipe.png": os.mkfifo,
     "folder.npy": Path.mkdir,
     "endless.npy": lambda path: path.symlink_to("/dev/zero"),
-    "sparse.png": lambda path: (path.touch(), os.truncate(path, 2**40)),
+    "sparse.png": lambda path: os.truncate(path.open("w").name, 2**40),
 }
 
 
-def _png() -> bytes:
+def _png(claimed: int = 8) -> bytes:
+    """Of 8x8 pixels; its header claims `claimed` in width and height."""
     content = io.BytesIO()
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(content, "PNG")
-    return content.getvalue()
+    head = b"IHDR" + struct.pack(">II", claimed, claimed) + content.getvalue()[24:29]
+    return content.getvalue()[:12] + head + struct.pack(">I", zlib.crc32(head)) + content.getvalue()[33:]
 
 
 def test_masks_that_are_none_are_one_line(folder: Path) -> None:
-    guide = Guide.load(folder / "mask", folder / "d.safetensors", "cpu")
+    guide = Guide.load(folder / "mask", folder / "d.safetensors", torch.device("cpu"))
     for name, make in MASKS.items():
         path = folder / name
         path.write_bytes(make) if isinstance(make, bytes) else make(path)
         with pytest.raises(UserError, match=f"{name}: ") as said:
-            read_mask(path, guide)
+            _mask(path, guide)
         assert "\n" not in str(said.value), name
 
 

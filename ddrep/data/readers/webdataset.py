@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ddrep.config import WebDatasetFiles
 from ddrep.data.decoding import fitted
@@ -25,6 +26,9 @@ ADVICE = "mend the tars or leave these samples out"
 TWICE = "leave one of the two out"
 LABEL_BYTES = 64
 """Of a label: more than any number of a class has."""
+PACKED: dict[bytes, Any] = {b"\x1f\x8b": "r:gz", b"BZ": "r:bz2", b"\xfd7": "r:xz"}
+"""How a file begins -> tarfile's mode of what is packed so. tarfile itself would try them in turn, and xz takes endless
+zeros for its own."""
 MAX_LINKS = 8
 """That are followed from one to the next."""
 
@@ -106,8 +110,11 @@ def _samples(split: str, tars: Sequence[Entry]) -> list[Entry]:
 
 @contextmanager
 def _opened(path: bytes) -> Iterator[tarfile.TarFile]:
-    with opened(path) as file, tarfile.open(fileobj=file, mode="r:*", encoding="utf-8") as tar:
-        yield tar
+    with opened(path) as file:
+        mode = PACKED.get(file.read(2), "r:")
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode=mode, encoding="utf-8") as tar:
+            yield tar
 
 
 def _scanned(path: bytes) -> tuple[list[tarfile.TarInfo], dict[int, bytes]]:
