@@ -1,12 +1,12 @@
 """What a job will cost: the words in which each stage says, beside its `run`, what it passes through which network.
 
-A stage's `cost` is a function from a `Job` to a `Cost`; `ddrep.planning` walks the jobs and sums.
+A stage's `cost` is a function from a `Job` to a `Cost` that names its verbs; `ddrep.planning` walks the jobs and sums.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -109,3 +109,28 @@ class Job:
         """Passes for each image that all networks among these inputs look at."""
         paths = [path for name in names for path in self.inputs.get(name, ())]
         return sum((self.looks.get(path, Passes()) for path in paths), Passes())
+
+
+COSTS: dict[str, Callable[[Job], Cost]] = {}
+"""By verb; those that are not among them pass no network."""
+DRAWS: dict[str, Callable[[Job, int], Wanted]] = {}
+"""By verb, of those that draw candidates: what they want, of so many classes."""
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def costs(*verbs: str) -> Callable[[F], F]:
+    """Marks what jobs of these verbs cost."""
+    return _kept(COSTS, verbs)
+
+
+def draws(*verbs: str) -> Callable[[F], F]:
+    """Marks which candidates jobs of these verbs want."""
+    return _kept(DRAWS, verbs)
+
+
+def _kept(registry: dict[str, Any], verbs: Sequence[str]) -> Callable[[F], F]:
+    def keep(function: F) -> F:
+        registry.update(dict.fromkeys(verbs, function))
+        return function
+
+    return keep

@@ -7,65 +7,30 @@ from __future__ import annotations
 
 import contextlib
 import io
+import keyword
 import logging
 import os
+import re
 import signal
 import sys
+from importlib import import_module
+from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
 
-from ddrep.cli.base import log
-from ddrep.cli.config import Config
-from ddrep.cli.evaluation import Copies, Evaluator, ScoreJudge, Segmenter
-from ddrep.cli.exchange import Export, ExportData, Import
-from ddrep.cli.guidance import (
-    Attribute,
-    Guide,
-    GuideAttribute,
-    GuideMasks,
-    RealFeatures,
-    Robustness,
-    ScoreAttribute,
-    ScoreMasks,
-)
-from ddrep.cli.guidance_reporting import Figure2, GuidanceTable, RobustnessFigure, RobustnessTable
-from ddrep.cli.init import Check, Init, Status
-from ddrep.cli.plan import Plan
-from ddrep.cli.reporting import (
-    CopiesTable,
-    Costs,
-    Figure1,
-    Figure3,
-    Figure4,
-    Figure5,
-    JudgesTable,
-    LabelsTable,
-    ProbeFigure,
-    Report,
-    Table,
-)
-from ddrep.cli.sample import Sample
-from ddrep.cli.stages import (
-    Classify,
-    Data,
-    Features,
-    Finetune,
-    Info,
-    Label,
-    Masks,
-    PixelRejection,
-    PixelThreshold,
-    Pretrain,
-    Probe,
-    Rejection,
-    Synthesize,
-)
+from ddrep.cli.base import Verb, log
 from ddrep.config import explain
 from ddrep.errors import complaint
 
+MODULES = (
+    "init", "plan", "config", "stages", "exchange", "guidance", "evaluation", "sample", "guidance_reporting",
+    "reporting",
+)  # fmt: skip
+"""Of this room, in the order of `ddrep --help`."""
 
-class Ddrep(BaseSettings):
+
+class Base(BaseSettings):
     """Labelled training images from an unconditional diffusion model."""
 
     model_config = SettingsConfigDict(
@@ -77,58 +42,27 @@ class Ddrep(BaseSettings):
         cli_hide_none_type=True,
         cli_use_class_docs_for_groups=True,
     )
-    init: CliSubCommand[Init]
-    check: CliSubCommand[Check]
-    status: CliSubCommand[Status]
-    plan: CliSubCommand[Plan]
-    config: CliSubCommand[Config]
-    data: CliSubCommand[Data]
-    masks: CliSubCommand[Masks]
-    pretrain: CliSubCommand[Pretrain]
-    import_: CliSubCommand[Import] = Field(alias="import")
-    export: CliSubCommand[Export]
-    export_data: CliSubCommand[ExportData]
-    finetune: CliSubCommand[Finetune]
-    features: CliSubCommand[Features]
-    rejection: CliSubCommand[Rejection]
-    pixel_rejection: CliSubCommand[PixelRejection]
-    probe: CliSubCommand[Probe]
-    synthesize: CliSubCommand[Synthesize]
-    pixel_threshold: CliSubCommand[PixelThreshold]
-    label: CliSubCommand[Label]
-    info: CliSubCommand[Info]
-    classify: CliSubCommand[Classify]
-    attribute: CliSubCommand[Attribute]
-    guide: CliSubCommand[Guide]
-    guide_attribute: CliSubCommand[GuideAttribute]
-    guide_masks: CliSubCommand[GuideMasks]
-    real_features: CliSubCommand[RealFeatures]
-    score_attribute: CliSubCommand[ScoreAttribute]
-    score_masks: CliSubCommand[ScoreMasks]
-    score_judge: CliSubCommand[ScoreJudge]
-    copies: CliSubCommand[Copies]
-    robustness: CliSubCommand[Robustness]
-    guidance_table: CliSubCommand[GuidanceTable]
-    robustness_table: CliSubCommand[RobustnessTable]
-    robustness_figure: CliSubCommand[RobustnessFigure]
-    figure2: CliSubCommand[Figure2]
-    sample: CliSubCommand[Sample]
-    table: CliSubCommand[Table]
-    copies_table: CliSubCommand[CopiesTable]
-    judges_table: CliSubCommand[JudgesTable]
-    labels_table: CliSubCommand[LabelsTable]
-    figure1: CliSubCommand[Figure1]
-    figure3: CliSubCommand[Figure3]
-    figure4: CliSubCommand[Figure4]
-    figure5: CliSubCommand[Figure5]
-    probe_figure: CliSubCommand[ProbeFigure]
-    costs: CliSubCommand[Costs]
-    report: CliSubCommand[Report]
-    evaluator: CliSubCommand[Evaluator]
-    segmenter: CliSubCommand[Segmenter]
 
     def cli_cmd(self) -> None:
         CliApp.run_subcommand(self)
+
+
+def verbs() -> dict[str, type[Verb]]:
+    """Name -> the class of each verb: those of the modules that are no base of others."""
+    rooms = [import_module(f"ddrep.cli.{name}") for name in MODULES]
+    classes = [each for room in rooms for each in vars(room).values() if isinstance(each, type)]
+    found = dict.fromkeys(each for each in classes if issubclass(each, Verb) and not each.__subclasses__())
+    return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", each.__name__).lower(): each for each in found}
+
+
+def _field(name: str, verb: type[Verb]) -> tuple[str, Any]:
+    kind = CliSubCommand[verb]  # type: ignore[valid-type]
+    return (f"{name}_", (kind, Field(alias=name))) if keyword.iskeyword(name) else (name, (kind, ...))
+
+
+Ddrep: type[Base] = create_model(
+    "Ddrep", __doc__=Base.__doc__, __base__=Base, **dict(_field(*each) for each in verbs().items())
+)
 
 
 def main(args: list[str] | None = None) -> int:

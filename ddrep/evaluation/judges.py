@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddrep.config import JudgeScore, Stage
-from ddrep.cost import Cost, Job, times
+from ddrep.cost import Cost, Job, costs, times
 from ddrep.data.batches import stratified
 from ddrep.data.shards import read_shards
 from ddrep.device import pick_device
@@ -44,6 +44,7 @@ def run(
         said.to_parquet(predictions_draft, index=False)
 
 
+@costs("score-judge")
 def cost(job: Job) -> Cost:
     return Cost(times(min(job.config(JudgeScore).images, job.images("test")), job.look("judge")))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ddrep.config import Robustness, Stage
-from ddrep.cost import DENOISER, Cost, Job, Passes, times
+from ddrep.cost import DENOISER, Cost, Job, Passes, costs, times
 from ddrep.data.batches import finite, stratified, to_unit
 from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
@@ -63,6 +63,7 @@ def guess(guide: Guide, x0: Tensor, batch: int = 250) -> Tensor:
     return finite(logits, f"a guide of {guide.denoiser.name}").argmax(dim=1)
 
 
+@costs("robustness")
 def cost(job: Job) -> Cost:
     """At each time the denoiser estimates the images, and all guides look at the estimates."""
     cfg = job.config(Robustness)

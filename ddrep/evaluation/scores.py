@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ddrep.config import AttributeScores, Stage
-from ddrep.cost import INCEPTION, Cost, Job, Passes, times
+from ddrep.cost import INCEPTION, Cost, Job, Passes, costs, times
 from ddrep.data.masks import read_masked_shards
 from ddrep.data.shards import read_shards
 from ddrep.device import pick_device
@@ -116,6 +116,7 @@ def score_masks(
         pd.DataFrame([{**cell.__dict__, "miou": miou(counts), "n": len(images)}]).to_parquet(draft, index=False)
 
 
+@costs("real-features", "score-attribute", "score-masks")
 def cost(job: Job) -> Cost:
     """Of real or guided images: what says what they show, and what distances are taken on (`features_of`)."""
     judge = {"score-attribute": "evaluator", "score-masks": "segmenter"}.get(job.verb)

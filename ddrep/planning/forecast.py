@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
+from ddrep import evaluation, sampling, training
 from ddrep.checks.sets import shard_counts
 from ddrep.config import Experiment
-from ddrep.cost import DENOISER, ENCODER, Cost, Job, Passes
+from ddrep.cost import COSTS, DENOISER, DRAWS, ENCODER, Cost, Job, Passes
 from ddrep.data.tars import most_bytes
 from ddrep.denoiser.network import UNetConfig
-from ddrep.evaluation import copies, robustness, scores
-from ddrep.evaluation import judges as evaluated
 from ddrep.planning.draws import ASSUMED, Pools, Seen
 from ddrep.planning.sizes import Sizes
-from ddrep.sampling import guided, labelling, synthesis
-from ddrep.training import classifier, evaluators, finetune, guides, judges, pretrain, probe
 
-STAGES: dict[str, Any] = {
-    "pretrain": pretrain, "finetune": finetune, "features": judges, "rejection": judges, "pixel-rejection": judges,
-    "probe": probe, "label": labelling, "score-judge": evaluated, "copies": copies,
-    "synthesize": synthesis, "pixel-threshold": synthesis, "classify": classifier, "guide": guides,
-    "guide-attribute": guided, "guide-masks": guided, "evaluator": evaluators, "segmenter": evaluators,
-    "real-features": scores, "score-attribute": scores, "score-masks": scores, "robustness": robustness,
-}  # fmt: skip
-"""Verb -> the module that says what it costs; the others pass no network."""
+for _room in (evaluation, sampling, training):  # what each stage costs is said beside its `run`
+    for _module in pkgutil.iter_modules(_room.__path__):
+        importlib.import_module(f"{_room.__name__}.{_module.name}")
 KINDS = {"synthesize": "source", "guide-attribute": "method", "guide-masks": "method", "classify": "architecture"}
 """Verb -> the wildcard that tells its rows in the table apart."""
 
@@ -67,12 +60,11 @@ def forecast(plan: Plan, assumed: float = ASSUMED) -> list[Step]:
     for job in plan.jobs:
         job.shards, job.looks, job.network = shards, looks, plan.network
         made = shard_counts(job, plan.experiment, plan.sizes.splits)
-        stage: Any = STAGES.get(job.verb)
-        if draws := hasattr(stage, "wanted"):
-            wanted = stage.wanted(job, plan.sizes.classes)
+        if draws := job.verb in DRAWS:
+            wanted = DRAWS[job.verb](job, plan.sizes.classes)
             job.judged, job.drawn = pools.draw(job, wanted)
             made = () if job.verb == "pixel-threshold" else wanted.images
-        cost = stage.cost(job) if stage else Cost(Passes())
+        cost = COSTS[job.verb](job) if job.verb in COSTS else Cost(Passes())
         for path in (path for paths in job.outputs.values() for path in paths):
             shards[path], looks[path] = made, cost.look
         sizes = (image, (*image[:2], 1)) if job.verb in ("masks", "guide-masks") else (image,)

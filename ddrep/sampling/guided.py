@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ddrep.config import GuidedShard, Stage
-from ddrep.cost import DENOISER, GUIDED, Cost, Job, Passes, Wanted, times
+from ddrep.cost import DENOISER, GUIDED, Cost, Job, Passes, Wanted, costs, draws, times
 from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards, write_masked_shard
 from ddrep.device import pick_device
 from ddrep.errors import UserError
@@ -89,6 +89,7 @@ def mask_shard(
     write_masked_shard(out, MaskedImages(images, targets.masks[rows], keys, targets.classes))
 
 
+@draws("guide-attribute", "guide-masks")
 def wanted(job: Job, _: int) -> Wanted:
     """What is guided shares its candidates with no other job."""
     cfg, number = job.config(GuidedShard), noise_number(int(job.wildcards["subset"]), int(job.wildcards["run"]))
@@ -98,6 +99,7 @@ def wanted(job: Job, _: int) -> Wanted:
     return Wanted((cfg.images,) * labels, cfg.images * cfg.max_attempts, pool)
 
 
+@costs("guide-attribute", "guide-masks")
 def cost(job: Job) -> Cost:
     """In a guided step the guide looks at each image as well, and in the end at those of an attribute."""
     cfg, look, denoiser = job.config(GuidedShard), job.look("guide"), Passes([DENOISER])

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ddrep.config import Shard, Stage
-from ddrep.cost import Cost, Job, Passes, times
+from ddrep.cost import Cost, Job, Passes, costs, times
 from ddrep.data.shards import LabelledImages, read_shards, read_unlabelled, write_shard
 from ddrep.device import pick_device
 from ddrep.errors import UserError
@@ -60,6 +60,7 @@ def run(
         rows.to_parquet(table_draft, index=False)
 
 
+@costs("label")
 def cost(job: Job) -> Cost:
     cfg = job.config(Shard).synthesis
     classes = len(job.of_class("images"))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ddrep.config import Shard, Stage
 from ddrep.config.base import Share
-from ddrep.cost import DENOISER, Cost, Job, Passes, Wanted, times
+from ddrep.cost import DENOISER, Cost, Job, Passes, Wanted, costs, draws, times
 from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
@@ -176,6 +176,7 @@ def _refuse_early(
     }
 
 
+@draws("synthesize", "pixel-threshold")
 def wanted(job: Job, classes: int) -> Wanted:
     """Of a shard, or of a threshold, which is chosen on the first attempts at shard 0."""
     cfg, number = job.config(Shard), int(job.wildcards.get("index", 0))
@@ -186,6 +187,7 @@ def wanted(job: Job, classes: int) -> Wanted:
     return Wanted(images, max(images, default=0) * cfg.synthesis.max_attempts, pool)
 
 
+@costs("synthesize", "pixel-threshold")
 def cost(job: Job) -> Cost:
     """Of a shard, or of a threshold, for which two judges look at the same candidates."""
     drawn = Passes({DENOISER: job.drawn * evaluations(job.config(Shard).sampling)})

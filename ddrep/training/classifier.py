@@ -15,7 +15,7 @@ from timm.data.mixup import Mixup
 from torch import Tensor, nn
 
 from ddrep.config import Classifier, Mix, Stage, Training
-from ddrep.cost import TRAINING, Cost, Job, Passes
+from ddrep.cost import TRAINING, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards, together
@@ -90,6 +90,7 @@ def steps_of(cfg: Training, images: int, classes: int, scale: int) -> int:
     return steps_for(cfg.classifier.epochs, seen, cfg.classifier.batch, cfg.classifier.min_steps)
 
 
+@costs("classify")
 def cost(job: Job) -> Cost:
     """Training and the test; the section has no `per_class` but for real-equal-steps."""
     cfg, name = job.config(Training), job.wildcards["architecture"]

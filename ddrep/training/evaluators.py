@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ddrep import config
 from ddrep.config import Stage
-from ddrep.cost import TRAINING, Cost, Job, Passes
+from ddrep.cost import TRAINING, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices, steps_for, to_unit
 from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards
 from ddrep.data.shards import LabelledImages, read_shards
@@ -74,6 +74,7 @@ def agreement(made: Segmenter, data: MaskedImages) -> dict[str, Any]:
     return {"n": len(data), "pixel_accuracy": 100 * pixel_accuracy(counts), "miou": miou(counts)}
 
 
+@costs("evaluator", "segmenter")
 def cost(job: Job) -> Cost:
     """Of training an evaluator or a segmenter."""
     cfg = job.config(config.Evaluator if job.verb == "evaluator" else config.Segmenter)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ddrep.config import FineTune, Sampling, Stage
-from ddrep.cost import DENOISER, TRAINING, Cost, Job, Passes
+from ddrep.cost import DENOISER, TRAINING, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices, stratified, to_unit
 from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards
@@ -209,6 +209,7 @@ def run(
     state.unlink(missing_ok=True)
 
 
+@costs("finetune")
 def cost(job: Job) -> Cost:
     """Training, label margins with two labels each, and the grid."""
     cfg, unseen = job.config(FineTune), min(MARGIN_IMAGES, job.images("validation"))

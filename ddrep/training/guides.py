@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ddrep.config import Guide as Settings
 from ddrep.config import GuideTraining, Stage
-from ddrep.cost import ENCODER, TRAINING, Cost, Job, Passes, times
+from ddrep.cost import ENCODER, TRAINING, Cost, Job, Passes, costs, times
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.masks import IGNORE, read_masked_shards
 from ddrep.data.shards import read_shards
@@ -88,6 +88,7 @@ def fit(denoiser: Denoiser, meta: GuideMeta, x0: Tensor, y: Tensor, cfg: GuideTr
     return Guide(net, meta, denoiser)
 
 
+@costs("guide")
 def cost(job: Job) -> Cost:
     """What it reads of its examples is read once, and they are looked at once in the end."""
     cfg = job.config(Settings)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddrep.config import Features, Head, PixelHead, Stage
-from ddrep.cost import ENCODER, TRAINING, Cost, Job, Passes, times
+from ddrep.cost import ENCODER, TRAINING, Cost, Job, Passes, costs, times
 from ddrep.data import reading
 from ddrep.data.batches import batch_indices, finite, steps_for, to_unit
 from ddrep.data.shards import LabelledImages, read_shards
@@ -93,6 +93,7 @@ def run_pixels(stage: Stage[PixelHead], *, train: Path, out: Path, report: Path)
     _run(stage, {"kind": "pixels", "image_shape": x.shape[1:]}, views, data, out, report)
 
 
+@costs("features", "rejection", "pixel-rejection")
 def cost(job: Job) -> Cost:
     """Of features, or of a head: the images held out of each class are looked at once an epoch and once in the end."""
     if job.verb == "features":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ddrep.config import Pretrain, Sampling, Stage
-from ddrep.cost import DENOISER, TRAINING, Cost, Job, Passes
+from ddrep.cost import DENOISER, TRAINING, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.digest import unchanged
 from ddrep.data.disjoint import apart
@@ -99,6 +99,7 @@ def _images(cfg: Pretrain, seed: int, apart_from: Sequence[Path]) -> tuple[np.nd
     return images, content.hexdigest()
 
 
+@costs("pretrain")
 def cost(job: Job) -> Cost:
     """Training, and the grid."""
     cfg = job.config(Pretrain)

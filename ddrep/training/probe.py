@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from ddrep.config import Probe, ProbeReading, Stage, Tap
-from ddrep.cost import DENOISER, Cost, Job, Passes, times
+from ddrep.cost import DENOISER, Cost, Job, Passes, costs, times
 from ddrep.data.batches import finite, to_unit
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
@@ -81,6 +81,7 @@ def run(stage: Stage[Probe], *, denoiser: Path, train: Path, out: Path, report: 
     judge.save(out)
 
 
+@costs("probe")
 def cost(job: Job) -> Cost:
     """Each image is read at every timestep with every noise; the judge will read at those of the best probes alone, of
     which it is not known yet how many there are."""
