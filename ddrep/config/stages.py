@@ -217,7 +217,7 @@ class Sampling(Section):
 class Synthesis(Section):
     """How many images, and which candidates are kept."""
 
-    LATER = ("early_refusal",)
+    LATER = ("early_refusal", "balance")
     per_class: Positive = 20
     """Accepted images of each class in 1x."""
     shards_per_scale: Annotated[int, Gt(0), Le(10**4)] = 1
@@ -229,6 +229,9 @@ class Synthesis(Section):
     early_refusal: Share = 0.0
     """Largest share of acceptable candidates that may be lost to refusing by x0hat before the last step
     (docs/engine.md); 0: none is refused early."""
+    balance: bool = False
+    """Whether images that are drawn of no class are kept until there are as many of each, by the judge's most probable;
+    else they come as they come."""
 
     @model_validator(mode="after")
     def _shards_are_equal(self) -> Synthesis:

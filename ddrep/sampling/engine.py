@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -42,8 +43,13 @@ class Tally:
     p: list[float] = field(default_factory=list)
 
     @property
+    def verdicts(self) -> list[bool]:
+        """Whether each attempt is accepted."""
+        return [p >= self.threshold for p in self.p]
+
+    @property
     def accepted(self) -> int:
-        return sum(p >= self.threshold for p in self.p)
+        return sum(self.verdicts)
 
     @property
     def known(self) -> str:
@@ -53,7 +59,7 @@ class Tally:
 
     def needed(self, quota: int) -> int:
         """Attempts up to the one that fills the quota, or all of them."""
-        hits = [i for i, p in enumerate(self.p) if p >= self.threshold]
+        hits = [i for i, accepted in enumerate(self.verdicts) if accepted]
         return hits[quota - 1] + 1 if len(hits) >= quota else len(self.p)
 
     def wanted(self, quota: int, budget: int) -> range:
@@ -61,6 +67,25 @@ class Tally:
         missing = quota - self.accepted
         rate = (self.accepted + 1) / (len(self.p) + 1)
         return range(len(self.p), min(budget, len(self.p) + math.ceil(missing / rate))) if missing > 0 else range(0)
+
+
+@dataclass
+class Balanced(Tally):
+    """What is known of candidates of no class, of which as many are accepted of each class as of any other."""
+
+    said: Mapping[Attempt, np.ndarray] = field(default_factory=dict)
+    """By the judge: probabilities of all classes, whose largest names the class."""
+    each: int = 0
+    """Accepted images of each class."""
+
+    @property
+    def verdicts(self) -> list[bool]:
+        counts, found = Counter[int](), []
+        for attempt, believed in enumerate(super().verdicts):
+            label = int(np.argmax(self.said[self.label, attempt]))
+            found.append(believed and counts[label] < self.each)
+            counts[label] += found[-1]
+        return found
 
 
 Draw = Callable[[Sequence[Attempt]], np.ndarray]
@@ -208,9 +233,9 @@ def attempt_rows(tallies: Sequence[Tally], quota: int, seed: int, shard: int) ->
             "attempt": attempt,
             "seed": image_seed(seed, t.label, shard, attempt),
             "p": t.p[attempt],
-            "accepted": t.p[attempt] >= t.threshold,
+            "accepted": accepted,
         }
         for t in tallies
-        for attempt in range(t.needed(quota))
+        for attempt, accepted in enumerate(t.verdicts[: t.needed(quota)])
     ]
     return pd.DataFrame(rows)

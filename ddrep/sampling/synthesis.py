@@ -21,7 +21,7 @@ from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256, written_whole
 from ddrep.networks.judges import Judge
 from ddrep.sampling import early
-from ddrep.sampling.engine import ANY, Engine, Tally, check_full, fill
+from ddrep.sampling.engine import ANY, Balanced, Engine, Tally, check_full, fill
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import evaluations, image_seed, sample
 from ddrep.sampling.slots import Slots
@@ -135,7 +135,8 @@ def run(
     if finetuned:
         tallies = [Tally(label, threshold, name) for label, name in enumerate(classes)]
     else:
-        tallies, quota = [Tally(ANY, threshold, "any")], quota * len(classes)
+        balanced = Balanced(ANY, threshold, "any", said=engine.said, each=quota)
+        tallies, quota = [balanced if cfg.balance else Tally(ANY, threshold, "any")], quota * len(classes)
     if cfg.early_refusal and threshold and finetuned and stage.config.labels == "hard":
         judged_by = fingerprint(drawer.key, sha256(judge), str(threshold), str(cfg.early_refusal))
         engine.pool = Pool(pool, judged_by, index, drawer.denoiser.image_shape)

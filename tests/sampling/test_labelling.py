@@ -92,6 +92,23 @@ def test_images_of_no_class_have_the_judges(folder: Path, judge: Judge, tmp_path
     assert drawn[4].keys == images.keys and abs(drawn[4].images.astype(int) - images.images).max() <= 1
 
 
+def test_balance_goes_on_until_every_class_is_full(folder: Path, judge: Judge, tmp_path: Path) -> None:
+    """The first of each class in the order of attempts, as they are told by hand."""
+    settings = Synthesis(per_class=2, threshold=0, max_attempts=200, balance=True)
+    shard = Shard(sampling=DRAWN, synthesis=settings, labels="soft")
+    synthesis.run(
+        Stage[Shard](seed=5, config=shard), finetuned=None, labelled=folder / "train.tar",
+        pretrained=folder / "d.safetensors", judge=folder / "probe.safetensors", threshold_file=None, index=0,
+        pool=tmp_path / "pool", out=tmp_path / "b.tar", batch=16,
+    )  # fmt: skip
+    rows, images = pd.read_parquet(tmp_path / "b.parquet"), read_shards([tmp_path / "b.tar"])
+    assert np.bincount(images.labels, minlength=3).tolist() == [2, 2, 2]
+    said = judge.probabilities(sample(tiny.denoiser(), rows["seed"].tolist(), DRAWN)).argmax(axis=1)
+    first = [row for row in range(len(said)) if (said[:row] == said[row]).sum() < 2]
+    assert rows.index[rows["accepted"]].tolist() == first and first[-1] == len(rows) - 1
+    assert sorted(images.keys) == sorted(rows["key"][first])
+
+
 def test_guidance_wants_classes(folder: Path, tmp_path: Path) -> None:
     for labelled, guided, message in (
         (None, 0.0, "expected --finetuned, or --labelled"),
