@@ -103,7 +103,7 @@ class Job:
 
     def images(self, name: str = "") -> int:
         """Images in the input `name`, or in those without a name."""
-        return sum(self.of_class(name))
+        return sum(sum(self.shards.get(path, ())) for path in self.inputs.get(name, ()))
 
     def look(self, *names: str) -> Passes:
         """Passes for each image that all networks among these inputs look at."""

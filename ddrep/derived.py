@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
@@ -92,7 +92,8 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     sampling = experiment.sampling.model_copy(update=dict(own.sampling))
     if not sampling.guidance_scale:
         sampling = sampling.model_copy(update={"guidance_interval": (0.0, 1.0)})
-    accepts = {} if own.filtered else {"threshold": 0.0, "early_refusal": 0.0}
+    accepts: dict[str, Any] = {} if own.filtered else {"threshold": 0.0, "early_refusal": 0.0}
+    accepts |= {} if own.origin == "pretrained" else {"balance": False}
     return Shard(
         sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts), labels=own.labels
     )  # fmt: skip

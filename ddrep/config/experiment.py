@@ -56,14 +56,14 @@ class Experiment(Section):
     table2: Table2 = Table2()
     table3: Table3 = Table3()
     table4: tuple[Runs, ...] = (
-        Runs(mix=(False,), sources=("real", "ours", "probe-soft", "unconditional-soft"), scales=(0, 1, 2, 3)),
+        Runs(mix=(False,), sources=("real", "ours", "probe-soft", "unconditional-soft"), scales=(0, 1, 3)),
         Runs(mix=(False,), sources=("real-equal-steps", "real-soft"), scales=(3,)),
         Runs(mix=(True,), sources=("real", "ours", "unconditional-soft"), scales=(0, 3)),
-        Runs(mix=(False,), sources=("real-equal-steps", "real-soft", "unconditional-soft"), scales=(7,)),
+        Runs(mix=(False,), sources=("real-equal-steps", "real-soft", "unconditional-soft"), scales=(5,)),
     )
     """Real images with k x others: blocks of runs, each the product of its lists; scale 0 belongs to real, the others
     to all but real. The second block asks: is it the data, or the longer training, or the judge's labels? The last goes
-    on to 7x, for Figure 4."""
+    on to 5x, for Figure 4."""
     table5: Table5 = Table5()
     copies: Copies = Copies()
     tables: Tables = Tables()

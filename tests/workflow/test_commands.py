@@ -22,7 +22,9 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     path = tmp_path_factory.mktemp("tree")
     link_networks(path)
     tree = copy_workflow(path, checked=False)
-    tree.configure(**base("made here"))
+    experiment = base("made here")
+    experiment["table3"]["sources"].append("unlabelled-soft")
+    tree.configure(**experiment)
     done = tree.snakemake("--dry-run", "--printshellcmds", "--cores", "2")
     assert done.returncode == 0, done.stdout
     planned = set(re.findall(r"^(\w+) +\d+$", done.stdout, re.MULTILINE)) - {"total"}

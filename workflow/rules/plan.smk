@@ -14,4 +14,5 @@ rule plan:
     message:
         "What {NAME} will cost"
     shell:
-        "ddrep plan --configfile <(printf %s {params.experiment:q}) --cores {params.cores} --threads {threads} --log {log:q}"
+        "asked=$(mktemp) && trap 'rm -f $asked' EXIT && printf %s {params.experiment:q} >$asked && "
+        "ddrep plan --configfile $asked --cores {params.cores} --threads {threads} --log {log:q}"
