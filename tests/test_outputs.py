@@ -24,6 +24,7 @@ from tests.test_cli import VERBS
 VALUES = {"number": "1", "of": "attribute", "method": "ours", "steps": "5", "attribute": "a", "index": "0"}
 NUMBERED = {"table": "3"}
 NAMED = {verb: ["--stage.config.attribute=a", "--stage.config.having=b"] for verb in ("attribute", "score-attribute")}
+REPO = Path(__file__).parents[1]
 
 
 def arguments(verb: str, **given: str) -> list[str]:
@@ -64,6 +65,7 @@ def _called(capsys: pytest.CaptureFixture[str], call: list[str]) -> str:
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(REPO.joinpath("config.yaml").read_text("utf-8"), "utf-8")
 
 
 def test_every_option_that_is_said_to_be_written_is_declared() -> None:
@@ -71,7 +73,7 @@ def test_every_option_that_is_said_to_be_written_is_declared() -> None:
     for verb, model in VERBS.items():
         told = {name for name, field in model.model_fields.items() if " to write" in str(field.description)}
         assert told <= OUTPUTS[verb] and OUTPUTS[verb] - told <= {"log", "pool", "out"}, verb
-        assert verb == "plan" or "out" in OUTPUTS[verb]
+        assert verb in ("plan", "status", "check") or "out" in OUTPUTS[verb]
 
 
 @pytest.mark.parametrize("verb, name", FILES)
@@ -149,7 +151,8 @@ def test_a_new_folder_is_new_and_a_pool_is_a_folder(capsys: pytest.CaptureFixtur
     Path("file").touch()
     assert "is there already; give the name of a new folder" in _called(capsys, arguments("export", out="there"))
     assert "is not a folder; give the name of one" in _called(capsys, arguments("synthesize", pool="file"))
-    assert "finetuned.in: no such file" in _called(capsys, arguments("synthesize", pool="there"))
+    asked = arguments("synthesize", pool="there", finetuned="finetuned.in")
+    assert "finetuned.in: no such file" in _called(capsys, asked)
 
 
 @pytest.mark.parametrize("option", ["out", "log", "grid", "history"])

@@ -10,6 +10,7 @@ from annotated_types import Ge, Le
 from pydantic_settings import CliPositionalArg
 
 from ddrep.cli.base import Light
+from ddrep.cli.outputs import OutputFile
 from ddrep.config import load
 
 
@@ -26,7 +27,7 @@ class Init(Light):
     """A denoiser (.safetensors) to start from, instead of pretraining one; it says the size of the images."""
     size: Annotated[int, Ge(28), Le(256)] | None = None
     """Width and height in pixels; by default what fits the images and this machine."""
-    out: Path | None = None
+    out: OutputFile | None = None
     """Experiment file (.yaml) to write, and lists of its name beside it; the default is the set's name."""
 
 

@@ -37,7 +37,7 @@ class Table3(Section):
 class Table5(Section):
     """How many labels a source is worth: real images alone, and with a source, at several numbers of labels."""
 
-    labels: Annotated[tuple[Annotated[int, Ge(2)], ...], Once] = ()
+    labels: Annotated[tuple[Annotated[Natural, Ge(2)], ...], Once] = ()
     """Labelled images a class; none: no Table 5."""
     architecture: str = "resnet18"
     """timm's name."""

@@ -176,7 +176,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no name as architecture": (
         {"table4": [{**TABLE, "architectures": [""]}]},
-        "table4.0.architectures: architecture : timm has no such model",
+        "table4.0.architectures.0: String should have at least 1 character",
     ),
     "a small stem where there is none": (
         {"table3": {"architecture": "mobilenetv3_small_100"}, "classifier": {"stem": "small"}},

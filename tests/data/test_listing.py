@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddrep import config
+from ddrep.data.readers import labelled
+from ddrep.errors import UserError
 from tests.data import replicas
 from tests.data.readers import SPLITS, complaint, reds, take
 
@@ -181,7 +184,10 @@ def test_a_file_taken_away_moves_no_image_between_train_and_test(root: Path) -> 
 
 @pytest.mark.parametrize("size", [10**6, 10**18])
 def test_sizes_beyond_the_memory_are_one_line(root: Path, size: int) -> None:
-    assert "choose a smaller size" in complaint("image-folder", {"root": root, "size": size}, "test")
+    """Which the settings refuse already; as for many images."""
+    section = config.ImageFolder(root=root).model_copy(update={"size": size})
+    with pytest.raises(UserError, match="choose a smaller size"):
+        labelled(config.Data(kind="image-folder", image_folder=section), "test", 0, 0)
 
 
 # Tiny ImageNet and CelebA
