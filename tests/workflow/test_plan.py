@@ -69,5 +69,5 @@ def test_the_target_plan_prints_the_present_configuration(tree: Tree) -> None:
     done = tree.snakemake("plan", "--cores", "2", "--quiet", "all", *settings)
     assert done.returncode == 0, done.stderr
     assert "# mine\n" in done.stdout and "On 2 cores" in done.stdout
-    assert re.search(r"synthesis ours +\| +7 \| +1,400 \|", done.stdout)
+    assert re.search(r"synthesis ours +\| +3 \| +600 \|", done.stdout)
     assert not list(tree.path.glob("results/*/subset*")), "nothing is made"
