@@ -58,6 +58,7 @@ SMALL: dict[str, Any] = {
     "sampling": {"steps": 2, "guidance_scale": 0.5},
     "synthesis": {"per_class": 4, "shards_per_scale": 2, "threshold": 0.05, "max_attempts": 100},
     "classifier": {"epochs": 1, "min_steps": 1, "batch": 16},
+    "table3": {"sources": ["improved-ddpm", "classifier-free", "pixel-rejection", "ours"]},
     "table4": [
         {**BLOCK, "sources": ["real"], "scales": [0]},
         {**BLOCK, "sources": ["real-equal-steps", "ours"], "scales": [2]},

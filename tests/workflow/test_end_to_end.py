@@ -89,7 +89,7 @@ def test_figures_costs_and_sources_are_there(finished: Tree) -> None:
         assert (results / f"figures/figure{number}.pdf").read_bytes().startswith(b"%PDF")
     costs = pd.read_parquet(results / "tables/costs.parquet")
     assert (costs["seconds"].dropna() > 0).all()
-    assert costs.loc[costs["stage"] == "synthesis", "accepted"].tolist() == [10] * 8
+    assert costs.loc[costs["stage"] == "synthesis", "accepted"].tolist() == [10] * 12
     guided = costs[costs["stage"] == "guided"]
     assert len(guided) == 4 + 3 and guided["seconds"].notna().all() and guided["accepted"].count() == 4
     for source in ("improved-ddpm", "classifier-free", "pixel-rejection", "ours"):
