@@ -11,7 +11,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 
 from ddrep.config import Copies, ProbeReading, Stage, Tap
-from ddrep.cost import DENOISER, Cost, Job, Passes, costs
+from ddrep.cost import ENCODER, Cost, Job, Passes, costs
 from ddrep.data.batches import finite, stratified, to_unit
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
@@ -84,4 +84,4 @@ def _features(model: Denoiser, images: LabelledImages, cfg: Copies) -> np.ndarra
 def cost(job: Job) -> Cost:
     cfg = job.config(Copies)
     unseen = sum(min(cfg.images, job.images(name)) for name in ("validation", "test"))
-    return Cost(Passes({DENOISER: unseen + job.images("labelled") + job.images()}))
+    return Cost(Passes({ENCODER: unseen + job.images("labelled") + job.images()}))

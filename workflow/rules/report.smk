@@ -7,7 +7,7 @@ use rule job as report with:
     pathvars:
         **paths(job="report"),
     resources:
-        **on_gpu(16000, 60),
+        **growing(16000, 60),
     params:
         **told("report"),
     message:
