@@ -32,6 +32,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[str]], ...] = (
     images.segmenter,
     runs.labelled_subsets,
     runs.blocks,
+    runs.labels,
     runs.unlabelled,
 )
 """What is wrong."""

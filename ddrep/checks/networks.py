@@ -71,11 +71,13 @@ def inception(facts: Facts) -> Iterator[str]:
 
 
 def architectures(facts: Facts) -> Iterator[str]:
-    """timm has the architectures of Tables 3 and 4, for such images, classes and stem."""
+    """timm has the architectures of Tables 3 to 5, for such images, classes and stem."""
     e = facts.experiment
     asked = {e.table3.architecture: "table3.architecture"} if facts.augments else {}
     for number, block in enumerate(e.table4 if facts.augments else ()):
         asked |= {name: f"table4.{number}.architectures" for name in block.architectures if name not in asked}
+    if facts.augments and e.table5.labels and e.table5.architecture not in asked:
+        asked[e.table5.architecture] = "table5.architecture"
     unusual = {name: key for name, key in asked.items() if name not in RESNETS}
     if not unusual:
         return

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydantic import ValidationError
+
 from ddrep.checks import sets
 from ddrep.checks.facts import Facts
-from ddrep.config import Data, MaskData
-from ddrep.data.readers import has_unlabelled
+from ddrep.config import Data, MaskData, explain
+from ddrep.data.readers import has_unlabelled, reader_of, with_labels
 from ddrep.derived import unlabelled_of
 from ddrep.runs import table4_runs, unlabelled_sets
 from ddrep.sources import SOURCES
@@ -19,6 +21,7 @@ def labelled_subsets(facts: Facts) -> Iterator[str]:
         (facts.attributes, "table1", e.table1.subsets, e.data),
         (facts.masks, "table2", e.table2.subsets, e.masks.data),
         (facts.augments, "table3", e.table3.subsets, e.data),
+        (facts.augments and bool(e.table5.labels), "table5", e.table5.subsets, e.data),
         *((facts.augments, f"table4.{number}", block.subsets, e.data) for number, block in enumerate(e.table4)),
     ]
     for used, table, subsets, data in asked:
@@ -37,6 +40,22 @@ def blocks(facts: Facts) -> Iterator[str]:
     for number, block in enumerate(e.table4):
         if not table4_runs(e.model_copy(update={"table4": (block,)})):
             yield f"table4.{number}: no runs; scale 0 belongs to source real, the others to all but real"
+
+
+def labels(facts: Facts) -> Iterator[str]:
+    """There are as many labelled images of each class as Table 5 asks for."""
+    e = facts.experiment
+    if not facts.augments or not e.table5.labels:
+        return
+    most = max(e.table5.labels)
+    try:
+        with_labels(e.data, most)
+    except ValidationError as error:
+        yield f"table5.labels: {explain(error)}"
+        return
+    there = facts.data.train if facts.data and not reader_of(e.data).with_labels else None
+    if there and most > min(there):
+        yield f"table5.labels: {most} asked for, but the smallest class has {min(there)} labelled images; name fewer"
 
 
 def unlabelled(facts: Facts) -> Iterator[str]:

@@ -129,6 +129,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {**own_images(root="gone"), "table3": {"sources": ["unlabelled-soft"]}},
         "table3.sources, table4: unlabelled-soft, but data of kind image-folder has no images without",
     ),
+    "more labels a class than there are": (
+        {"table5": {"labels": [10, 60]}},
+        "table5.labels: per_class: Input should be less than or equal to 50, got 60",
+    ),
+    "a subset of Table 5 that is not there": (
+        {"table5": {"labels": [10], "subsets": [3]}},
+        "table5.subsets: no subset 3; data of kind embedded has subsets 0..2",
+    ),
     "labels a class of the embedded set": (
         {"data": {"labels": 10}},
         "data: labels: 10, of kind embedded; say so in embedded.per_class",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,9 @@ from ddrep.config import Experiment
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.errors import UserError
 from ddrep.runs import REPORT, cost_jobs, targets
+
+OTHER_SIZE = re.compile(r"subset\d+-")
+"""The folder of a labelled set that has its own number of labels a class (ddrep.runs.subset_of)."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +73,9 @@ class Results:
         return self.labelled.classes[number] if self.labelled else f"class {number}"
 
     def files(self, pattern: str) -> list[Path]:
-        """Those that match, in the order of their names."""
-        return sorted(path for path in self.folder.glob(pattern) if path.is_file())
+        """Those that match, in the order of their names; not of Table 5's labelled sets of other sizes."""
+        found = (path for path in self.folder.glob(pattern) if path.is_file())
+        return sorted(path for path in found if not OTHER_SIZE.match(path.relative_to(self.folder).parts[0]))
 
 
 @dataclass(frozen=True)
