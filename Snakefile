@@ -33,7 +33,7 @@ from ddrep.runs import (
     table_runs,
     targets,
 )
-from ddrep.sources import SOURCES, in_figure
+from ddrep.sources import SOURCES, in_figure, of_origin
 
 min_version("9.13")
 

@@ -99,13 +99,13 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     )  # fmt: skip
 
 
-def labelling_of(source: str | None, experiment: Experiment) -> Shard:
-    """The section of labelled images that a judge labels, or of a shard of a source's images without labels: of the
-    settings of shards only their size counts."""
+def labelling_of(source: str | None, experiment: Experiment) -> Synthesis:
+    """The section of labelled images that a judge labels, or of a shard of a source's images without labels, of which
+    only the size counts."""
     if source is None:
-        return Shard()
+        return Synthesis()
     cfg = experiment.synthesis
-    return Shard(synthesis=Synthesis(per_class=cfg.per_class, shards_per_scale=cfg.shards_per_scale))
+    return Synthesis(per_class=cfg.per_class, shards_per_scale=cfg.shards_per_scale)
 
 
 def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:

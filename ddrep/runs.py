@@ -12,7 +12,7 @@ from pathlib import Path
 from ddrep.config import Experiment
 from ddrep.data.readers import labels_of
 from ddrep.methods import METHODS, Reads
-from ddrep.sources import PROBE, REJECTION, SOURCES, Judge, in_figure, judges
+from ddrep.sources import PROBE, REJECTION, SOURCES, Judge, in_figure, judges, of_origin
 
 
 def subset_of(labelled_set: str) -> tuple[int, int | None]:
@@ -48,7 +48,7 @@ class Run:
         return Path(f"subset{self.labelled_set}/{group}/{cell}/{self.seed}.parquet")
 
     @property
-    def labels_softly(self) -> bool:
+    def softly(self) -> bool:
         """Whether it sees the labelled images with a judge's probabilities."""
         return SOURCES[self.source].labels == "soft" and not SOURCES[self.source].has_shards
 
@@ -129,7 +129,7 @@ def judges_asked(experiment: Experiment) -> list[tuple[str, Judge]]:
     """(labelled set, judge) of all sources that are asked for, and the judge that a matched one is matched to."""
     asked = {(of, SOURCES[source].judge) for of, source in shards_asked(experiment)}
     asked |= {(of, REJECTION) for of, judge in asked if judge.matched}
-    asked |= {(run.labelled_set, SOURCES[run.source].judge) for run in all_runs(experiment) if run.labels_softly}
+    asked |= {(run.labelled_set, SOURCES[run.source].judge) for run in all_runs(experiment) if run.softly}
     return sorted(asked, key=lambda pair: (pair[0], judges().index(pair[1].name)))
 
 
@@ -271,7 +271,7 @@ def _augmentation_jobs(experiment: Experiment) -> list[str]:
     jobs += [f"finetune/subset{of}" for of in adapted]
     jobs += [f"{stage}/subset{of}" for of, judge in judges_asked(experiment) for stage in judge.jobs]
     jobs += [f"score-judge/{score.parent}" for score in judge_scores(experiment)]
-    jobs += sorted({f"label/subset{run.labelled_set}" for run in runs if run.labels_softly})
+    jobs += sorted({f"label/subset{run.labelled_set}/{SOURCES[run.source].judge.name}" for run in runs if run.softly})
     jobs += [f"synthesis/{shard.with_suffix('')}" for shard in all_shards(experiment)]
     jobs += [f"info/subset{of}/{source}" for of, source in asked]
     jobs += [f"classifier/{run.path.with_suffix('')}" for run in runs]
@@ -331,4 +331,4 @@ def first_shards(labelled_set: str, experiment: Experiment) -> list[Path]:
 
 
 def _sets_of(origin: str, experiment: Experiment) -> list[str]:
-    return sorted({of for of, source in shards_asked(experiment) if SOURCES[source].origin == origin})
+    return sorted({of for of, source in shards_asked(experiment) if source in of_origin(origin)})

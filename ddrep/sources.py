@@ -200,6 +200,11 @@ def with_shards() -> tuple[str, ...]:
     return tuple(name for name, source in SOURCES.items() if source.has_shards)
 
 
+def of_origin(origin: str) -> tuple[str, ...]:
+    """Names of the sources whose images are of this origin."""
+    return tuple(name for name, source in SOURCES.items() if source.origin == origin)
+
+
 def controls(source: str) -> tuple[str, ...]:
     """Names of the sources of labelled images alone that a gain of `source` has to survive: it could be none at all,
     that of longer training or, with soft labels, that of the judge's labels alone. None for such a source itself."""

@@ -12,7 +12,7 @@ from ddrep.config import Data, MaskData, explain
 from ddrep.data.readers import has_unlabelled, reader_of, with_labels
 from ddrep.derived import unlabelled_of
 from ddrep.runs import table4_runs, unlabelled_sets
-from ddrep.sources import SOURCES
+from ddrep.sources import of_origin
 
 
 def labelled_subsets(facts: Facts) -> Iterator[str]:
@@ -62,7 +62,7 @@ def unlabelled(facts: Facts) -> Iterator[str]:
     """Where a source wants images without labels, there are some."""
     e = facts.experiment
     if facts.augments and unlabelled_sets(e) and not has_unlabelled(unlabelled_of(e, "0")):
-        wants = ", ".join(name for name, source in SOURCES.items() if source.origin == "unlabelled")
+        wants = ", ".join(of_origin("unlabelled"))
         yield (
             f"table3.sources, table4: {wants}, but data of kind {e.data.kind} has no images without labels; leave it "
             "out, or name them in denoiser.pretrain.data, of kind unlabelled"

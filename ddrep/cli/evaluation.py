@@ -77,5 +77,3 @@ class ScoreJudge(Verb):
     """Labelled subset that it was trained on, for the row."""
     out: OutputFile
     """Row (.parquet) to write."""
-    predictions: OutputFile
-    """What it says of each test image (.parquet) to write."""

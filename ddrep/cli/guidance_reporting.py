@@ -11,7 +11,7 @@ from pydantic_settings import CliPositionalArg
 from ddrep import config
 from ddrep.cli.base import Light
 from ddrep.cli.outputs import OutputFile
-from ddrep.cli.reporting import Figure
+from ddrep.cli.reporting import Figure, Gathered
 from ddrep.config import Stage
 
 
@@ -33,17 +33,10 @@ class GuidanceTable(Light):
     """The same for reading (.md) to write."""
 
 
-class RobustnessTable(Light):
+class RobustnessTable(Gathered):
     """Gather the guides' accuracy on estimates of the clean image, and print its means."""
 
     does = "reporting.guidance:robustness"
-    stage: Stage[config.Section]
-    rows: CliPositionalArg[list[Path]]
-    """Rows (.parquet) of `ddrep robustness`."""
-    out: OutputFile
-    """Table (.parquet) to write."""
-    markdown: OutputFile
-    """Its means for reading (.md) to write."""
 
 
 class RobustnessFigure(Figure):

@@ -14,15 +14,12 @@ from ddrep.cli.outputs import OutputFigure, OutputFile
 from ddrep.config import Stage
 
 
-class Table(Light):
-    """Write Table 3 or 4 (one row a run), its summary and its Markdown, and print it."""
+class Runs(Light):
+    """Base of the verbs that make a table of classifier runs."""
 
-    does = "reporting.tables:run"
     stage: Stage[config.AccuracyTable]
     rows: CliPositionalArg[list[Path]]
     """Rows (.parquet) of the table's runs, their predictions beside them."""
-    number: Annotated[int, Ge(3), Le(4)]
-    """Which table: 3 or 4."""
     judges: Path | None = None
     """Table of the judges (.parquet), which the Markdown then shows as well."""
     out: OutputFile
@@ -33,40 +30,23 @@ class Table(Light):
     """The same for reading (.md) to write."""
 
 
-class LabelsTable(Light):
+class Table(Runs):
+    """Write Table 3 or 4 (one row a run), its summary and its Markdown, and print it."""
+
+    does = "reporting.tables:run"
+    number: Annotated[int, Ge(3), Le(4)]
+    """Which table: 3 or 4."""
+
+
+class LabelsTable(Runs):
     """Write Table 5: real images alone, and with a source, at several numbers of labelled images."""
 
     does = "reporting.labels:run"
-    stage: Stage[config.AccuracyTable]
-    rows: CliPositionalArg[list[Path]]
-    """Rows (.parquet) of the table's runs, their predictions beside them."""
-    judges: Path | None = None
-    """Table of the judges (.parquet), which the Markdown then shows as well."""
-    out: OutputFile
-    """Table (.parquet) to write."""
-    summary: OutputFile
-    """Mean, spread, gain and worth of each cell (.parquet) to write."""
-    markdown: OutputFile
-    """The same for reading (.md) to write."""
 
 
-class JudgesTable(Light):
-    """Gather what the judges know by themselves."""
+class Gathered(Light):
+    """Base of the verbs that make a table of rows as they are."""
 
-    does = "reporting.judges:run"
-    stage: Stage[config.Section]
-    rows: CliPositionalArg[list[Path]]
-    """Rows (.parquet) of judges."""
-    out: OutputFile
-    """Table (.parquet) to write."""
-    markdown: OutputFile
-    """The same for reading (.md) to write."""
-
-
-class CopiesTable(Light):
-    """Gather the near copies of labelled images by source."""
-
-    does = "reporting.copies:run"
     stage: Stage[config.Section]
     rows: CliPositionalArg[list[Path]]
     """Rows (.parquet) of labelled subsets."""
@@ -74,6 +54,18 @@ class CopiesTable(Light):
     """Table (.parquet) to write."""
     markdown: OutputFile
     """The same for reading (.md) to write."""
+
+
+class JudgesTable(Gathered):
+    """Gather what the judges know by themselves."""
+
+    does = "reporting.judges:run"
+
+
+class CopiesTable(Gathered):
+    """Gather the near copies of labelled images by source."""
+
+    does = "reporting.copies:run"
 
 
 class Figure(Light):

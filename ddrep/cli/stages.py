@@ -212,7 +212,7 @@ class Label(Verb):
     """Let a judge label images: a shard with its probabilities as soft labels."""
 
     does = "sampling.labelling:run"
-    stage: Stage[config.Shard]
+    stage: Stage[config.Synthesis]
     images: Path
     """Shard of labelled images, which keep their classes; or, with --index, of images without labels."""
     denoiser: Path

@@ -21,9 +21,11 @@ from ddrep.data.shards import LabelledImages, read_shards, write_info, write_sha
 from ddrep.data.tars import encode_png
 from ddrep.errors import UserError
 from ddrep.files import sha256, written_whole
+from ddrep.rows import Kind, read_rows
 from ddrep.sources import SOURCES
 
 Format = Literal["webdataset", "image-folder", "parquet"]
+ATTEMPTS: dict[str, Kind] = {"key": "text", "class": "whole", "seed": "whole", "p": "number", "accepted": "flag"}
 CARD, CROISSANT = "README.md", "croissant.json"
 
 
@@ -61,14 +63,7 @@ def read(shards: Sequence[Path]) -> Kept:
         raise UserError(f"{shards[0]}: expected shards of one source, in a folder of its name; got {sorted(names)}")
     if len(set(images.keys)) < len(images):
         raise UserError(f"{shards[0]}: the same images twice; give each shard of one labelled subset once")
-    parts = []
-    for path in shards:
-        try:
-            parts.append(
-                pd.read_parquet(path.with_suffix(".parquet"), columns=["key", "class", "seed", "p", "accepted"])
-            )
-        except (OSError, ValueError):
-            raise UserError(f"{path.with_suffix('.parquet')}: expected the attempts of {path}") from None
+    parts = [read_rows(path.with_suffix(".parquet"), ATTEMPTS, f"the attempts of {path}") for path in shards]
     return Kept(images, pd.concat(parts, ignore_index=True), names.pop())
 
 

@@ -59,6 +59,13 @@ def files(path: Path, root: Path | None, names: Sequence[str]) -> Iterator[Found
     return (look(raw(folder / name), name) for name in names)
 
 
+def places(path: Path, root: Path | None) -> Iterator[Path]:
+    """A list, if there is one, and the files that it names: not their folder, in which results may lie as well."""
+    yield path
+    if path.is_file():
+        yield from ((path.parent if root is None else root) / row["path"] for row in rows(path, ("path",)))
+
+
 def write_rows(path: Path, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """Write a list, whole or not at all."""
     text = io.StringIO(newline="")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -24,11 +23,9 @@ MEASURES = ("top1", "expected_calibration_error", "cross_entropy")
 
 
 def run(
-    stage: Stage[JudgeScore], *, judge: Path, denoiser: Path, test: Path, name: str, subset: int, out: Path,
-    predictions: Path,
+    stage: Stage[JudgeScore], *, judge: Path, denoiser: Path, test: Path, name: str, subset: int, out: Path
 ) -> None:  # fmt: skip
-    """Write the row of a judge of a labelled subset on test images, of each class its share, and what it says of each.
-    Raises UserError."""
+    """Write the row of a judge of a labelled subset on test images, of each class its share. Raises UserError."""
     images = read_shards([test])
     images = images.take(stratified(images.labels, stage.config.images, stage.seed).tolist())
     loaded = Judge.load(judge, denoiser, pick_device())
@@ -37,11 +34,8 @@ def run(
     p = loaded.probabilities(images.images)
     found = quality(torch.as_tensor(p), torch.as_tensor(images.labels), len(images.classes))
     row = {"judge": name, "subset": subset, "n": found["n"]} | {measure: found[measure] for measure in MEASURES}
-    said = pd.DataFrame({"key": images.keys, "label": images.labels, "prediction": p.argmax(axis=1)})
-    said["p_label"] = p[np.arange(len(p)), images.labels]
-    with written_whole(out, predictions) as (row_draft, predictions_draft):
-        pd.DataFrame([row]).to_parquet(row_draft, index=False)
-        said.to_parquet(predictions_draft, index=False)
+    with written_whole(out) as (draft,):
+        pd.DataFrame([row]).to_parquet(draft, index=False)
 
 
 @costs("score-judge")

@@ -20,6 +20,7 @@ from ddrep.methods import METHODS
 from ddrep.networks.metadata import WIDEST
 from ddrep.reporting import paper
 from ddrep.reporting.markdown import grid, shown, wrapped
+from ddrep.reporting.tables import write
 from ddrep.rows import Kind, read_rows
 
 KEYS = {1: ["attribute", "present", "method", "steps"], 2: ["method", "steps"]}
@@ -60,11 +61,7 @@ def run(
     distances = _distances(cells, number, scores, real, stage.config.minimum, stage.seed)
     cells = cells.merge(distances, on=KEYS[number], how="left")
     document = as_markdown(cells, number, beside_paper)
-    with written_whole(out, summary, markdown) as (table_draft, summary_draft, text_draft):
-        table.to_parquet(table_draft, index=False)
-        cells.to_parquet(summary_draft, index=False)
-        text_draft.write_text(document, encoding="utf-8")
-    print(document)
+    write(table, cells, document, (out, summary, markdown))
 
 
 def _read(path: Path, number: int) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ddrep.errors import UserError
 from ddrep.files import written_whole
-from ddrep.reporting.markdown import grid, mean_and_spread, wrapped
+from ddrep.reporting.markdown import counted, grid, mean_and_spread, wrapped
 from ddrep.rows import Kind, read_rows
 from ddrep.sources import judges
 
@@ -39,12 +39,18 @@ def read_judges(paths: Sequence[Path]) -> pd.DataFrame:
     return ordered.drop(columns="rank").reset_index(drop=True)
 
 
+def section(judges: Path | None) -> str:
+    """What a table's Markdown ends with, where the table of the judges is there."""
+    return f"\n## {TITLE}\n\n{as_markdown(read_judges([judges]))}\n" if judges else ""
+
+
 def as_markdown(table: pd.DataFrame) -> str:
     """A paragraph, and a row a judge."""
+    subsets = counted(table["subset"].nunique(), "labelled subset")
     text = (
-        f"On {int(table['n'].iloc[0]):,} of the test images; over {table['subset'].nunique()} labelled subsets, mean "
-        "± standard deviation. Calibration: expected difference between stated probability and accuracy, in points; "
-        "cross-entropy in nats. A classifier that learns from a judge's soft labels may come to know what it knows."
+        f"On {int(table['n'].iloc[0]):,} of the test images; over {subsets}, mean ± standard deviation. Calibration: "
+        "expected difference between stated probability and accuracy, in points; cross-entropy in nats. A "
+        "classifier that learns from a judge's soft labels may come to know what it knows."
     )
     lines = [
         [

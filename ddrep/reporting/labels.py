@@ -15,19 +15,17 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from ddrep.config import AccuracyTable, Stage
 from ddrep.errors import UserError
-from ddrep.evaluation.bootstrap import paired_difference, resampled_mean
-from ddrep.files import written_whole
+from ddrep.evaluation.bootstrap import resampled_mean
 from ddrep.reporting.figures import WIDTH, save
-from ddrep.reporting.judges import TITLE, read_judges
-from ddrep.reporting.judges import as_markdown as of_judges
+from ddrep.reporting.judges import section
 from ddrep.reporting.lettering import lettering
-from ddrep.reporting.markdown import grid, shown, wrapped
-from ddrep.reporting.tables import read_runs
+from ddrep.reporting.markdown import counted, grid, with_spread, wrapped
+from ddrep.reporting.tables import difference, pairs_of, read_runs, write
 from ddrep.rows import Kind, read_rows
 from ddrep.sources import SOURCES
 
 CELL = ["source", "scale", "n_real"]
-GAIN = ("gain", "gain_low", "gain_high")
+GAIN = ("gain", "gain_low", "gain_high", "gain_pairs")
 LINE: dict[str, Kind] = {
     "source": "text", "scale": "whole", "n_real": "whole", "mean": "number", "std": "number or nan",
 }  # fmt: skip
@@ -40,22 +38,16 @@ def run(
     table, correct = read_runs(rows, CELL)
     cells = summarise(table, correct, stage.config, stage.seed)
     document = as_markdown(table, cells, correct.shape[1], stage.config.confidence)
-    if judges:
-        document += f"\n## {TITLE}\n\n{of_judges(read_judges([judges]))}\n"
-    with written_whole(out, summary, markdown) as (table_draft, summary_draft, text_draft):
-        table.to_parquet(table_draft, index=False)
-        cells.to_parquet(summary_draft, index=False)
-        text_draft.write_text(document, encoding="utf-8")
-    print(document)
+    write(table, cells, document + section(judges), (out, summary, markdown))
 
 
 def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed: int) -> pd.DataFrame:
     """One row a cell of source, scale and number of labelled images; table and correct as from `read_runs`.
 
     mean, std (over runs, ddof 1), n: top-1 in percent; gain, gain_low, gain_high: in points over real alone with the
-    same labelled images, of paired runs. worth: with how many labelled images real alone is as good, by its line
-    between the numbers there are (straight in their logarithm), worth_low and worth_high its interval for other test
-    images and subsets; infinite beyond the largest number, 0 below the smallest.
+    same labelled images, of gain_pairs paired runs. worth: with how many labelled images real alone is as good, by its
+    line between the numbers there are (straight in their logarithm), worth_low and worth_high its interval for other
+    test images and subsets; infinite beyond the largest number, 0 below the smallest.
     """
     groups: dict[Any, np.ndarray] = {cell: rows.index.to_numpy() for cell, rows in table.groupby(CELL, sort=True)}
     drawn = {
@@ -73,27 +65,14 @@ def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed
         row: dict[str, Any] = dict(zip(CELL, cell, strict=True))
         row |= {"mean": table["top1"][rows].mean(), "std": table["top1"][rows].std(ddof=1), "n": len(rows)}
         if cell[0] != "real":
-            row |= _gain(table, correct, rows, groups.get(real.get(cell[2], cell), rows), cfg, seed)
+            alone = groups.get(("real", 0, cell[2]), np.array([], int))
+            row |= difference("gain", table, correct, pairs_of(table, rows, alone), cfg, seed)
             row["worth"] = worth(np.array(labels), curve[None], correct[rows].mean(keepdims=True).ravel())[0]
             said = worth(np.array(labels), curves, drawn[cell])
             # not by interpolation, which knows no infinity
             row["worth_low"], row["worth_high"] = np.quantile(said, [tail, 1 - tail], method="nearest")
         cells.append(row)
     return pd.DataFrame(cells, columns=[*LINE, "n", *GAIN, "worth", "worth_low", "worth_high"])
-
-
-def _gain(
-    table: pd.DataFrame, correct: np.ndarray, ours: np.ndarray, theirs: np.ndarray, cfg: AccuracyTable, seed: int
-) -> dict[str, float]:
-    by_run = {(table["subset"][i], table["seed"][i]): i for i in theirs}
-    pairs = [(i, by_run[key]) for i in ours if (key := (table["subset"][i], table["seed"][i])) in by_run]
-    if not pairs or ours is theirs:
-        return {}
-    a, b = np.transpose(pairs)
-    found = paired_difference(
-        correct[a], correct[b], table["subset"].to_numpy()[a], cfg.resamples, cfg.confidence, seed
-    )
-    return dict(zip(GAIN, (100 * x for x in found), strict=True))
 
 
 def worth(labels: np.ndarray, curves: np.ndarray, reached: np.ndarray) -> np.ndarray:
@@ -112,10 +91,10 @@ def worth(labels: np.ndarray, curves: np.ndarray, reached: np.ndarray) -> np.nda
 
 def as_markdown(table: pd.DataFrame, cells: pd.DataFrame, test_images: int, confidence: float) -> str:
     labels = sorted(cells["n_real"].unique())
-    subsets, seeds = table["subset"].nunique(), table["seed"].nunique()
+    subsets, seeds = counted(table["subset"].nunique(), "labelled subset"), counted(table["seed"].nunique(), "seed")
     text = (
         f"Top-1 (%) of {table['architecture'].iloc[0]} with so many labelled images in all, mean ± standard "
-        f"deviation over {subsets} labelled subsets x {seeds} seeds; {test_images:,} test images. In the second "
+        f"deviation over {subsets} x {seeds}; {test_images:,} test images. In the second "
         f"table the labelled images with which real alone would be as good, with {100 * confidence:g}% bootstrap "
         "intervals for other test images and subsets: read off real alone's line between the numbers there are."
     )
@@ -142,7 +121,7 @@ def _name(source: str, scale: int) -> str:
 def _mean(cell: Mapping[Any, Any] | None) -> str:
     if cell is None:
         return ""
-    text = shown(cell["mean"], 1) + ("" if math.isnan(cell["std"]) else f" ± {cell['std']:.1f}")
+    text = with_spread(cell["mean"], cell["std"], 1)
     if math.isnan(cell["gain"]):
         return text
     return f"{text} ({cell['gain']:+z.1f} [{cell['gain_low']:.1f}, {cell['gain_high']:.1f}])"

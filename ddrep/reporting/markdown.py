@@ -215,15 +215,15 @@ def _interval(cell: Mapping[Any, Any], reference: str) -> str:
 
 
 def _mean(cell: Mapping[Any, Any]) -> str:
-    return _with_spread(cell["mean"], cell["std"], 1)
+    return with_spread(cell["mean"], cell["std"], 1)
 
 
 def mean_and_spread(values: pd.Series, digits: int = 1) -> str:
     """`81.2 ± 0.4`; of one value without the standard deviation (ddof 1)."""
-    return _with_spread(values.mean(), values.std(ddof=1), digits)
+    return with_spread(values.mean(), values.std(ddof=1), digits)
 
 
-def _with_spread(mean: float, std: float, digits: int) -> str:
+def with_spread(mean: float, std: float, digits: int) -> str:
     return shown(mean, digits) + ("" if math.isnan(std) else f" ± {std:.{digits}f}")
 
 

@@ -14,8 +14,7 @@ from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference
 from ddrep.files import written_whole
 from ddrep.reporting.controls import headline, versus
-from ddrep.reporting.judges import TITLE, read_judges
-from ddrep.reporting.judges import as_markdown as of_judges
+from ddrep.reporting.judges import section
 from ddrep.reporting.markdown import as_markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
 from ddrep.rows import Kind, read_rows
@@ -41,9 +40,12 @@ def run(
     table, correct = read_runs(rows)
     cells = summarise(table, correct, stage.config, stage.seed, number)
     document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence)
-    if judges:
-        document += f"\n## {TITLE}\n\n{of_judges(read_judges([judges]))}\n"
-    with written_whole(out, summary, markdown) as (table_draft, summary_draft, text_draft):
+    write(table, cells, document + section(judges), (out, summary, markdown))
+
+
+def write(table: pd.DataFrame, cells: pd.DataFrame, document: str, places: tuple[Path, Path, Path]) -> None:
+    """Table, summary and Markdown, all or none; what is written for reading is printed as well."""
+    with written_whole(*places) as (table_draft, summary_draft, text_draft):
         table.to_parquet(table_draft, index=False)
         cells.to_parquet(summary_draft, index=False)
         text_draft.write_text(document, encoding="utf-8")
@@ -122,8 +124,8 @@ def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed
     for cell, row in zip(groups, cells, strict=True):
         for reference in list(SOURCES)[:-1]:
             other = groups.get(_reference_cell(cell, reference), np.array([], int))
-            pairs = _pairs(table, groups[cell], other) if reference != cell[2] else []
-            row |= _difference(versus(reference), table, correct, pairs, cfg, seed)
+            pairs = pairs_of(table, groups[cell], other) if reference != cell[2] else []
+            row |= difference(versus(reference), table, correct, pairs, cfg, seed)
         row |= headline(row)
     return pd.DataFrame(cells)
 
@@ -141,16 +143,17 @@ def _reference_cell(cell: tuple[Any, ...], reference: str) -> tuple[Any, ...]:
     return (architecture, mix, reference, scale if SOURCES[reference].scaled else 0)
 
 
-def _pairs(table: pd.DataFrame, ours: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
+def pairs_of(table: pd.DataFrame, ours: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
     """Rows of two cells with the same labelled subset and seed."""
     by_run = {(table["subset"][i], table["seed"][i]): i for i in theirs}
     keys = [(table["subset"][i], table["seed"][i]) for i in ours]
     return [(i, by_run[key]) for i, key in zip(ours, keys, strict=True) if key in by_run]
 
 
-def _difference(
+def difference(
     name: str, table: pd.DataFrame, correct: np.ndarray, pairs: list[tuple[int, int]], cfg: AccuracyTable, seed: int
 ) -> dict[str, float]:
+    """Columns name (points of top-1), name_low, name_high (interval) and name_pairs, of pairs as from `pairs_of`."""
     value = low = high = np.nan
     if pairs:
         a, b = np.transpose(pairs)

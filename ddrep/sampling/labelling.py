@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ddrep.config import Shard, Stage
-from ddrep.cost import Cost, Job, Passes, costs, times
+from ddrep.config import Stage, Synthesis
+from ddrep.cost import Cost, Job, costs, times
 from ddrep.data.shards import LabelledImages, read_shards, read_unlabelled, write_shard
 from ddrep.device import pick_device
 from ddrep.errors import UserError
@@ -17,7 +17,7 @@ from ddrep.networks.judges import Judge
 
 
 def run(
-    stage: Stage[Shard],
+    stage: Stage[Synthesis],
     *,
     images: Path,
     denoiser: Path,
@@ -43,7 +43,7 @@ def run(
         soft = loaded.probabilities(data.images).astype(np.float16)
         write_shard(out, LabelledImages(data.images, data.labels, data.keys, data.classes, soft))
         return
-    cfg = stage.config.synthesis
+    cfg = stage.config
     n = cfg.per_class // cfg.shards_per_scale * len(classes)
     if (index + 1) * n > len(data):
         raise UserError(
@@ -62,8 +62,6 @@ def run(
 
 @costs("label")
 def cost(job: Job) -> Cost:
-    cfg = job.config(Shard).synthesis
-    classes = len(job.of_class("images"))
-    part = "index" in job.wildcards
-    n = cfg.per_class // cfg.shards_per_scale * classes if part else job.images("images")
-    return Cost(times(n, job.look("judge")) if n else Passes())
+    cfg = job.config(Synthesis)
+    part = cfg.per_class // cfg.shards_per_scale * len(job.of_class("labelled"))
+    return Cost(times(part if "index" in job.wildcards else job.images("images"), job.look("judge")))

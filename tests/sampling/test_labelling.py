@@ -40,7 +40,7 @@ def judge(folder: Path) -> Judge:
 
 def _label(folder: Path, images: str, index: int | None, out: Path) -> None:
     files = {"images": folder / images, "denoiser": folder / "d.safetensors", "judge": folder / "probe.safetensors"}
-    stage = Stage[Shard](config=Shard(synthesis=Synthesis(per_class=4, shards_per_scale=2)))
+    stage = Stage[Synthesis](config=Synthesis(per_class=4, shards_per_scale=2))
     labelled = None if index is None else folder / "train.tar"
     labelling.run(stage, **files, index=index, labelled=labelled, out=out)
 

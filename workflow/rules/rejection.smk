@@ -83,7 +83,6 @@ use rule job as judge_score with:
         test="<results>/data/test.tar",
     output:
         out="<subset>/{judge}/test.parquet",
-        predictions="<subset>/{judge}/test.predictions.parquet",
     pathvars:
         **paths(job="score-judge/subset{subset}/{judge}"),
     params:
@@ -96,12 +95,12 @@ use rule job as soft_labels with:
     input:
         images="<subset>/real.tar",
         denoiser=DENOISER,
-        judge="<subset>/probe/classifier.safetensors",
+        judge="<subset>/{judge}/classifier.safetensors",
     output:
-        out="<subset>/probe/real.tar",
+        out="<subset>/{judge}/real.tar",
     pathvars:
-        **paths(job="label/subset{subset}"),
+        **paths(job="label/subset{subset}/{judge}"),
     params:
         **told("label"),
     message:
-        "The labelled images with the judge's probabilities, subset {wildcards.subset}"
+        "The labelled images with the probabilities of {wildcards.judge}, subset {wildcards.subset}"

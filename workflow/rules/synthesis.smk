@@ -1,8 +1,6 @@
-unlabelled = "|".join(name for name, source in SOURCES.items() if source.origin == "unlabelled")
-of_unlabelled = partial(constrained, CONSTRAINTS | {"source": unlabelled}, synthetic="synthetic/{source}/{index}")
-of_drawn = partial(
-    constrained, CONSTRAINTS | {"source": f"(?!{unlabelled})[a-z-]+"}, synthetic="synthetic/{source}/{index}"
-)
+def of_sources(names):
+    """Pathvars of shards of these sources alone."""
+    return partial(constrained, CONSTRAINTS | {"source": "|".join(names)}, synthetic="synthetic/{source}/{index}")
 
 
 use rule job as synthesis with:
@@ -16,7 +14,9 @@ use rule job as synthesis with:
         out="<shard>.tar",
         beside="<shard>.parquet",
     pathvars:
-        **of_drawn(shard="<subset>/<synthetic>", job="synthesis/subset{subset}/<synthetic>"),
+        **of_sources(of_origin("finetuned") + of_origin("pretrained"))(
+            shard="<subset>/<synthetic>", job="synthesis/subset{subset}/<synthetic>"
+        ),
     priority: 50
     resources:
         **on_gpu(16000, 480),
@@ -37,7 +37,7 @@ use rule job as labelled_shard with:
         out="<shard>.tar",
         beside="<shard>.parquet",
     pathvars:
-        **of_unlabelled(shard="<subset>/<synthetic>", job="synthesis/subset{subset}/<synthetic>"),
+        **of_sources(of_origin("unlabelled"))(shard="<subset>/<synthetic>", job="synthesis/subset{subset}/<synthetic>"),
     params:
         **told("label", "label --index {index}"),
     message:

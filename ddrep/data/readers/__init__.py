@@ -130,7 +130,10 @@ def labelled(data: Data, split: str, subset: int, seed: int) -> LabelledImages:
     if split == UNLABELLED:
         if not has_unlabelled(data):
             raise UserError(f"data.kind: {data.kind} has no unlabelled images; leave out the sources that want them")
-        return (reader.unlabelled or _shuffled)(data.section, subset, seed)
+        if reader.unlabelled:
+            return reader.unlabelled(data.section, subset, seed)
+        images = read(listing_of(data, seed), "train")
+        return images.take(np.random.RandomState(seed % 2**32).permutation(len(images)).tolist())
     if split not in SPLITS:
         raise UserError(f"split {split}: expected one of {', '.join((*SPLITS, UNLABELLED))}")
     if reader.images:
@@ -145,14 +148,6 @@ def has_unlabelled(data: Data) -> bool:
     """Whether there are real images without labels: beside the labelled ones, or nothing else."""
     reader = reader_of(data)
     return reader.unlabelled is not None or not reader.labels
-
-
-def _shuffled(section: Any, subset: int, seed: int) -> LabelledImages:
-    """All images of a set without labels, in a random order."""
-    kind = next(reader for reader in READERS.values() if isinstance(section, reader.section))
-    assert kind.listing, f"{kind.name} is no listing of files"
-    images = read(kind.listing(section, seed), "train")
-    return images.take(np.random.RandomState(seed % 2**32).permutation(len(images)).tolist())
 
 
 def _first(images: LabelledImages, labels: int, seed: int) -> LabelledImages:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 from ddrep.config import CsvFile
 from ddrep.data.decoding import fitted
 from ddrep.data.listing import SPLITS, Entry, Listing, drawn, from_disk, listed
-from ddrep.data.lists import files, rows
+from ddrep.data.lists import files, places, rows
 from ddrep.data.readers import READERS, Named, Reader
 from ddrep.data.reading import complain
 from ddrep.errors import UserError
@@ -53,11 +52,4 @@ def _paths(cfg: CsvFile) -> Iterator[Named]:
         yield Named("root", cfg.root, "folder", "the paths in the list start from it")
 
 
-def _places(cfg: CsvFile) -> Iterator[Path]:
-    """The list and its images, not their folder, in which results may lie as well."""
-    yield cfg.path
-    if cfg.path.is_file():
-        yield from ((cfg.root or cfg.path.parent) / row["path"] for row in rows(cfg.path, ("path",)))
-
-
-READERS.add(Reader("csv", CsvFile, csv_file, paths=_paths, places=_places))
+READERS.add(Reader("csv", CsvFile, csv_file, paths=_paths, places=lambda cfg: places(cfg.path, cfg.root)))

@@ -10,7 +10,7 @@ from ddrep.config import Unlabelled
 from ddrep.data.decoding import fitted
 from ddrep.data.disk import Found, below, raw
 from ddrep.data.listing import Listing, from_disk, listed, once
-from ddrep.data.lists import files, rows
+from ddrep.data.lists import files, places, rows
 from ddrep.data.readers import READERS, Named, Reader
 from ddrep.data.reading import named, warn
 from ddrep.errors import UserError
@@ -51,11 +51,8 @@ def _paths(cfg: Unlabelled) -> Iterator[Named]:
         yield Named("root", cfg.root, "folder", "the paths in the list start from it")
 
 
-def _places(cfg: Unlabelled) -> Iterator[Path]:
-    """The folder, or the list and its images."""
-    yield cfg.path
-    if cfg.path.is_file():
-        yield from ((cfg.root or cfg.path.parent) / row["path"] for row in rows(cfg.path, ("path",)))
-
-
-READERS.add(Reader("unlabelled", Unlabelled, unlabelled, paths=_paths, places=_places, labels=False))
+READERS.add(
+    Reader(
+        "unlabelled", Unlabelled, unlabelled, paths=_paths, places=lambda cfg: places(cfg.path, cfg.root), labels=False
+    )
+)

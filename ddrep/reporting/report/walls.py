@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import pandas as pd
 from PIL import Image
 
 from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.errors import UserError
+from ddrep.files import read_arrays
 from ddrep.reporting.report.answer import plain
 from ddrep.reporting.report.results import Results
 from ddrep.sources import SOURCES, in_figure
@@ -164,10 +165,9 @@ def from_pool(
 
 def _candidates(file: Path, asked: set[Attempt]) -> Iterator[tuple[Attempt, np.ndarray]]:
     try:
-        with np.load(file, allow_pickle=False) as content:
-            attempts = [(int(label), int(attempt)) for label, attempt in content["attempts"]]
-            images = content["images"] if asked & set(attempts) else np.empty(0)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # which the engine draws again when it wants them
+        numbers, images = read_arrays(file, ("attempts", "images"), "candidates")
+        attempts = [(int(label), int(attempt)) for label, attempt in numbers]
+    except (UserError, ValueError, TypeError):  # which the engine draws again when it wants them
         return
     yield from ((attempt, image) for attempt, image in zip(attempts, images, strict=False) if attempt in asked)
 
