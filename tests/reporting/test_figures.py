@@ -143,7 +143,7 @@ def test_a_name_that_no_font_has_is_said_once_and_gives_way_to_its_number(
 
 
 def test_an_installed_font_is_found_for_the_names_that_want_it(tmp_path):
-    """A font whose only character is a black box, U+1B170 (Nushu), put where users install fonts."""
+    """A font whose only character is a black box, U+F0000 (of private use, which no system font has), put where users install fonts."""
     pen = TTGlyphPen(None)
     pen.moveTo((0, 0))
     for corner in ((0, 1000), (1000, 1000), (1000, 0)):
@@ -151,7 +151,7 @@ def test_an_installed_font_is_found_for_the_names_that_want_it(tmp_path):
     pen.closePath()
     font = FontBuilder(1000)
     font.setupGlyphOrder([".notdef", "box"])
-    font.setupCharacterMap({0x1B170: "box"})
+    font.setupCharacterMap({0xF0000: "box"})
     font.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "box": pen.glyph()})
     font.setupHorizontalMetrics({".notdef": (1000, 0), "box": (1000, 0)})
     font.setupHorizontalHeader(ascent=1000, descent=0)
@@ -160,7 +160,7 @@ def test_an_installed_font_is_found_for_the_names_that_want_it(tmp_path):
     font.setupPost()
     (tmp_path / "fonts").mkdir()
     font.save(tmp_path / "fonts/boxes.ttf")
-    shard, out = _named(tmp_path, "ours", ("\U0001b170" * 8,)), tmp_path / "f.png"
+    shard, out = _named(tmp_path, "ours", ("\U000f0000" * 8,)), tmp_path / "f.png"
     command = [sys.executable, "-m", "ddrep", "figure3", "--shard", str(shard), "--out", str(out)]
     env = os.environ | {"XDG_DATA_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
