@@ -143,7 +143,7 @@ def test_a_name_that_no_font_has_is_said_once_and_gives_way_to_its_number(
 
 
 def test_an_installed_font_is_found_for_the_names_that_want_it(tmp_path):
-    """A font whose only character is a black box, U+F0000 (of private use, which no system font has), put where users install fonts."""
+    """A font of one character, a black box at U+F0000 (private use, in no system font), where users install fonts."""
     pen = TTGlyphPen(None)
     pen.moveTo((0, 0))
     for corner in ((0, 1000), (1000, 1000), (1000, 0)):
