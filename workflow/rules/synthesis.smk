@@ -1,6 +1,7 @@
-def of_sources(names):
-    """Pathvars of shards of these sources alone."""
-    return partial(constrained, CONSTRAINTS | {"source": "|".join(names)}, synthetic="synthetic/{source}/{index}")
+# The pathvars of shards of the named sources alone.
+of_sources = lambda names: partial(
+    constrained, CONSTRAINTS | {"source": "|".join(names)}, synthetic="synthetic/{source}/{index}"
+)
 
 
 use rule job as synthesis with:
