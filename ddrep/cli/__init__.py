@@ -5,64 +5,19 @@ Every import that costs time is inside the verb that needs it, for the workflow 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import difflib
 import io
-import keyword
 import logging
 import os
-import re
 import signal
 import sys
-from importlib import import_module
-from typing import Any
 
-from pydantic import Field, ValidationError, create_model
-from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
+from ddrep.cli.index import verbs
+from ddrep.errors import UserError, complaint
 
-from ddrep.cli.base import Verb, log
-from ddrep.config import explain
-from ddrep.errors import complaint
-
-MODULES = (
-    "init", "plan", "config", "stages", "exchange", "guidance", "evaluation", "sample", "guidance_reporting",
-    "reporting",
-)  # fmt: skip
-"""Of this room, in the order of `ddrep --help`."""
-
-
-class Base(BaseSettings):
-    """Labelled training images from an unconditional diffusion model."""
-
-    model_config = SettingsConfigDict(
-        cli_prog_name="ddrep",
-        cli_enforce_required=False,
-        cli_exit_on_error=False,
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_use_class_docs_for_groups=True,
-    )
-
-    def cli_cmd(self) -> None:
-        CliApp.run_subcommand(self)
-
-
-def verbs() -> dict[str, type[Verb]]:
-    """Name -> the class of each verb: those of the modules that are no base of others."""
-    rooms = [import_module(f"ddrep.cli.{name}") for name in MODULES]
-    classes = [each for room in rooms for each in vars(room).values() if isinstance(each, type)]
-    found = dict.fromkeys(each for each in classes if issubclass(each, Verb) and not each.__subclasses__())
-    return {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", each.__name__).lower(): each for each in found}
-
-
-def _field(name: str, verb: type[Verb]) -> tuple[str, Any]:
-    kind = CliSubCommand[verb]  # type: ignore[valid-type]
-    return (f"{name}_", (kind, Field(alias=name))) if keyword.iskeyword(name) else (name, (kind, ...))
-
-
-Ddrep: type[Base] = create_model(
-    "Ddrep", __doc__=Base.__doc__, __base__=Base, **dict(_field(*each) for each in verbs().items())
-)
+log = logging.getLogger("ddrep")
 
 
 def main(args: list[str] | None = None) -> int:
@@ -93,21 +48,39 @@ def _mute() -> None:
 
 def _run(args: list[str]) -> int:
     try:
-        CliApp.run(Ddrep, cli_args=args)
+        known = verbs()
+        if args and args[0] in known:
+            from ddrep.cli.call import call
+
+            call(args[0], known[args[0]].load(), args)
+        else:
+            _explain(args, {name: verb.help for name, verb in known.items()})
         return 0
     except KeyboardInterrupt:
         return _say("interrupted; the same command goes on", 128 + signal.SIGINT)
     except BrokenPipeError:
         raise
-    except ValidationError as e:
-        return _say(explain(e), 2)
-    except SettingsError as e:
-        return _say(" ".join(str(e).split()).split(" usage: ")[0], 2)
     except Exception as e:
         if message := complaint(e):
             return _say(message, 2)
         log.exception("ddrep: a defect, or a machine at its limits; please report it with these lines")
         raise
+
+
+def _explain(args: list[str], known: dict[str, str]) -> None:
+    """What `ddrep --help` prints; of anything else, that it is no verb."""
+    if not args:
+        raise UserError("no verb is given; ddrep --help lists them")
+    if args[0] not in ("-h", "--help"):
+        near = ", ".join(difflib.get_close_matches(args[0], known, 3))
+        raise UserError(f"{args[0]}: no such verb{f' (there is: {near})' if near else ''}; ddrep --help lists them")
+    parser = argparse.ArgumentParser(
+        "ddrep", description="Labelled training images from an unconditional diffusion model."
+    )
+    each = parser.add_subparsers(metavar="VERB", title="verbs, each with a --help of its own")
+    for name, says in known.items():
+        each.add_parser(name, help=says)
+    parser.print_help()
 
 
 def _say(message: str, status: int) -> int:

@@ -1,0 +1,61 @@
+"""One verb as a command line: its options are made from its typed fields."""
+
+from __future__ import annotations
+
+import keyword
+from typing import Any
+
+from pydantic import Field, ValidationError, create_model
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    CliSubCommand,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from ddrep.cli.base import Verb
+from ddrep.config import explain
+from ddrep.errors import UserError
+
+
+class Base(BaseSettings):
+    """Labelled training images from an unconditional diffusion model."""
+
+    model_config = SettingsConfigDict(
+        cli_prog_name="ddrep",
+        cli_enforce_required=False,
+        cli_exit_on_error=False,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_use_class_docs_for_groups=True,
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *_: Any, **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The command line alone: an environment variable that happens to be named as a verb (DATA) means nothing."""
+        return (sources["init_settings"],)
+
+    def cli_cmd(self) -> None:
+        CliApp.run_subcommand(self)
+
+
+def call(name: str, verb: type[Verb], args: list[str]) -> None:
+    """Run the verb that `args` begins with. Raises UserError, in one line, where they are wrong."""
+    command: type[Base] = create_model("Ddrep", __doc__=Base.__doc__, __base__=Base, **dict([_field(name, verb)]))
+    try:
+        CliApp.run(command, cli_args=args)
+    except ValidationError as e:
+        raise UserError(explain(e)) from None
+    except SettingsError as e:
+        raise UserError(" ".join(str(e).split()).split(" usage: ")[0]) from None
+
+
+def _field(name: str, verb: type[Verb]) -> tuple[str, Any]:
+    kind = CliSubCommand[verb]  # type: ignore[valid-type]
+    safe = name.replace("-", "_")
+    return (f"{safe}_", (kind, Field(alias=name))) if keyword.iskeyword(safe) else (safe, (kind, ...))

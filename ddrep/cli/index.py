@@ -1,0 +1,52 @@
+"""The verbs by name, read off the sources of this room: `ddrep --help` imports none, and a job its own alone."""
+
+from __future__ import annotations
+
+import ast
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+MODULES = (
+    "init", "plan", "config", "stages", "exchange", "guidance", "evaluation", "sample", "guidance_reporting",
+    "reporting",
+)  # fmt: skip
+"""Of this room, in the order of `ddrep --help`."""
+
+
+class Entry(NamedTuple):
+    """Where a verb is, and the first paragraph of what it says of itself."""
+
+    module: str
+    name: str
+    help: str
+
+    def load(self) -> Any:
+        """The verb's class."""
+        return getattr(import_module(f"ddrep.cli.{self.module}"), self.name)
+
+
+def verbs() -> dict[str, Entry]:
+    """Name on the command line -> verb: each class that descends from Verb, and is no base of another."""
+    sources = {module: ast.parse((Path(__file__).parent / f"{module}.py").read_bytes()) for module in MODULES}
+    classes = {
+        node.name: (module, node)
+        for module, tree in sources.items()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+    bases = {name: {ast.unparse(base) for base in node.bases} for name, (_, node) in classes.items()}
+    kinds = {"Verb", "Light"}
+    while more := {name for name in bases if bases[name] & kinds} - kinds:
+        kinds |= more
+    leaves = [name for name in classes if name in kinds and not any(name in each for each in bases.values())]
+    return {_kebab(name): Entry(classes[name][0], name, _help(classes[name][1])) for name in leaves}
+
+
+def _kebab(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
+
+
+def _help(node: ast.ClassDef) -> str:
+    return " ".join((ast.get_docstring(node) or "").split())
