@@ -11,8 +11,8 @@ from typing import TypeVar
 
 from ddrep.checks import paths, sets
 from ddrep.checks.headers import Header, Noise, denoiser_header, idx_image, measure_header
-from ddrep.config import Experiment, Pretrain
-from ddrep.data.readers import Known, known, reader_of
+from ddrep.config import Data, Experiment, Pretrain
+from ddrep.data.readers import Known, known, reader_of, unlabelled_images
 from ddrep.denoiser.network import network_of
 from ddrep.errors import UserError
 from ddrep.networks.metadata import MeasureMeta
@@ -50,6 +50,11 @@ class Facts:
         if not self.labelled:
             return None
         return self._found(f"data.{data.table}", lambda: known(data, self.experiment.seed))
+
+    def unlabelled(self, data: Data) -> int | None:
+        """How many images a set without labels has."""
+        key = f"data.{data.table}" if data.kind == self.experiment.data.kind else "denoiser.pretrain.data"
+        return self._found(key, lambda: unlabelled_images(data, self.experiment.seed))
 
     @cached_property
     def having(self) -> dict[str, Known]:

@@ -11,7 +11,7 @@ from ddrep.checks.facts import Facts
 from ddrep.config import Data, MaskData, explain
 from ddrep.data.readers import has_unlabelled, reader_of, with_labels
 from ddrep.derived import unlabelled_of
-from ddrep.runs import table4_runs, unlabelled_sets
+from ddrep.runs import shards_asked, table4_runs
 from ddrep.sources import of_origin
 
 
@@ -59,14 +59,26 @@ def labels(facts: Facts) -> Iterator[str]:
 
 
 def unlabelled(facts: Facts) -> Iterator[str]:
-    """Where a source wants images without labels, there are some."""
-    e = facts.experiment
-    if facts.augments and unlabelled_sets(e) and not has_unlabelled(unlabelled_of(e, "0")):
-        wants = ", ".join(of_origin("unlabelled"))
+    """Where a source wants images without labels, there are some, and enough."""
+    e, wants = facts.experiment, of_origin("unlabelled")
+    asked = {of: scale for (of, source), scale in shards_asked(e).items() if source in wants} if facts.augments else {}
+    if not asked:
+        return
+    of, scale = max(asked.items(), key=lambda one: one[1])
+    data = unlabelled_of(e, of)
+    if not has_unlabelled(data):
         yield (
-            f"table3.sources, table4: {wants}, but data of kind {e.data.kind} has no images without labels; leave it "
-            "out, or name them in denoiser.pretrain.data, of kind unlabelled"
+            f"table3.sources, table4: {', '.join(wants)}, but data of kind {e.data.kind} has no images without labels; "
+            "leave it out, or name them in denoiser.pretrain.data, of kind unlabelled"
         )
+    elif facts.data and (there := facts.unlabelled(data)) is not None:
+        n = e.synthesis.per_class * len(facts.data.classes)
+        if scale * n > there:
+            advice = f"ask for scales up to {there // n}" if there >= n else "leave it out"
+            yield (
+                f"table3.sources, table4: {scale}x of {', '.join(wants)} are {scale * n} images, but there are {there} "
+                f"without labels; give more, or {advice}"
+            )
 
 
 def below_chance(facts: Facts) -> Iterator[str]:

@@ -129,6 +129,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {**own_images(root="gone"), "table3": {"sources": ["unlabelled-soft"]}},
         "table3.sources, table4: unlabelled-soft, but data of kind image-folder has no images without",
     ),
+    "too few images without labels": (
+        {"synthesis": {"per_class": 50}, "table4": [{"sources": ["real", "unlabelled-soft"], "scales": [0, 2, 3]}]},
+        "table4: 3x of unlabelled-soft are 1500 images, but there are 1300 without labels; give more, or ask for",
+    ),
     "more labels a class than there are": (
         {"table5": {"labels": [10, 60]}},
         "table5.labels: per_class: Input should be less than or equal to 50, got 60",

@@ -42,13 +42,14 @@ class Named:
 
 @dataclass(frozen=True)
 class Known:
-    """Of a data set: names of the classes, training images of each in one labelled subset, validation and test images;
-    None: not known."""
+    """Of a data set: names of the classes, training images of each in one labelled subset, validation and test images,
+    and images without labels beside them; None: not known."""
 
     classes: tuple[str, ...]
     train: tuple[int, ...] | None = None
     validation: int | None = None
     test: int | None = None
+    unlabelled: int | None = None
 
 
 def square(section: Any) -> tuple[int, int, int]:
@@ -179,6 +180,14 @@ def known(data: Data, seed: int) -> Known | None:
     if reader.known:
         return reader.known(data.section, seed)
     return reader.expected(data.section) if reader.expected else counted(listing_of(data, seed))
+
+
+def unlabelled_images(data: Data, seed: int) -> int | None:
+    """How many images a set gives that `has_unlabelled`, if that is known."""
+    found = known(data, seed)
+    if reader_of(data).labels:
+        return found.unlabelled if found else None
+    return sum(found.train) if found and found.train else None
 
 
 def places(data: Data) -> Iterable[Path]:

@@ -41,8 +41,9 @@ def _with_labels(cfg: EmbeddedData, labels: int) -> EmbeddedData:
 
 
 def _known(cfg: EmbeddedData) -> Known:
-    validation = len(read_idx(embedded.path("validation", "labels")))
-    return Known(embedded.CLASSES, (cfg.per_class,) * len(embedded.CLASSES), validation, cfg.test_images)
+    validation, labels = (read_idx(embedded.path(split, "labels")) for split in ("validation", "train"))
+    train = (cfg.per_class,) * len(embedded.CLASSES)
+    return Known(embedded.CLASSES, train, len(validation), cfg.test_images, labels.size - sum(train))
 
 
 READERS.add(
