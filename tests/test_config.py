@@ -124,7 +124,10 @@ def test_numbers_that_yaml_reads_as_strings(tmp_path: Path) -> None:
         ("experiment: a\nfinetune: {stepz: 1}", "finetune.stepz: unknown key"),
         ("experiment: a\nfinetune: {steps: many}", "finetune.steps: Input should be a valid integer"),
         ("experiment: a\nsampling: {solver: euler}", "sampling.solver: no solver euler; there are ddim, dpm-solver++"),
-        ("experiment: a\nsynthesis: {per_class: 5, shards_per_scale: 2}", "multiple of shards_per_scale"),
+        (
+            "experiment: a\nsynthesis: {per_class: 5, shards_per_scale: 2}",
+            "multiple of shards_per_scale, got per_class 5, shards_per_scale 2",
+        ),
         ("experiment: a\ntable4: [{scales: [-1]}]", "table4.0.scales.0: Input should be greater than or equal to 0"),
         ("experiment: a\nfinetune: {lr: 0, steps: 0}", "finetune.steps"),
         ("data: {kind: celeba, celeba: {root: a}}", "data.celeba.attribute: missing; add it"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections import Counter
 from collections.abc import Hashable
@@ -42,7 +43,14 @@ def _complaint(item: dict[str, Any]) -> str:
         return f"{key}: unknown key; remove it or see config.yaml for the names"
     if item["type"] == "missing":
         return f"{key}: missing; add it"
-    return f"{key}: {item['msg'].removeprefix('Value error, ')[: 5 * LONGEST]}, got {_QUOTED.repr(item['input'])}"
+    said = item["msg"].removeprefix("Value error, ")[: 5 * LONGEST]
+    return f"{key}: {said}, got {_given(item['input'], said)}"
+
+
+def _given(value: Any, said: str) -> str:
+    """What is there; of a section whose settings do not fit each other, those that the complaint names."""
+    named = [key for key in value if re.search(rf"\b{re.escape(str(key))}\b", said)] if isinstance(value, dict) else []
+    return ", ".join(f"{key} {_QUOTED.repr(value[key])}" for key in named) or _QUOTED.repr(value)
 
 
 class _Quoted(reprlib.Repr):
