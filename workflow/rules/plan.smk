@@ -14,5 +14,5 @@ rule plan:
     message:
         "What {NAME} will cost"
     shell:
-        "asked=$(mktemp) && trap 'rm -f $asked' EXIT && printf %s {params.experiment:q} >$asked && "
-        "ddrep plan --configfile $asked --cores {params.cores} --threads {threads} --log {log:q}"
+        'asked=$(mktemp) && trap "rm -f ${{asked@Q}}" EXIT && printf %s {params.experiment:q} >"$asked" && '
+        'ddrep plan --configfile "$asked" --cores {params.cores} --threads {threads} --log {log:q}'
