@@ -69,8 +69,8 @@ def main() -> None:
     page.record("Shards", ABOUT.format(**vars(args)), rows)
 
 
-ABOUT = """`python -m benchmarks.shards`: {images} images of 28x28 pixels with their classes, medians of {rounds} rounds; \
-in brackets the range of the rounds, and how many times less than the reference."""
+ABOUT = """`python -m benchmarks.shards`: {images} images of 28x28 pixels with classes, medians of {rounds} rounds; in \
+brackets the range of the rounds, and how many times less than the reference."""
 
 if __name__ == "__main__":
     main()
