@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +16,15 @@ from ddrep.data.tars import AGAIN, check_images, counted, read_alike, read_tar, 
 from ddrep.errors import UserError
 from ddrep.files import written_whole
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ddrep.rows import Kind
+
 SOFT = "soft.npy"
 """Ending of the member with an image's soft label."""
+ATTEMPTS: dict[str, Kind] = {"key": "text", "class": "whole", "accepted": "flag", "digest": "text"}
+"""Columns by which a shard is checked; older ones have no digests."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,13 @@ class LabelledImages:
     def take(self, rows: Sequence[int]) -> LabelledImages:
         soft = None if self.soft is None else self.soft[rows]
         return LabelledImages(self.images[rows], self.labels[rows], [self.keys[i] for i in rows], self.classes, soft)
+
+    @property
+    def digests(self) -> list[str]:
+        """32 hex digits for each image with its label: equal exactly where pixels and labels are."""
+        parts = [self.images, self.labels] if self.soft is None else [self.images, self.labels, self.soft]
+        rows = (b"".join(part.tobytes() for part in row) for row in zip(*parts, strict=True))
+        return [hashlib.sha256(row).hexdigest()[:32] for row in rows]  # of which machines have an instruction
 
     @property
     def targets(self) -> np.ndarray:
@@ -90,6 +105,19 @@ def write_shard(path: Path, images: LabelledImages) -> None:
     write_tar(path, images.classes, images.keys, images.images, others)
 
 
+def write_with_attempts(path: Path, images: LabelledImages, attempts: pd.DataFrame) -> None:
+    """Write a shard and beside it (.parquet) the attempts that it was kept of, each with the digest of what is kept.
+
+    attempts: a row each with `key`, `class`, `accepted` and more. By these rows a shard that was cut short, or is
+    another's, is known when it is read.
+    """
+    digests = dict(zip(images.keys, images.digests, strict=True))
+    with written_whole(path, path.with_suffix(".parquet")) as (shard_draft, table_draft):
+        write_shard(shard_draft, images)
+        kept = [digests.get(key, "") for key in attempts["key"]]
+        attempts.assign(digest=kept).to_parquet(table_draft, index=False)
+
+
 def write_unlabelled(path: Path, images: LabelledImages) -> None:
     """Write a shard of images alone: of these no label is ever read."""
     write_tar(path, images.classes, images.keys, images.images, {})
@@ -104,8 +132,8 @@ def read_unlabelled(path: Path) -> LabelledImages:
 def read_shards(paths: Sequence[Path]) -> LabelledImages:
     """All images of the shards, in order.
 
-    Raises UserError naming file and member if one is missing, broken, cut short, or differs from the first in
-    size, channels or class names.
+    Raises UserError naming file and member if one is missing, broken, cut short, not what its attempts tell of, or
+    differs from the first in size, channels or class names.
     """
     return together(read_alike(paths, _read))
 
@@ -117,9 +145,43 @@ def _read(path: Path) -> LabelledImages:
         if not 0 <= label < len(classes):
             raise UserError(f"{path}: {key}.cls is {label}, expected 0..{len(classes) - 1}; {AGAIN}")
     try:
-        return LabelledImages(images, np.array(labels, np.int64), keys, classes, np.stack(soft) if soft else None)
+        read = LabelledImages(images, np.array(labels, np.int64), keys, classes, np.stack(soft) if soft else None)
     except ValueError as e:
         raise UserError(f"{path}: {e}; {AGAIN}") from None
+    _check_attempts(path, read)
+    return read
+
+
+def _check_attempts(path: Path, images: LabelledImages) -> None:
+    """Raise UserError unless the shard holds what the attempts beside it tell of, if there are any."""
+    kept = _kept(path, len(images))
+    if kept is None:
+        return
+    there = dict(zip(images.keys, images.digests if "digest" in kept else images.labels.tolist(), strict=True))
+    told = dict(zip(kept["key"], kept["digest" if "digest" in kept else "class"], strict=True))
+    if wrong := [key for key in there if there[key] != told.get(key)]:
+        raise _swapped(path, f"image {wrong[0]} is not the one")
+
+
+def _kept(path: Path, images: int) -> pd.DataFrame | None:
+    """The accepted attempts of a shard of so many images; None where no attempts are beside it."""
+    table = path.with_suffix(".parquet")
+    if not table.exists():
+        return None
+    from ddrep.rows import read_rows  # with pandas, which takes longer to import than most shards to read
+
+    rows = read_rows(table, ATTEMPTS, f"the attempts of {path}; {AGAIN}", optional=["digest"])
+    kept = rows[rows["accepted"]]
+    if len(kept) != images:
+        raise _swapped(path, f"{images} images, but {len(kept)}")
+    return kept
+
+
+def _swapped(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path}: {what} that {path.with_suffix('.parquet').name} beside it tells of: cut short, or another shard's; "
+        "delete both and make them again"
+    )
 
 
 def _npy(row: np.ndarray) -> bytes:
@@ -145,6 +207,8 @@ def write_info(out: Path, shards: Sequence[Path], shards_per_scale: int) -> None
         raise UserError(f"{outside[0]}: expected shards in the folder of {out}; write _info.json beside them")
     names = [path.resolve().relative_to(folder).as_posix() for path in shards]
     lengths = [counted(path, "cls") for path in shards]
+    for path, length in zip(shards, lengths, strict=True):
+        _kept(path, length)
     ends = range(shards_per_scale, len(shards) + 1, shards_per_scale)
     splits = {f"{k}x": _split(f"{k}x", names[:end], lengths[:end]) for k, end in enumerate(ends, 1)}
     with written_whole(out) as (draft,):

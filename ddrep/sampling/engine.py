@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ddrep.data.shards import LabelledImages, write_shard
+from ddrep.data.shards import LabelledImages, write_with_attempts
 from ddrep.errors import UserError
-from ddrep.files import written_whole
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import image_seed
 
@@ -148,9 +147,7 @@ class Engine:
         images = np.stack([self.pool.images[attempts[i]] for i in kept.index])
         labels = np.stack(kept["probabilities"].tolist()) if soft else None
         accepted = LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), classes, labels)
-        with written_whole(out, out.with_suffix(".parquet")) as (shard_draft, table_draft):
-            write_shard(shard_draft, accepted)
-            rows.to_parquet(table_draft, index=False)
+        write_with_attempts(out, accepted, rows)
 
 
 def fill(

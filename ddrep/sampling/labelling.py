@@ -9,10 +9,9 @@ import pandas as pd
 
 from ddrep.config import Stage, Synthesis
 from ddrep.cost import Cost, Job, costs, times
-from ddrep.data.shards import LabelledImages, read_shards, read_unlabelled, write_shard
+from ddrep.data.shards import LabelledImages, read_shards, read_unlabelled, write_shard, write_with_attempts
 from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.files import written_whole
 from ddrep.networks.judges import Judge
 
 
@@ -55,9 +54,7 @@ def run(
     soft, labels = p.astype(np.float16), p.argmax(axis=1)
     rows = pd.DataFrame({"key": part.keys, "class": labels, "attempt": range(n), "seed": 0, "p": p.max(axis=1)})
     rows = rows.assign(accepted=True, evaluations=0, probabilities=pd.Series(list(soft), dtype=object))
-    with written_whole(out, out.with_suffix(".parquet")) as (shard_draft, table_draft):
-        write_shard(shard_draft, LabelledImages(part.images, labels, part.keys, classes, soft))
-        rows.to_parquet(table_draft, index=False)
+    write_with_attempts(out, LabelledImages(part.images, labels, part.keys, classes, soft), rows)
 
 
 @costs("label")

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import timm.data
 import webdataset as wds
 from PIL import Image
 
-from ddrep.data.shards import LabelledImages, read_shards, write_info, write_shard
+from ddrep.data.shards import LabelledImages, read_shards, write_info, write_shard, write_with_attempts
 from ddrep.data.tars import read_meta
 from ddrep.errors import UserError
 
@@ -314,3 +315,69 @@ def test_images_of_a_shard_that_is_cut_between_two_members_are_not_counted(tmp_p
     with pytest.raises(UserError, match=r"0\.tar: 2 members \.cls, expected 3"):
         write_info(tmp_path / "_info.json", [tmp_path / "0.tar"], 1)
     assert not (tmp_path / "_info.json").exists()
+
+
+def attempts_of(images: LabelledImages) -> pd.DataFrame:
+    """As many that were refused as were accepted."""
+    kept = pd.DataFrame({"key": images.keys, "class": images.labels, "accepted": True})
+    return pd.concat([kept, kept.assign(key="no-" + kept["key"], accepted=False)], ignore_index=True)
+
+
+def altered(images: LabelledImages, kind: str) -> LabelledImages:
+    """Another shard's content, or such as a failing disk leaves."""
+    pixels, labels, keys, soft = images.images.copy(), images.labels.copy(), list(images.keys), images.soft
+    if kind == "one pixel":
+        pixels[2, 0, 0] ^= 1
+    elif kind == "two images exchanged":
+        pixels[[0, 1]] = pixels[[1, 0]]
+    elif kind == "one label":
+        labels[3] = (labels[3] + 1) % 3
+    elif kind == "keys of another shard":
+        keys[1] = "another"
+    elif kind == "one soft label" and soft is not None:
+        soft = np.roll(soft, 1, axis=1)
+    return LabelledImages(pixels, labels, keys, images.classes, soft)
+
+
+WRONG = {
+    "one pixel": "image 0-002 is not the one",
+    "two images exchanged": "image 0-000 is not the one",
+    "one label": "image 0-003 is not the one",
+    "keys of another shard": "image another is not the one",
+    "one soft label": "image 0-000 is not the one",
+    "cut short": "4 images, but 6 that 0.parquet beside it tells of",
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_shard_that_is_not_the_one_of_its_attempts_is_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "0.tar"
+    images = dataclasses.replace(some(6), soft=soft(6))
+    write_with_attempts(path, images, attempts_of(images))
+    back = read_shards([path])
+    assert back.keys == images.keys and np.array_equal(back.images, images.images)
+    write_shard(path, images.take(range(4)) if kind == "cut short" else altered(images, kind))
+    with pytest.raises(UserError) as said:
+        read_shards([path])
+    assert str(said.value).startswith(f"{path}: {WRONG[kind]}") and "make them again" in str(said.value)
+    if kind == "cut short":
+        with pytest.raises(UserError, match=r"0\.tar: 4 images, but 6"):
+            write_info(tmp_path / "_info.json", [path], 1)
+
+
+def test_a_shard_of_before_the_digests_is_read_and_held_against_keys_and_classes(tmp_path: Path) -> None:
+    path, images = tmp_path / "0.tar", some(6)
+    write_shard(path, images)
+    attempts_of(images).to_parquet(path.with_suffix(".parquet"))
+    assert read_shards([path]).keys == images.keys
+    write_shard(path, altered(images, "one label"))
+    with pytest.raises(UserError, match="image 0-003 is not the one"):
+        read_shards([path])
+
+
+def test_attempts_that_are_none_are_named(tmp_path: Path) -> None:
+    path, images = tmp_path / "0.tar", some(6)
+    write_with_attempts(path, images, attempts_of(images))
+    path.with_suffix(".parquet").write_bytes(path.with_suffix(".parquet").read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"0\.parquet: not a Parquet file"):
+        read_shards([path])

@@ -28,7 +28,7 @@ from tests import tiny
 
 CLASSES, ATTEMPTS, SEED, INDEX, QUOTA = 3, 60, 7, 2, 6
 SAMPLING = Sampling(steps=4, eta=1.0, guidance_scale=0.5)
-COLUMNS = {"key", "class", "attempt", "seed", "p", "accepted", "evaluations"}
+COLUMNS = {"key", "class", "attempt", "seed", "p", "accepted", "evaluations", "digest"}
 
 
 @dataclass

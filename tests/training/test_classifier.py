@@ -19,7 +19,7 @@ from torch import nn
 from ddrep.cli import main
 from ddrep.config import Classifier, Data, EmbeddedData, Mix
 from ddrep.data.readers import labelled
-from ddrep.data.shards import LabelledImages, write_shard
+from ddrep.data.shards import LabelledImages, write_shard, write_with_attempts
 from ddrep.errors import UserError
 from ddrep.networks.classifiers import SmallMapConv, build_classifier, fit_to_size, sees_all
 from ddrep.training import classifier
@@ -311,6 +311,18 @@ def test_user_errors(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("ddrep: ") and complaint in last
     assert not list(shards.glob("*.parquet"))
+
+
+def test_a_swapped_shard_is_not_trained_on(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same keys and classes, of another denoiser's images."""
+    images = some("validation", (0, 1), 10, stride=2)
+    attempts = pd.DataFrame({"key": images.keys, "class": images.labels, "accepted": True})
+    write_with_attempts(Path("synthetic-0.tar"), images, attempts)
+    write_shard(Path("synthetic-0.tar"), dataclasses.replace(images, images=255 - images.images))
+    assert classify("--source", "ours", "--scale", "1", "synthetic-0.tar") == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith(f"ddrep: synthetic-0.tar: image {images.keys[0]} is not the one that synthetic-0.parquet")
+    assert not list(shards.glob("row*"))
 
 
 def test_soft_labels_that_are_sure_train_as_hard_ones_do() -> None:
