@@ -65,3 +65,25 @@ def _fault(column: pa.ChunkedArray, kind: Kind) -> str:
     if kind == "whole" and len(column) and pc.min(column).as_py() < 0:
         return "has negative numbers"
     return ""
+
+
+def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
+    """A Parquet file, or some of its columns, as it is. Raises UserError for one that is broken."""
+    try:
+        return pd.read_parquet(path, columns=columns)
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: not a readable Parquet file ({str(e).splitlines()[0]}); make it anew") from None
+
+
+def read_tables(results: str | Path) -> dict[str, pd.DataFrame]:
+    """Every table of an experiment, by name: table3 and table4, a row a run; table4-summary, a row a cell; costs; ...
+
+    results: the experiment's folder, results/NAME, or a folder of such tables. top1 is in percent, differences are in
+    points, costs in seconds. Raises UserError where there is none, and for one that is broken.
+    """
+    folder = Path(results)
+    folder = folder / "tables" if folder.joinpath("tables").is_dir() else folder
+    paths = sorted(folder.glob("*.parquet"))
+    if not paths:
+        raise UserError(f"{folder}: no tables (.parquet); expected results/NAME of an experiment that has written some")
+    return {path.stem: read_table(path) for path in paths}

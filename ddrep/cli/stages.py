@@ -267,6 +267,8 @@ class Classify(Verb):
     """Row (.parquet) to write."""
     predictions: OutputFile
     """Predictions (.parquet) to write."""
+    weights: OutputFile | None = None
+    """Weights (.safetensors) to write, which timm reads."""
 
     @classmethod
     def by_hand(cls, options: dict[str, Any]) -> dict[str, Any]:

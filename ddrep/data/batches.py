@@ -44,6 +44,13 @@ def stratified(labels: np.ndarray, n: int, seed: int) -> np.ndarray:
     return np.sort(by_class[places])
 
 
+def parts(n: int, batch: int) -> list[slice]:
+    """Of n images, `batch` at a time; of none, one part of none. Raises UserError."""
+    if batch < 1:
+        raise UserError(f"batch: expected 1 image or more at a time, got {batch}")
+    return [slice(start, start + batch) for start in range(0, max(1, n), batch)]
+
+
 def steps_for(epochs: float, n: int, batch: int, least: int = 1) -> int:
     """Optimiser steps in which n images are seen `epochs` times, but `least` at least."""
     return max(least, -(-int(epochs * n) // batch))

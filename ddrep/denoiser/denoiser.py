@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ddrep.denoiser.network import DenoiserFile
+from ddrep.config import Features
+from ddrep.denoiser.network import MIDDLE, DenoiserFile
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
@@ -91,6 +93,26 @@ class Denoiser:
         """The noise estimate alone; see `output`."""
         return self.output(x, index, y)[0]
 
+    def features(
+        self,
+        x0: Tensor,
+        blocks: Sequence[str] = (MIDDLE,),
+        timesteps: Sequence[float] = Features().timesteps,
+        noise: Literal["none", "fixed"] = Features().noise,
+    ) -> Tensor:
+        """What it makes of clean images (N, C, H, W) in [-1, 1] on its own device: float32 (N, channels, h, w).
+
+        By timestep, then by block, side by side, each at unit root mean square an image and averaged to the width of
+        the smallest. The default is what the rejection classifier reads (paper, 5.3.1).
+
+        blocks: middle, up1, up2, ... (the last block of each decoder level), output_blocks.N. timesteps: 0..999, in
+        embedded units; a pass of the network each. noise: none feeds the clean image, fixed noises it to the timestep
+        first. Gradients run through. Raises UserError for other images, and for blocks that the network has not.
+        """
+        from ddrep.denoiser.features import clean_features  # which is made of what is here
+
+        return clean_features(self, x0, {"blocks": blocks, "timesteps": timesteps, "noise": noise})
+
     def save(self, path: Path) -> None:
         """Write weights and metadata to `path`, whole or not at all."""
         content = DenoiserFile(
@@ -99,8 +121,8 @@ class Denoiser:
         save(path, content, self.net.state_dict())
 
     @classmethod
-    def load(cls, path: Path, device: str | torch.device = "cpu") -> Denoiser:
+    def load(cls, path: str | Path, device: str | torch.device = "cpu") -> Denoiser:
         """Read a file written by `save`, in evaluation mode. Raises UserError for any other file."""
-        content, net = load(path, DenoiserFile, lambda content: UNet(content.network), device)
+        content, net = load(path := Path(path), DenoiserFile, lambda content: UNet(content.network), device)
         schedule = Schedule(**dataclasses.asdict(content.schedule))
         return cls(net, schedule, content.provenance, content.classes, path)

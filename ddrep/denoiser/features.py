@@ -7,11 +7,15 @@ Sources: paper, 4.1, 4.2 and 5; Baranchuk et al. 2022 for noising the image firs
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor
 
-from ddrep.config import Features, ProbeReading, Taps
+from ddrep.config import Features, ProbeReading, Taps, explain
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import MIDDLE
 from ddrep.denoiser.schedule import add_noise
@@ -26,15 +30,30 @@ def bottleneck_features(denoiser: Denoiser, x0: Tensor, cfg: Features) -> Tensor
 
     Runs the encoder and the middle block alone: 0.3 of a forward pass. Raises UserError for other shapes and ranges.
     """
+    check_clean(denoiser, x0)
+    maps = feature_maps(denoiser, x0, Taps(blocks=(MIDDLE,), timesteps=cfg.timesteps, noise=cfg.noise))
+    pooled = [F.adaptive_avg_pool2d(h, cfg.pool) for h in maps] if cfg.pool else maps
+    return torch.cat([_unit(h) for h in pooled], dim=1)
+
+
+def check_clean(denoiser: Denoiser, x0: Tensor) -> None:
+    """Raise UserError unless all values are in [-1, 1]."""
     if len(x0) and not x0.abs().max() <= CLEAN:
         low, high = (f"{v:g}" for v in (x0.min(), x0.max()))
         raise UserError(
             f"{denoiser.name}: images are in [{low}, {high}], expected clean ones in [-1, 1], "
             "as ddrep.data.batches.to_unit makes of uint8"
         )
-    maps = feature_maps(denoiser, x0, Taps(blocks=(MIDDLE,), timesteps=cfg.timesteps, noise=cfg.noise))
-    pooled = [F.adaptive_avg_pool2d(h, cfg.pool) for h in maps] if cfg.pool else maps
-    return torch.cat([_unit(h) for h in pooled], dim=1)
+
+
+def clean_features(denoiser: Denoiser, x0: Tensor, taps: Mapping[str, Any]) -> Tensor:
+    """`pooled_features` of clean images alone. taps: the settings of `Taps`, unchecked. Raises UserError."""
+    denoiser.check(x0)
+    check_clean(denoiser, x0)
+    try:
+        return pooled_features(denoiser, x0, Taps.model_validate(taps))
+    except ValidationError as e:
+        raise UserError(f"features: {explain(e)}") from None
 
 
 def pooled_features(denoiser: Denoiser, x0: Tensor, taps: Taps) -> Tensor:

@@ -7,14 +7,18 @@ import difflib
 import itertools
 import math
 from collections import defaultdict
+from pathlib import Path
 from typing import Literal
 
 import timm
 import torch
+from safetensors import SafetensorError
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from ddrep.errors import UserError
+from ddrep.networks.metadata import ClassifierMeta
+from ddrep.saved import LONGEST, header
 
 
 def build_classifier(architecture: str, stem: Literal["stock", "small"], channels: int, num_classes: int) -> nn.Module:
@@ -60,7 +64,7 @@ class SmallMapConv(nn.Module):
     def __init__(self, conv: nn.Conv2d, in_size: tuple[int, int], out_size: tuple[int, int]) -> None:
         """`conv`: to take the weights from, with `sees_all`; sizes: height and width of its input and output."""
         super().__init__()
-        self.seen = _seen(conv, in_size, out_size)
+        self.seen, self.kernel_size = _seen(conv, in_size, out_size), conv.kernel_size
         self.out_size = out_size
         (top, left), (down, right) = _padding(conv), conv.stride
         rows, columns = (range(n) for n in self.seen)
@@ -74,6 +78,14 @@ class SmallMapConv(nn.Module):
         taps = [conv.weight.detach()[:, :, i, j].T for i, j in self.taps]
         self.weight = nn.Parameter(torch.stack(taps).contiguous())  # (taps, in, out)
         self.bias = conv.bias
+
+    def kernel(self) -> Tensor:
+        """The convolution's weights (out, in, height, width); 0 at the taps that only ever meet padding."""
+        _, in_channels, out_channels = self.weight.shape
+        kernel = self.weight.new_zeros(out_channels, in_channels, *self.kernel_size)
+        rows, columns = zip(*self.taps, strict=True)
+        kernel[:, :, rows, columns] = self.weight.permute(2, 1, 0)
+        return kernel
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in, H, W) -> (N, out, H', W')."""
@@ -103,6 +115,29 @@ def fit_to_size(net: nn.Module, channels: int, height: int, width: int) -> nn.Mo
             parent, _, child = name.rpartition(".")
             setattr(net.get_submodule(parent), child, SmallMapConv(conv, in_size, out_size))
     return net
+
+
+@torch.no_grad()
+def timm_weights(net: nn.Module) -> dict[str, Tensor]:
+    """The weights of a network that may have been fitted to a size, with timm's names and shapes."""
+    fitted = {f"{name}.weight": part.kernel() for name, part in net.named_modules() if isinstance(part, SmallMapConv)}
+    return {**net.state_dict(), **fitted}
+
+
+def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> tuple[nn.Module, ClassifierMeta]:
+    """A classifier that `ddrep classify --weights` kept, in evaluation mode, and its classes, image shape and so on.
+
+    It reads float images (N, C, H, W) in [-1, 1], as `ddrep.to_unit` makes of uint8, and gives logits (N, classes).
+    Raises UserError for any other file. With stem stock, `timm.create_model(..., checkpoint_path=...)` does the same.
+    """
+    meta = header(path := Path(path), ClassifierMeta)
+    net = build_classifier(meta.architecture, meta.stem, meta.image_shape[0], len(meta.classes))
+    try:
+        timm.models.load_checkpoint(net, str(path))
+    except (RuntimeError, SafetensorError) as e:
+        said = " ".join(str(e).split())[:LONGEST]
+        raise UserError(f"{path}: not the weights of {meta.architecture} ({said}); {meta.HOW}") from None
+    return net.eval().to(device), meta
 
 
 def sees_all(conv: nn.Conv2d, in_size: tuple[int, int], out_size: tuple[int, int]) -> bool:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddrep.data.batches import check_stored, finite, to_unit
+from ddrep.data.batches import check_stored, finite, parts, to_unit
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.errors import UserError
 from ddrep.files import sha256
@@ -53,8 +53,8 @@ class Network(Generic[M]):
         if self.image_shape:
             check_stored(images, self.image_shape, self.name)
         device: torch.device = next(self.net.parameters()).device
-        for start in range(0, max(1, len(images)), batch):
-            yield self.inputs(to_unit(images[start : start + batch], device))
+        for part in parts(len(images), batch):
+            yield self.inputs(to_unit(images[part], device))
 
     def save(self, path: Path) -> None:
         """Write weights and metadata to a safetensors file."""
@@ -75,19 +75,24 @@ class Judging(Network[M]):
         return F.softmax(finite(torch.cat(logits), self.name), dim=1).numpy()
 
     @classmethod
-    def load(cls, path: Path, denoiser: Path, device: torch.device) -> Self:
-        """Read one, with its denoiser if it has one. Raises UserError if it was trained with another one."""
-        meta, net = load(path, cls.META, architectures.build, device)
+    def load(cls, path: str | Path, denoiser: str | Path | None = None, device: str | torch.device = "cpu") -> Self:
+        """Read one, with its denoiser: for one on pixels, none is wanted.
+
+        Raises UserError for any other file, and if it was trained with another denoiser.
+        """
+        meta, net = load(Path(path), cls.META, architectures.build, device)
         if not meta.denoiser_sha256:
             return cls(net, meta)
-        if meta.denoiser_sha256 != sha256(denoiser):
+        if denoiser is None:
+            raise UserError(f"{path}: listens to a denoiser; name the one it was trained with")
+        if meta.denoiser_sha256 != sha256(denoiser := Path(denoiser)):
             raise UserError(f"{path}: trained with another denoiser than {denoiser}; train it again with this one")
         return cls(net, meta, Denoiser.load(denoiser, device))
 
 
 @dataclass
 class Judge(Judging[JudgeMeta]):
-    """A rejection classifier, by denoiser features or by pixels."""
+    """p(class | image), by denoiser features or by pixels: a rejection classifier (paper, 4.2), or probes."""
 
     META = JudgeMeta
 

@@ -142,6 +142,20 @@ class SegmenterMeta(MeasureMeta):
     of = "segmenter"
 
 
+class ClassifierMeta(Saved):
+    """Of a downstream classifier; its weights have timm's names and shapes."""
+
+    KEY, FORMAT = "classifier", "ddrep.classifier/1"
+    WHAT, HOW = "a classifier", "train one with `ddrep classify --weights`"
+    architecture: str
+    """timm's name."""
+    stem: Literal["stock", "small"]
+    """Whether the first layers are timm's own, or those for small images."""
+    image_shape: Shape
+    """(C, H, W) of the images that it was trained on, in [-1, 1]."""
+    classes: Names
+
+
 NetworkMeta = JudgeMeta | GuideMeta | EvaluatorMeta | SegmenterMeta
 
 

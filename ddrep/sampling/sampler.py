@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from ddrep.config import Sampling
-from ddrep.data.batches import to_uint8
+from ddrep.data.batches import parts, to_uint8
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.errors import UserError
 from ddrep.sampling.guidance import EpsFunction, classifier_free
 from ddrep.solvers import SOLVERS, Estimate, time_grid
+
+DEFAULT = Sampling()
+"""As in config.yaml."""
 
 
 def image_seed(experiment: int, label: int, shard: int, attempt: int) -> int:
@@ -68,14 +71,24 @@ def draw(denoiser: Denoiser, seeds: Sequence[int], cfg: Sampling, eps: EpsFuncti
 def sample(
     denoiser: Denoiser,
     seeds: Sequence[int],
-    cfg: Sampling,
+    cfg: Sampling = DEFAULT,
     labels: Sequence[int] | None = None,
     pretrained: Denoiser | None = None,
+    batch: int | None = None,
 ) -> np.ndarray:
-    """One image a seed, uint8 (N, H, W, C); of the given classes if the denoiser is conditional. Raises UserError."""
+    """One image a seed, uint8 (N, H, W, C): a function of its seed, of its label and of `cfg`, whatever is beside it.
+
+    labels: into `denoiser.classes`, one a seed, for a class-conditional denoiser. pretrained: the denoiser that
+    guidance is against, where `cfg` says so. batch: images drawn at once, which bounds the memory; None draws all.
+    Raises UserError for labels that are too few, wanting, or no classes, and for steps that the schedule has not.
+    """
+    if not len(seeds):
+        raise UserError("seeds: none given; expected one for each image")
     if labels is not None and len(labels) != len(seeds):
         raise UserError(f"labels: {len(labels)} for {len(seeds)} seeds; expected one for each")
-    return draw(denoiser, seeds, cfg, eps_of(denoiser, cfg, labels, pretrained))
+    at_once = parts(len(seeds), len(seeds) if batch is None else batch)
+    heard = [eps_of(denoiser, cfg, labels if labels is None else labels[part], pretrained) for part in at_once]
+    return np.concatenate([draw(denoiser, seeds[part], cfg, eps) for part, eps in zip(at_once, heard, strict=True)])
 
 
 def evaluations(cfg: Sampling, steps: int | None = None) -> int:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -23,8 +24,10 @@ from ddrep.data.tars import check_alike
 from ddrep.device import autocast, pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
-from ddrep.networks.classifiers import build_classifier, fit_to_size
+from ddrep.networks.classifiers import build_classifier, fit_to_size, timm_weights
+from ddrep.networks.metadata import ClassifierMeta
 from ddrep.runs import Run
+from ddrep.saved import save
 from ddrep.sources import SOURCES
 from ddrep.training.loop import LoopConfig, step_seed, train
 
@@ -45,8 +48,10 @@ def run(
     train_seed: int,
     out: Path,
     predictions: Path,
+    weights: Path | None = None,
 ) -> None:
-    """Train and test a classifier; write its row to `out`, and its predictions. Raises UserError."""
+    """Train and test a classifier; write its row to `out`, its predictions and, if wanted, its weights, as timm reads
+    them. Raises UserError."""
     job = Run(subset, architecture, stage.config.mixed, source, scale, train_seed, real=real is not None)
     _check_options(stage, job, real, synthetic)
     images, n_real = training_images(real, synthetic)
@@ -78,10 +83,19 @@ def run(
     fields = ("subset", "architecture", "mix", "source", "scale", "seed")
     row = pd.DataFrame([{name: getattr(job, name) for name in fields} | {"top1": top1} | counts])
     log.info("top-1 %.2f%% of %d test images", top1, len(unseen))
-    with written_whole(out, predictions) as (row_file, predictions_file):
+    kept = [weights] if weights else []
+    with written_whole(out, predictions, *kept) as (row_file, predictions_file, *weights_file):
         row.to_parquet(row_file, index=False)
         said.to_parquet(predictions_file, index=False)
+        for file in weights_file:
+            save(file, _meta(images, job.architecture, cfg.classifier.stem), timm_weights(net))
     state.unlink(missing_ok=True)
+
+
+def _meta(images: LabelledImages, architecture: str, stem: Literal["stock", "small"]) -> ClassifierMeta:
+    _, height, width, channels = images.images.shape
+    shape = channels, height, width
+    return ClassifierMeta(architecture=architecture, stem=stem, image_shape=shape, classes=images.classes)
 
 
 def steps_of(cfg: Training, images: int, classes: int, scale: int) -> int:

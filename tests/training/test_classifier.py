@@ -12,16 +12,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
+from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score
 from torch import nn
 
 from ddrep.cli import main
 from ddrep.config import Classifier, Data, EmbeddedData, Mix
 from ddrep.data.readers import labelled
-from ddrep.data.shards import LabelledImages, write_shard, write_with_attempts
+from ddrep.data.shards import LabelledImages, read_shards, write_shard, write_with_attempts
 from ddrep.errors import UserError
-from ddrep.networks.classifiers import SmallMapConv, build_classifier, fit_to_size, sees_all
+from ddrep.networks.classifiers import SmallMapConv, build_classifier, fit_to_size, load_classifier, sees_all
+from ddrep.networks.metadata import ClassifierMeta
+from ddrep.saved import header, save
 from ddrep.training import classifier
 from ddrep.training.loop import LoopConfig
 from ddrep.training.pretrain import to_unit
@@ -278,6 +282,35 @@ def test_rows(
     assert predictions["label"].tolist() == [0, 1] * 15
     assert predictions["p_label"].dtype == np.float32
     assert sorted(path.name for path in shards.rglob("*.pt")) == []  # nothing is left of a finished run
+
+
+@pytest.mark.parametrize("stem", ["stock", "small"])
+def test_weights_that_are_kept_are_read_by_timm(shards: Path, stem: str) -> None:
+    """With stem stock the last stages see 1 pixel, and are trained as matrix products."""
+    options = ["--real", "real.tar", "--weights", "net.safetensors"]
+    assert classify(*options, classifier={"batch": 8, "min_steps": 3, "epochs": 1, "stem": stem}) == 0
+    test, known = read_shards([Path("test.tar")]), pd.read_parquet("row.predictions.parquet")
+    net, meta = load_classifier("net.safetensors")
+    assert (meta.architecture, meta.stem, meta.image_shape) == ("resnet18", stem, (1, 14, 14))
+    assert meta.classes == test.classes
+    nets = [net]
+    if stem == "stock":
+        nets.append(timm.create_model("resnet18", num_classes=2, in_chans=1, checkpoint_path="net.safetensors").eval())
+    for each in nets:
+        with torch.inference_mode():
+            p = each(to_unit(test.images)).softmax(1).numpy()
+        np.testing.assert_allclose(p[range(len(test)), test.labels], known["p_label"], atol=1e-4)
+
+
+def test_a_file_that_holds_no_classifier(shards: Path) -> None:
+    assert classify("--real", "real.tar", "--weights", "net.safetensors") == 0
+    tensors = load_file("net.safetensors")
+    meta = header(Path("net.safetensors"), ClassifierMeta)
+    save(Path("broken.safetensors"), meta, {name: t for name, t in tensors.items() if name != "fc.bias"})
+    save_file(tensors, "bare.safetensors")
+    for name, complaint in (("broken", "not the weights of resnet18 .*fc.bias"), ("bare", "of another format")):
+        with pytest.raises(UserError, match=rf"^{name}.safetensors: {complaint}.*; train one with `ddrep classify"):
+            load_classifier(f"{name}.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,18 @@ def _trained(folder, kind: str, cfg: Features | None = None) -> Judge:
     return Judge.load(out, folder / "base.safetensors", CPU)
 
 
+def test_a_judge_wants_its_denoiser_where_it_listens_to_one(files):
+    images = read_shards([files / "train.tar"]).images
+    on_pixels = _trained(files, "pixels")
+    again = Judge.load(str(files / "pixels.safetensors"))
+    np.testing.assert_array_equal(again.probabilities(images, batch=7), on_pixels.probabilities(images, batch=7))
+    _trained(files, "features")
+    with pytest.raises(UserError, match=r"features.safetensors: listens to a denoiser; name the one"):
+        Judge.load(files / "features.safetensors")
+    with pytest.raises(UserError, match=r"^batch: expected 1 image or more at a time, got -1"):
+        again.probabilities(images, batch=-1)
+
+
 @pytest.mark.parametrize(
     "cfg", [Features(), Features(noise="fixed", pool=2, timesteps=(50, 300, 800), flip=True)], ids=["default", "other"]
 )

@@ -15,6 +15,7 @@ import pandas as pd
 from ddrep.config import Experiment
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.errors import UserError
+from ddrep.rows import read_table
 from ddrep.runs import REPORT, cost_jobs, targets
 
 OTHER_SIZE = re.compile(r"subset\d+-")
@@ -31,12 +32,7 @@ class Results:
     def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
         """A Parquet file by its path in the folder, or some of its columns. Raises UserError for one that is broken."""
         path = self.folder / name
-        if not path.is_file():
-            return None
-        try:
-            return pd.read_parquet(path, columns=columns)
-        except (OSError, ValueError) as e:
-            raise UserError(f"{path}: not a readable Parquet file ({str(e).splitlines()[0]}); make it anew") from None
+        return read_table(path, columns) if path.is_file() else None
 
     def json(self, path: Path) -> dict[str, Any]:
         """A report of a judge's. Raises UserError for one that is broken."""
