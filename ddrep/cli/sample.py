@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from annotated_types import Ge, Le
+from pydantic import Field
 from pydantic_settings import CliPositionalArg
 
 from ddrep.cli.base import Verb
@@ -16,7 +17,7 @@ from ddrep.solvers import SolverName
 
 
 class Sample(Verb):
-    """Draw a grid of samples: unconditional, by class, by attribute, or for a mask."""
+    """Draw a grid of samples: unconditional, by class, by attribute, or for a mask; or one attempt of a shard again."""
 
     denoiser: CliPositionalArg[Path]
     """An unconditional or class-conditional denoiser."""
@@ -38,12 +39,21 @@ class Sample(Verb):
     """Fresh noise in every step: 0 is deterministic."""
     guidance_scale: Annotated[float, Ge(0)] | None = None
     """w of classifier-free guidance (by default 0) or, with a guide, lambda (config.yaml's for attributes or masks)."""
+    attempts: Annotated[Path | None, Field(alias="from")] = None
+    """Attempts beside a shard (.parquet), one of which is drawn again by its own settings, whatever is said here."""
+    row: Annotated[int, Ge(0)] = 0
+    """Of the attempts, from 0."""
+    pretrained: Path | None = None
+    """The unconditional denoiser, for attempts of which eps(x, t) came from there."""
     out: OutputImage
     """PNG to write."""
 
     def run(self) -> None:
-        from ddrep.sampling.by_hand import run
+        from ddrep.sampling.by_hand import again, run
 
+        if self.attempts:
+            again(self.denoiser, self.pretrained, self.attempts, self.row, self.out)
+            return
         w, scale = self.guidance_scale or 0.0, self.guidance_scale
         if scale is None:
             scale = (Masks() if self.mask else Attributes()).sampling.scale

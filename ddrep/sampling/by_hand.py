@@ -1,25 +1,32 @@
-"""Grids of samples by hand: unconditional, by class, by attribute, or for a mask."""
+"""Grids of samples by hand: unconditional, by class, by attribute, or for a mask; and an attempt, drawn again."""
 
 from __future__ import annotations
 
 import io
+import json
+import logging
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
 from ddrep.config import Sampling
 from ddrep.data.decoding import FORMATS
 from ddrep.data.disk import raw, read_bytes, reason
+from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.grids import save_grid
 from ddrep.networks.guides import Guide
+from ddrep.rows import read_rows
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.guided import check_masks
-from ddrep.sampling.sampler import draw, eps_of, image_seed
+from ddrep.sampling.sampler import draw, eps_of, image_seed, sample
+
+log = logging.getLogger("ddrep")
 
 
 def run(
@@ -43,6 +50,46 @@ def run(
     target = _mask(mask, loaded) if mask and loaded else None
     drawn = [_row(model, loaded, row, target, images, cfg, scale, seed) for row in rows]
     save_grid(np.concatenate(drawn), images, out)
+
+
+def again(denoiser: Path, pretrained: Path | None, attempts: Path, row: int, out: Path) -> None:
+    """Draw one attempt at an image once more, as a row beside its shard tells, and write it.
+
+    pretrained: where eps(x, t) comes from, if it comes from there (`sampling.unconditional`). What the shard has of it,
+    if it was kept, is compared: a warning says where they differ. Raises UserError.
+    """
+    expected = "the attempts beside a shard, written by `ddrep synthesize`"
+    rows = read_rows(attempts, {"key": "text", "class": "whole", "seed": "whole", "accepted": "flag"}, expected)
+    if row >= len(rows):
+        raise UserError(f"--row: {row}, but {attempts} has rows 0..{len(rows) - 1}")
+    cfg, one, device = _settings(attempts), rows.iloc[row], pick_device()
+    model = Denoiser.load(denoiser, device)
+    if (cfg.unconditional == "pretrained") != (pretrained is not None) and cfg.guidance_scale:
+        raise UserError(f"--pretrained: expected where sampling.unconditional is pretrained; it is {cfg.unconditional}")
+    other = Denoiser.load(pretrained, device) if pretrained else None
+    image = sample(model, [int(one["seed"])], cfg, [int(one["class"])] if model.classes else None, other)
+    save_grid(image, 1, out)
+    shard = attempts.with_suffix(".tar")
+    if one["accepted"] and shard.exists():
+        kept = read_shards([shard])
+        most = int(abs(kept.images[kept.keys.index(one["key"])].astype(int) - image[0]).max())
+        if most > 1:  # as rounding is another in another batch
+            log.warning(
+                "%s: %s differs by up to %d grey levels; was %s its denoiser?", shard, one["key"], most, denoiser
+            )
+        log.info("%s of %s, to within %d grey levels", one["key"], shard, most)
+
+
+def _settings(attempts: Path) -> Sampling:
+    """What the attempts were drawn by. Raises UserError."""
+    told = (pq.read_schema(attempts).metadata or {}).get(b"PANDAS_ATTRS", b"{}")
+    try:
+        return Sampling.model_validate(json.loads(told)["sampling"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{attempts}: does not tell the settings of sampling, as those do that this version writes of images that "
+            "no guide drew; make it again"
+        ) from None
 
 
 def _rows(file: Path | None, classes: tuple[str, ...], name: str | None) -> list[int | None]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -98,10 +99,12 @@ class Engine:
 
     evaluations: of denoisers, an attempt takes; those of judges and guides apart. `said` by the judge: probabilities of
     all classes, float16, of each attempt that was judged. `columns`: what is written of each beside that, or instead.
+    `settings`: what `draw` obeys beside an attempt's seed, kept with the attempts so that they can be drawn again.
     """
 
-    def __init__(self, draw: Draw, pool: Pool, batch: int, evaluations: int):
+    def __init__(self, draw: Draw, pool: Pool, batch: int, evaluations: int, settings: Mapping[str, Any] | None = None):
         self.draw, self.pool, self.batch, self.evaluations = draw, pool, batch, evaluations
+        self.settings = dict(settings or {})
         self.said: dict[Attempt, np.ndarray] = {}
         self.columns: dict[Attempt, dict[str, int | bool]] = {}
 
@@ -147,6 +150,7 @@ class Engine:
         images = np.stack([self.pool.images[attempts[i]] for i in kept.index])
         labels = np.stack(kept["probabilities"].tolist()) if soft else None
         accepted = LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), classes, labels)
+        rows.attrs.update(self.settings)
         write_with_attempts(out, accepted, rows)
 
 

@@ -89,7 +89,8 @@ def _engine(drawer: Drawer, stage: Stage[Shard], shard: int, pool: Path, batch: 
         labels = [label for label, _ in attempts] if denoiser.classes else None
         return sample(denoiser, seeds, sampling, labels, drawer.other)
 
-    return Engine(draw, Pool(pool, drawer.key, shard, denoiser.image_shape), batch, evaluations(sampling))
+    candidates = Pool(pool, drawer.key, shard, denoiser.image_shape)
+    return Engine(draw, candidates, batch, evaluations(sampling), {"sampling": sampling.model_dump(mode="json")})
 
 
 def class_conditional(

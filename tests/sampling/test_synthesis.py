@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
+from ddrep.cli import main
 from ddrep.config import Experiment, Features, Sampling, Shard, Stage, Synthesis
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
@@ -479,3 +481,27 @@ def test_soft_labels_are_what_the_judge_says_of_the_stored_images(world: World, 
     assert read_shards([tmp_path / "hard.tar"]).soft is None
     assert "probabilities" not in pd.read_parquet(tmp_path / "hard.parquet")
     assert "labels" not in hard.model_dump() and config.model_dump()["labels"] == "soft"
+
+
+def test_an_attempt_is_drawn_again(world: World, tmp_path: Path) -> None:
+    """Kept or not."""
+    out = tmp_path / "00002.tar"
+    _, rows = _make(world, _stage(world.threshold(0.4)), out)
+    call = [
+        "sample",
+        str(world.finetuned),
+        "--from",
+        str(out.with_suffix(".parquet")),
+        "--out",
+        str(tmp_path / "a.png"),
+    ]
+    for row in (0, int(rows["accepted"].idxmax()), len(rows) - 1):
+        assert main([*call, "--row", str(row)]) == 0
+        with Image.open(tmp_path / "a.png") as sheet:
+            image = np.asarray(sheet)[::2, ::2, None][2:10, 2:10]
+        expected = world.images[rows["class"][row], rows["attempt"][row]]
+        assert np.abs(image.astype(int) - expected).max() <= 1
+    assert main([*call, "--row", str(len(rows))]) == 2
+    older = out.with_name("older.parquet")
+    pd.DataFrame(rows.to_dict("list")).to_parquet(older)  # without settings
+    assert main(["sample", str(world.finetuned), "--from", str(older), "--out", str(tmp_path / "a.png")]) == 2
