@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import Field, ValidationError, create_model
 from pydantic_settings import BaseSettings, CliApp, CliSubCommand, SettingsConfigDict, SettingsError
 
+from ddrep import stopping
 from ddrep.cli.base import Verb, log
 from ddrep.config import explain
 from ddrep.errors import complaint
@@ -66,7 +67,8 @@ Ddrep: type[Base] = create_model(
 
 
 def main(args: list[str] | None = None) -> int:
-    """Exit status: 0; 2 with one line on standard error for what the user can mend; 130 when interrupted.
+    """Exit status: 0; 2 with one line on standard error for what the user can mend; 130 when interrupted, and 75 when
+    asked to end by SIGTERM or SIGUSR1, after which the same command goes on.
 
     Where the reader of standard output has gone, as in `ddrep plan | head`, it ends without a word.
     """
@@ -93,8 +95,11 @@ def _mute() -> None:
 
 def _run(args: list[str]) -> int:
     try:
-        CliApp.run(Ddrep, cli_args=args)
+        with stopping.heard():
+            CliApp.run(Ddrep, cli_args=args)
         return 0
+    except stopping.Stopped as e:
+        return _say(f"interrupted by {e}; the same command goes on", stopping.AGAIN)
     except KeyboardInterrupt:
         return _say("interrupted; the same command goes on", 128 + signal.SIGINT)
     except BrokenPipeError:
