@@ -10,13 +10,13 @@ import math
 import os
 import re
 import shutil
-import socket
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddrep import processes
 from ddrep.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def written_whole(*paths: Path) -> Iterator[tuple[Path, ...]]:
     new file there has, for some writers' files are their owner's alone. A path that is such a draft already is written
     in place. Raises OSError, with the path, where the disk is full, whatever the writer made of it.
     """
-    owner = f"-{_host()}-{os.getpid()}-{_started(os.getpid())}"
+    owner = f"-{processes.host()}-{os.getpid()}-{processes.started(os.getpid())}"
     drafts = tuple(
         path if owner in path.name else path.with_name(f".{_label(path)}{owner}{path.suffix}") for path in paths
     )
@@ -81,14 +81,14 @@ def remove_abandoned(path: Path) -> None:
 
     A process of this machine is known to be dead; one of another machine is taken for dead after a day of silence.
     """
-    start, host = f".{_label(path)}-", _host()
+    start, host = f".{_label(path)}-", processes.host()
     with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
             owner = _DRAFT.search(entry.name) if entry.name.startswith(start) else None
             if not owner or entry.name != f"{start}{owner['host']}-{owner['pid']}-{owner['started']}{path.suffix}":
                 continue
             idle = time.time() - entry.stat(follow_symlinks=False).st_mtime > SILENT
-            if not _lives(int(owner["pid"]), owner["started"]) if owner["host"] == host else idle:
+            if not processes.lives(int(owner["pid"]), owner["started"]) if owner["host"] == host else idle:
                 _remove(Path(entry.path))
 
 
@@ -96,36 +96,6 @@ def _label(path: Path) -> str:
     """What a draft of `path` is called: its stem, unless the whole name would be too long for a file system."""
     long = len(os.fsencode(path.name)) > LONGEST_NAME - 45  # which are for the owner
     return fingerprint(os.fsencode(path.name).hex()) if long else path.stem
-
-
-def _host() -> str:
-    """8 hex digits for the machine and, on it, the container: a process has its number there alone."""
-    try:
-        space = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        space = ""
-    return fingerprint(socket.gethostname(), space)[:8]
-
-
-def _started(pid: int) -> str:
-    """When a process began, in the kernel's ticks, for numbers are given anew; empty for one that is dead, or where
-    the system does not tell."""
-    try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
-        return ""
-    return "" if state in b"ZX" else fields[18].decode()
-
-
-def _lives(pid: int, started: str) -> bool:
-    """Whether the process that began then still runs on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        return True
-    return _started(pid) == started
 
 
 def _new_mode(draft: Path) -> int:

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 
+from ddrep import stopping
 from ddrep.cli.index import verbs
 from ddrep.errors import UserError, complaint
 
@@ -21,7 +22,8 @@ log = logging.getLogger("ddrep")
 
 
 def main(args: list[str] | None = None) -> int:
-    """Exit status: 0; 2 with one line on standard error for what the user can mend; 130 when interrupted.
+    """Exit status: 0; 2 with one line on standard error for what the user can mend; 130 when interrupted, and 75 when
+    asked to end by SIGTERM or SIGUSR1, after which the same command goes on.
 
     Where the reader of standard output has gone, as in `ddrep plan | head`, it ends without a word.
     """
@@ -52,10 +54,13 @@ def _run(args: list[str]) -> int:
         if args and args[0] in known:
             from ddrep.cli.call import call
 
-            call(args[0], known[args[0]].load(), args)
+            with stopping.heard():
+                call(args[0], known[args[0]].load(), args)
         else:
             _explain(args, {name: verb.help for name, verb in known.items()})
         return 0
+    except stopping.Stopped as e:
+        return _say(f"interrupted by {e}; the same command goes on", stopping.AGAIN)
     except KeyboardInterrupt:
         return _say("interrupted; the same command goes on", 128 + signal.SIGINT)
     except BrokenPipeError:

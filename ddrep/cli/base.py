@@ -14,8 +14,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from ddrep.cli.outputs import Output, check_outputs, marks
+from ddrep.cli.outputs import Output, check_outputs, marks, to_lock
 from ddrep.config.base import merge
+from ddrep.locks import held
+from ddrep.stopping import WRITTEN
 
 Workers = Annotated[int, Ge(1), Le(1024)]
 """Threads or processes."""
@@ -50,11 +52,14 @@ class Verb(BaseModel):
     def cli_cmd(self) -> None:
         """Run the verb: outputs, logging and threads first, for they are the same for all."""
         check_outputs(self, "log")
-        log_to(self.log)
-        log.info("ddrep %s", shlex.join(sys.argv[1:]))
-        check_outputs(self, *(name for name, _ in marks(self)))
-        self.set_up()
-        self.run()
+        with held(to_lock(self, "log")):
+            log_to(self.log)
+            log.info("ddrep %s", shlex.join(sys.argv[1:]))
+            check_outputs(self, *(name for name, _ in marks(self)))
+            with held(to_lock(self, "file", "new folder")):
+                self.set_up()
+                self.run()
+            log.info(WRITTEN)
 
     def set_up(self) -> None:
         from ddrep.device import set_threads

@@ -68,6 +68,13 @@ def marks(verb: BaseModel) -> Iterator[tuple[str, Output]]:
         yield from ((name, mark) for mark in _within(field.annotation, *field.metadata) if isinstance(mark, Output))
 
 
+def to_lock(verb: BaseModel, *kinds: str) -> list[Path]:
+    """The places of options of these kinds that are a verb's alone while it runs."""
+    given = [(getattr(verb, name), mark) for name, mark in marks(verb) if mark.kind in kinds]
+    places = [place for path, mark in given if path is not None for place in mark.places(path)]
+    return [place for place in places if place.is_file() or not os.path.lexists(place)]
+
+
 def _within(*types: Any) -> Iterator[Any]:
     """The types and marks of `Annotated[Path, mark] | None`, and of what is simpler."""
     for kind in types:

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddrep import stopping
 from ddrep.data.batches import to_uint8, to_unit
 from ddrep.files import written_whole
 from ddrep.networks.judges import Judge
@@ -204,8 +205,8 @@ def fill(slots: Slots, most: int, pool: Pool, judge: Judge, seed: Seed, checks: 
     told: dict[Attempt, int] = {}
     """Audited ones that the checks would have refused, and where."""
     drawn = 0
-    with pool.locked():
-        while True:
+    with pool.locked(), stopping.saving():
+        while not stopping.asked():
             drawn += _begin(slots, most, pool, judge, seed, filling)
             if not slots.attempts:
                 break

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ddrep import stopping
 from ddrep.data.shards import LabelledImages, write_with_attempts
 from ddrep.errors import UserError
 from ddrep.sampling.pool import Attempt, Pool
@@ -110,13 +111,14 @@ class Engine:
 
     def candidates(self, attempts: Sequence[Attempt]) -> np.ndarray:
         """uint8 images (N, H, W, C) of the attempts, drawn now unless the pool has them."""
-        with self.pool.locked():
+        with self.pool.locked(), stopping.saving():
             missing = [a for a in attempts if a not in self.pool.images]
             for i in range(0, len(missing), self.batch):
                 part = missing[i : i + self.batch]
                 self.pool.add(part, self.draw(part))
                 if len(missing) > self.batch:
                     log.info("%d of %d candidates drawn", i + len(part), len(missing))
+                stopping.stop_if_asked()
             log.info("%d candidates, %d of them drawn now", len(attempts), len(missing))
         return np.stack([self.pool.images[a] for a in attempts])
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ddrep import stopping
 from ddrep.errors import UserError
 from ddrep.files import remove_abandoned, written_whole
 from ddrep.training import parallel
@@ -78,6 +79,7 @@ def train(
     `state`: file of the unfinished run, read if it is there; the caller removes it once the result is safe. Whatever
     `loss_at` draws from the global generator is seeded a step, so an interrupted run gives bitwise the weights of an
     unbroken one on a CPU.
+    Asked to stop, it saves its state after the step and raises `Stopped`.
     `on_step(step, ema)` is called behind every step (1-based), under the EMA weights.
     `records`: what `on_step` appends to it is kept in the state; filled with what was there before an interruption.
     `losses` (cfg.steps,): filled with the loss of each step, also of those before an interruption; nan where skipped.
@@ -92,21 +94,25 @@ def train(
     first = _resume(state, net, ema, optimizer, losses, records) if state else 0
     saved, started = time.monotonic(), time.monotonic()
     progress = _Progress(losses, first, cfg.log_every)
-    for step in range(first, cfg.steps):
-        torch.manual_seed(step_seed(cfg.seed, step))
-        for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
-            group["lr"] = lr * lr_factor(step)
-        losses[step] = _update(net, optimizer, loss_at, step, cfg.clip)
-        if losses[step].isnan():
-            _skip(losses[: step + 1], cfg.patience)
-        elif ema is not net:
-            _follow(ema, net, min(cfg.ema_decay, (1 + step) / (10 + step)))
-        progress.at(step + 1)
-        if on_step and first_process:
-            on_step(step + 1, ema)
-        if state and first_process and time.monotonic() - saved > cfg.save_every:
-            _save(state, step + 1, net, ema, optimizer, losses, records)
-            saved = time.monotonic()
+    with stopping.saving():
+        for step in range(first, cfg.steps):
+            torch.manual_seed(step_seed(cfg.seed, step))
+            for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
+                group["lr"] = lr * lr_factor(step)
+            losses[step] = _update(net, optimizer, loss_at, step, cfg.clip)
+            if losses[step].isnan():
+                _skip(losses[: step + 1], cfg.patience)
+            elif ema is not net:
+                _follow(ema, net, min(cfg.ema_decay, (1 + step) / (10 + step)))
+            progress.at(step + 1)
+            if on_step and first_process:
+                on_step(step + 1, ema)
+            last = stopping.asked()
+            if state and first_process and (last or time.monotonic() - saved > cfg.save_every):
+                _save(state, step + 1, net, ema, optimizer, losses, records)
+                saved = time.monotonic()
+            if last:
+                stopping.stop_if_asked()
     if state and first_process and time.monotonic() - started > cfg.save_every:
         _save(state, cfg.steps, net, ema, optimizer, losses, records)
     return ema

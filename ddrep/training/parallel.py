@@ -23,6 +23,7 @@ from torch import Tensor
 from ddrep.device import count_gpus, set_threads
 from ddrep.errors import UserError, complaint
 from ddrep.gpus import claim
+from ddrep.stopping import SIGNALS, Stopped
 
 
 def rank() -> int:
@@ -92,7 +93,9 @@ def _start(count: int, work: Callable[[dict[str, Any]], None], given: dict[str, 
             for process in mp.active_children():  # at a terminal they are told as well
                 process.terminate()
             raise
-        except mp.ProcessExitedException:
+        except mp.ProcessExitedException as e:
+            if e.signal_name in {number.name for number in SIGNALS}:  # sent to them all, and met there first
+                raise Stopped(e.signal_name) from None
             if errors.empty():
                 raise
             raise UserError(errors.get()) from None

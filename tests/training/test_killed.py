@@ -63,16 +63,16 @@ def _command(name: str, log: str) -> list[str]:
     return ["finetune", "--stage", stage.model_dump_json(), *inputs, *outputs, "--log", log]
 
 
-def _start(driver: str, step: int, moment: str, log: str) -> subprocess.Popen[bytes]:
+def _start(driver: str, step: int, moment: str, log: str, name: str = "killed") -> subprocess.Popen[bytes]:
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", driver, str(step), moment, *_command("killed", log)]
+    command = [sys.executable, "-c", driver, str(step), moment, *_command(name, log)]
     return subprocess.Popen(command, env=os.environ | threads)
 
 
-def _ends_as_if_nothing_had_been() -> None:
+def _ends_as_if_nothing_had_been(name: str = "killed") -> None:
     for suffix in (".safetensors", ".png"):
-        assert sha256(Path(f"killed{suffix}")) == sha256(Path(f"whole{suffix}"))
-    history = pd.read_parquet("killed.parquet")
+        assert sha256(Path(f"{name}{suffix}")) == sha256(Path(f"whole{suffix}"))
+    history = pd.read_parquet(f"{name}.parquet")
     assert history["step"].tolist() == [3, 6, 9, 12] and history.equals(pd.read_parquet("whole.parquet"))
     assert list(Path().glob(".ddrep/state/*")) == [], "drafts of the killed are removed as well"
     assert [path for path in Path().iterdir() if path.name.startswith(".") and path.name != ".ddrep"] == []
@@ -125,7 +125,7 @@ RACER = DRIVER.replace("loop._update, loop.torch.save = dying_update, dying_save
 
 
 def test_two_jobs_of_one_training_race_and_are_killed_at_random(tmp_path, monkeypatch):
-    """Orphans of a Snakemake that was killed beside those of the next, each saving at every step."""
+    """Of one state, as they would be beside one another but for the locks of outputs, each saving at every step."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(finetune, "MARGIN_EVERY", 3)
     _inputs()
@@ -141,7 +141,8 @@ def test_two_jobs_of_one_training_race_and_are_killed_at_random(tmp_path, monkey
         assert 0 < torch.load(state, weights_only=True)["step"] < STEPS
     assert [job.wait() for job in _race(logs)] == [0, 0]
     assert all("resuming at step" in log.read_text() for log in logs)
-    _ends_as_if_nothing_had_been()
+    for name in ("killed", "second"):
+        _ends_as_if_nothing_had_been(name)
 
 
 def _race(logs: list[Path]) -> list[subprocess.Popen[bytes]]:
@@ -149,7 +150,7 @@ def _race(logs: list[Path]) -> list[subprocess.Popen[bytes]]:
     for file in [*Path().glob("ready-*"), Path("go")]:
         file.unlink(missing_ok=True)
     first, second = logs
-    jobs = [_start(RACER, -1, "first", first.name), _start(RACER, -1, "second", second.name)]
+    jobs = [_start(RACER, -1, "first", first.name), _start(RACER, -1, "second", second.name, "second")]
     while len(list(Path().glob("ready-*"))) < 2:
         assert all(job.poll() is None for job in jobs)
         time.sleep(0.02)
