@@ -1,6 +1,7 @@
 # make demo: the whole embedded experiment on all cores, then its tables.  make test: the tests.  make lint: style and types.
 # make check: both of these, with the fast tests alone.
 # make bench: what images cost, into benchmarks/README.md.
+# make docs: the documentation as a site, into build/docs (open build/docs/docs/index.html).
 # make install: only .venv, for the calls of README.md and docs/slurm.md.
 # Each starts again at once when repeated; only a changed requirements.lock or pyproject.toml installs anew.
 SHELL := /bin/bash
@@ -10,7 +11,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check install --quiet
 RESULTS := results/fashion-demo/tables
 RESULTS_OF := results/fashion-demo
 
-.PHONY: demo install test lint check bench
+.PHONY: demo install test lint check bench docs
 demo: .venv/.installed
 	.venv/bin/snakemake --workflow-profile workflow/profiles/local
 	@cat $(RESULTS)/table{1,2,3,4}-summary.md
@@ -26,6 +27,9 @@ check: lint
 
 bench: .venv/.installed
 	.venv/bin/python -m benchmarks.kept_image --results $(RESULTS_OF)
+
+docs: .venv/.installed
+	.venv/bin/sphinx-build -W --keep-going --quiet -c docs . build/docs
 
 lint: .venv/.installed
 	.venv/bin/ruff check

@@ -47,7 +47,7 @@ def _entry(name: str, value: Any, field: FieldInfo, width: int) -> Iterator[str]
         yield from _commented(f"{name}:", _said(field), width)
         yield from (f"  {line}" for line in _items(value, width - 2))
     else:
-        lines = textwrap.wrap(f"{name}: {_flow(value)}", width, subsequent_indent="  ", break_long_words=False)
+        lines = textwrap.wrap(f"{name}: {flow(value)}", width, subsequent_indent="  ", break_long_words=False)
         yield from _commented("\n".join(lines), _said(field), width)
 
 
@@ -58,12 +58,12 @@ def _table(section: Section, width: int) -> Iterator[str]:
 
 def _items(sections: tuple[Section, ...], width: int) -> Iterator[str]:
     """A list of tables: a line each, where all have room; else what their keys mean is said of the first."""
-    short = [f"- {_flow(section)}" for section in sections]
+    short = [f"- {flow(section)}" for section in sections]
     if max(map(len, short)) <= width:
         yield from short
         return
     for number, section in enumerate(sections):
-        items = ((name, _flow(value)) for name, value in section)
+        items = ((name, flow(value)) for name, value in section)
         lines = _table(section, width - 2) if not number else (f"{name}: {value}" for name, value in items)
         yield from (f"{'  ' if i else '- '}{line}" for i, line in enumerate(lines))
 
@@ -88,12 +88,12 @@ def _said(field: FieldInfo) -> str:
     return f"{said.removesuffix('.')}: {', '.join(choices[:-1])} or {choices[-1]}".removeprefix(": ")
 
 
-def _flow(value: Any) -> str:
+def flow(value: Any) -> str:
     """A value on one line, as YAML 1.1 reads it; small numbers as 1e-3, which the models read as such."""
     if isinstance(value, Section):
-        return f"{{{', '.join(f'{name}: {_flow(item)}' for name, item in value)}}}"
+        return f"{{{', '.join(f'{name}: {flow(item)}' for name, item in value)}}}"
     if isinstance(value, tuple):
-        return f"[{', '.join(map(_flow, value))}]"
+        return f"[{', '.join(map(flow, value))}]"
     if isinstance(value, float) and 0 < value < 0.01:
         return f"{Decimal(repr(value)):e}"
     if isinstance(value, float) and value >= 10 and value.is_integer():

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from ddrep import cli
 from ddrep.config import Experiment, load
-from ddrep.config.writing import WIDTH, _flow
+from ddrep.config.writing import WIDTH, flow
 
 REPO = Path(__file__).resolve().parents[2]
 TEXT = (REPO / "config.yaml").read_text(encoding="utf-8")
@@ -74,5 +74,5 @@ def test_the_tables_of_other_kinds_are_there_as_comments(place: str) -> None:
 @given(st.floats(min_value=0, allow_infinity=False) | st.integers() | st.booleans() | st.none() | st.text())
 def test_values_are_read_back(value: Any) -> None:
     """Numbers as the models read them: YAML 1.1 takes 1e-3 for text."""
-    (read,) = yaml.safe_load(f"[{_flow(value)}]")
+    (read,) = yaml.safe_load(f"[{flow(value)}]")
     assert (float(read) if isinstance(value, float) else read) == value
