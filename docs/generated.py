@@ -11,7 +11,8 @@ from unittest.mock import patch
 from pydantic.fields import FieldInfo
 from pydantic_settings import CliSettingsSource
 
-from ddrep.cli import Ddrep
+from ddrep.cli.call import Base, command
+from ddrep.cli.index import verbs
 from ddrep.config import Experiment, Section
 from ddrep.config.writing import flow
 
@@ -28,10 +29,15 @@ def commands() -> str:
 
 def helps() -> dict[str, str]:
     """By verb, what its `--help` prints on 100 columns."""
-    verbs: Any
-    (verbs,) = CliSettingsSource(Ddrep).root_parser._subparsers._group_actions
     with patch.dict(os.environ, COLUMNS="100"):  # which argparse asks for, as it would a terminal
-        return {name: verb.format_help() for name, verb in verbs.choices.items()}
+        return {name: _help(command(name, verb.load())) for name, verb in verbs().items()}
+
+
+def _help(one: type[Base]) -> str:
+    parser: Any = CliSettingsSource(one).root_parser
+    (subparsers,) = parser._subparsers._group_actions
+    (verb,) = subparsers.choices.values()
+    return str(verb.format_help())
 
 
 def settings() -> str:

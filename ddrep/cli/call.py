@@ -46,16 +46,19 @@ class Base(BaseSettings):
 
 def call(name: str, verb: type[Verb], args: list[str]) -> None:
     """Run the verb that `args` begins with. Raises UserError, in one line, where they are wrong."""
-    command: type[Base] = create_model("Ddrep", __doc__=Base.__doc__, __base__=Base, **dict([_field(name, verb)]))
     try:
-        CliApp.run(command, cli_args=args)
+        CliApp.run(command(name, verb), cli_args=args)
     except ValidationError as e:
         raise UserError(explain(e)) from None
     except SettingsError as e:
         raise UserError(" ".join(str(e).split()).split(" usage: ")[0]) from None
 
 
-def _field(name: str, verb: type[Verb]) -> tuple[str, Any]:
+def command(name: str, verb: type[Verb]) -> type[Base]:
+    """`ddrep` with this verb alone."""
     kind = CliSubCommand[verb]  # type: ignore[valid-type]
-    safe = name.replace("-", "_")
-    return (f"{safe}_", (kind, Field(alias=name))) if keyword.iskeyword(safe) else (safe, (kind, ...))
+    field = name.replace("-", "_")
+    fields: dict[str, Any] = (
+        {f"{field}_": (kind, Field(alias=name))} if keyword.iskeyword(field) else {field: (kind, ...)}
+    )
+    return create_model("Ddrep", __doc__=Base.__doc__, __base__=Base, **fields)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 import ddrep
-from ddrep.cli import verbs
+from ddrep.cli.index import verbs
 from ddrep.config.writing import config_yaml
 
 REPO = Path(__file__).resolve().parents[2]
@@ -63,10 +63,11 @@ def test_every_setting_is_there_with_its_default(site: Path) -> None:
 
 def test_every_command_is_there_with_its_options(site: Path) -> None:
     _, *parts = page(site, "docs/commands").split("usage: ddrep ")
-    said = {part.split()[0].replace("-", "_"): part.lower().replace("-", "_") for part in parts}
+    said = {part.split()[0]: part.lower().replace("-", "_") for part in parts}
     assert list(said) == list(verbs())
     for name, verb in verbs().items():
-        assert [option for option in verb.model_fields if option not in said[name]] == []
+        options = [field.alias or option for option, field in verb.load().model_fields.items()]
+        assert [option for option in options if option not in said[name]] == []
 
 
 def test_every_name_of_the_python_api_is_there(site: Path) -> None:
