@@ -12,6 +12,7 @@ import yaml
 
 REPO = Path(__file__).resolve().parents[1]
 FILES = sorted(REPO.joinpath("ddrep").rglob("*.py"))
+PAGES = ["README.md", "CONTRIBUTING.md", *(str(path.relative_to(REPO)) for path in sorted(REPO.glob("docs/**/*.md")))]
 
 
 def order() -> list[str]:
@@ -56,9 +57,7 @@ def test_files_and_functions_are_short(file: Path) -> None:
     assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 50] == [] and text.count("\n") <= 350
 
 
-@pytest.mark.parametrize(
-    "name", ["README.md", "CONTRIBUTING.md", *(str(p.relative_to(REPO)) for p in REPO.glob("docs/**/*.md"))]
-)
+@pytest.mark.parametrize("name", PAGES)
 def test_links_and_paths_lead_somewhere(name: str) -> None:
     text = REPO.joinpath(name).read_text(encoding="utf-8")
     here = REPO.joinpath(name).parent

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import accuracy_score
 from torch import nn
@@ -103,6 +104,7 @@ def test_small_maps(kernel: int, stride: int, padding: int, size: tuple[int, int
     got_x, got_weight = torch.autograd.grad((mine(x) * target).sum(), [x, mine.weight])
     torch.testing.assert_close(got_x, expected_x)
     rows, columns = zip(*mine.taps, strict=True)
+    torch.testing.assert_close(F.conv2d(x, mine.kernel(), mine.bias, stride, padding), y)
     kept = expected_weight[:, :, rows, columns]
     torch.testing.assert_close(got_weight, kept.permute(2, 1, 0))
     assert expected_weight.count_nonzero() == kept.numel()  # the taps left out have no gradient, the others have
