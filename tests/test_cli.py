@@ -26,7 +26,7 @@ VERBS = {
     (field.alias or name).replace("_", "-"): get_args(field.annotation)[0]
     for name, field in cli.Ddrep.model_fields.items()
 }
-BY_HAND = {"init", "check", "status", "config", "import", "export", "export-data", "sample"}
+BY_HAND = {"init", "check", "status", "recover", "config", "import", "export", "export-data", "sample"}
 """Verbs about a whole experiment, that write config.yaml, that are between the workflow's files and those of others, or
 look at them."""
 
