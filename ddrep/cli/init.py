@@ -60,3 +60,19 @@ class Check(Light):
         from ddrep.checks import check
 
         check(load(Path("config.yaml"), *self.configfile))
+
+
+class Recover(Light):
+    """After Snakemake was killed: wait until nothing of the experiment runs any more, unlock its folder, keep what has
+    finished meanwhile, and say how to go on."""
+
+    configfile: list[Path] = []
+    """Overlays on config.yaml, as for snakemake; give the option once for each."""
+    cancel: bool = False
+    """End what runs, here and in SLURM, instead of waiting for it; it goes on from where it was."""
+
+    def run(self) -> None:
+        experiment = load(Path("config.yaml"), *self.configfile)
+        from ddrep.planning.recover import run
+
+        run(experiment, self.configfile, self.cancel)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +24,65 @@ def jobs_of(experiment: Experiment, cores: int) -> list[Job]:
 
     Read as Snakemake reads the workflow in a job's own process, where nobody asks for files that are not there yet.
     """
-    snakefile = Path("Snakefile")
-    if not snakefile.is_file():
-        raise UserError("Snakefile: not in this folder; call `ddrep plan` where it lies beside config.yaml")
-    config = types.ConfigSettings(config=experiment.model_dump(mode="json"), replace_workflow_config=True)
-    as_a_job, resources = types.WorkflowSettings(exec_mode=ExecMode.SUBPROCESS), types.ResourceSettings(cores=cores)
-    with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL})) as api:
-        described = api.workflow(resources, config, workflow_settings=as_a_job, snakefile=snakefile)
-        described.dag(types.DAGSettings(forceall=True))
-        workflow = described._workflow  # what SnakemakeApi itself offers of a DAG has no threads and no params
-        workflow._prepare_dag(forceall=True, ignore_incomplete=True, lock_warn_only=True, nolock=True)
-        workflow._build_dag()
-        rules, found = [rule.name for rule in workflow.rules], dict[Any, Job]()
+    found = dict[Any, Job]()
+    with _workflow(experiment, cores, types.WorkflowSettings(exec_mode=ExecMode.SUBPROCESS), forceall=True) as workflow:
+        rules = [rule.name for rule in workflow.rules]
         for layer in workflow.dag.toposorted():
             made = {job: _job(job, rules, [found[other] for other in workflow.dag.dependencies[job]]) for job in layer}
             found |= dict(sorted(made.items(), key=lambda pair: (pair[1].refuses, *pair[1].outputs.values())))
     return list(found.values())
+
+
+@contextlib.contextmanager
+def _workflow(experiment: Experiment, cores: int, how: types.WorkflowSettings, forceall: bool) -> Iterator[Any]:
+    """Snakemake's workflow, its DAG built, whoever has locked the folder."""
+    snakefile = Path("Snakefile")
+    if not snakefile.is_file():
+        raise UserError(f"{snakefile}: not in this folder; call ddrep where it lies beside config.yaml")
+    config = types.ConfigSettings(config=experiment.model_dump(mode="json"), replace_workflow_config=True)
+    resources = types.ResourceSettings(cores=cores)
+    with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL})) as api:
+        described = api.workflow(resources, config, workflow_settings=how, snakefile=snakefile)
+        described.dag(types.DAGSettings(forceall=forceall))
+        workflow = described._workflow  # what SnakemakeApi itself offers of a DAG has no threads and no params
+        workflow._prepare_dag(forceall=forceall, ignore_incomplete=True, lock_warn_only=True, nolock=True)
+        workflow._build_dag()
+        yield workflow
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A job that Snakemake began and did not see end."""
+
+    command: str
+    inputs: tuple[Path, ...]
+    outputs: tuple[Path, ...]
+    log: Path
+    benchmark: Path | None
+    begun: float
+    """By the clock of the folder."""
+
+
+def recovered(experiment: Experiment, cores: int, whole: Callable[[Marked], bool]) -> list[Path]:
+    """Take away Snakemake's locks of this folder, and its marks of jobs that are `whole`, which it then knows as if it
+    had seen them end; their first outputs. Raises UserError."""
+    found = []
+    with _workflow(experiment, cores, types.WorkflowSettings(), forceall=False) as workflow:
+        known = workflow.persistence
+        known.cleanup_locks()
+        workflow.execution_settings = types.ExecutionSettings()
+        for job in workflow.dag.jobs:
+            if workflow.async_run(known.incomplete(job)) and whole(marked := _marked(job, known)):
+                workflow.async_run(known.finished(job))
+                found.append(marked.outputs[0])
+    return sorted(found)
+
+
+def _marked(job: Any, known: Any) -> Marked:
+    begun = min(known._get_recorded_starttime(known._get_key(file)) or math.inf for file in job.output)
+    inputs, outputs = (tuple(map(Path, files)) for files in (job.input, job.output))
+    benchmark = Path(job.benchmark) if job.benchmark else None
+    return Marked(job.shellcmd or "", inputs, outputs, Path("".join(job.log)), benchmark, begun)
 
 
 def _job(job: Any, rules: Sequence[str], after: Sequence[Job]) -> Job:

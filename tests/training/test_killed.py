@@ -133,6 +133,9 @@ def test_two_jobs_of_one_training_race_and_are_killed_at_random(tmp_path, monkey
     chance, logs = random.Random(8), [Path("0.log"), Path("1.log")]
     for _ in range(2):
         jobs = _race(logs)
+        while not list(Path(".ddrep/state").glob("finetune-*.pt")):  # on a slow machine the first takes a while
+            assert all(job.poll() is None for job in jobs)
+            time.sleep(0.02)
         for job in chance.sample(jobs, 2):
             time.sleep(chance.uniform(0.3, 0.7))
             job.kill()
