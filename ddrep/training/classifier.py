@@ -78,18 +78,22 @@ def run(
         state=state,
     )
     said = predict(net, unseen, cfg.classifier.precision)
-    top1 = 100 * float((said["label"] == said["prediction"]).mean())
     counts = {"n_real": n_real, "n_synthetic": len(images) - n_real, "epochs": cfg.classifier.epochs, "steps": steps}
-    fields = ("subset", "architecture", "mix", "source", "scale", "seed")
-    row = pd.DataFrame([{name: getattr(job, name) for name in fields} | {"top1": top1} | counts])
-    log.info("top-1 %.2f%% of %d test images", top1, len(unseen))
     kept = [weights] if weights else []
     with written_whole(out, predictions, *kept) as (row_file, predictions_file, *weights_file):
-        row.to_parquet(row_file, index=False)
+        _row(job, said, counts).to_parquet(row_file, index=False)
         said.to_parquet(predictions_file, index=False)
         for file in weights_file:
             save(file, _meta(images, job.architecture, cfg.classifier.stem), timm_weights(net))
     state.unlink(missing_ok=True)
+
+
+def _row(job: Run, said: pd.DataFrame, counts: dict[str, int]) -> pd.DataFrame:
+    """A run's row of the tables."""
+    top1 = 100 * float((said["label"] == said["prediction"]).mean())
+    log.info("top-1 %.2f%% of %d test images", top1, len(said))
+    fields = ("subset", "architecture", "mix", "source", "scale", "seed")
+    return pd.DataFrame([{name: getattr(job, name) for name in fields} | {"top1": top1} | counts])
 
 
 def _meta(images: LabelledImages, architecture: str, stem: Literal["stock", "small"]) -> ClassifierMeta:

@@ -46,7 +46,7 @@ class Tree:
         env = {**environment(), "PATH": os.pathsep.join(filter(None, [path, str(BIN), os.environ["PATH"]]))}
         unchecked = [sys.executable, str(Path(__file__).parent / "unchecked.py")]
         command = [*([str(BIN / "snakemake")] if self.checked else unchecked), *arguments]
-        return subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=1500)
+        return subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=3600)
 
     def start(self, *arguments: str, log: IO[str]) -> subprocess.Popen[str]:
         """Start Snakemake here; what it says goes to `log`."""
