@@ -60,7 +60,12 @@ def asked() -> bool:
 
 def stop_if_asked() -> None:
     """Raise `Stopped` if a signal has come."""
-    if _asked is not None:
+    stop_if(asked())
+
+
+def stop_if(told: bool) -> None:
+    """The same, of one that was noticed before what there is was saved, and of no later one."""
+    if told and _asked is not None:
         raise Stopped(_asked.name)
 
 

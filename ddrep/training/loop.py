@@ -61,25 +61,18 @@ def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
+@stopping.saving()
 def train(
-    net: N,
-    optimizer: torch.optim.Optimizer,
-    loss_at: Callable[[int], Tensor | Iterable[Tensor]],
-    cfg: LoopConfig,
-    *,
-    lr_factor: Callable[[int], float] = lambda step: 1.0,
-    state: Path | None = None,
-    on_step: Callable[[int, N], None] | None = None,
-    losses: Tensor | None = None,
-    records: list | None = None,
-) -> N:
+    net: N, optimizer: torch.optim.Optimizer, loss_at: Callable[[int], Tensor | Iterable[Tensor]], cfg: LoopConfig, *,
+    lr_factor: Callable[[int], float] = lambda step: 1.0, state: Path | None = None,
+    on_step: Callable[[int, N], None] | None = None, losses: Tensor | None = None, records: list | None = None,
+) -> N:  # fmt: skip
     """Minimise `loss_at(step)` for cfg.steps steps and return the EMA of `net` (or `net` itself without EMA).
 
     `loss_at`: one loss, or partial losses, of which the graph of one at a time is in memory.
     `state`: file of the unfinished run, read if it is there; the caller removes it once the result is safe. Whatever
     `loss_at` draws from the global generator is seeded a step, so an interrupted run gives bitwise the weights of an
-    unbroken one on a CPU.
-    Asked to stop, it saves its state after the step and raises `Stopped`.
+    unbroken one on a CPU. Asked to stop, it saves it and raises `Stopped`.
     `on_step(step, ema)` is called behind every step (1-based), under the EMA weights.
     `records`: what `on_step` appends to it is kept in the state; filled with what was there before an interruption.
     `losses` (cfg.steps,): filled with the loss of each step, also of those before an interruption; nan where skipped.
@@ -94,25 +87,23 @@ def train(
     first = _resume(state, net, ema, optimizer, losses, records) if state else 0
     saved, started = time.monotonic(), time.monotonic()
     progress = _Progress(losses, first, cfg.log_every)
-    with stopping.saving():
-        for step in range(first, cfg.steps):
-            torch.manual_seed(step_seed(cfg.seed, step))
-            for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
-                group["lr"] = lr * lr_factor(step)
-            losses[step] = _update(net, optimizer, loss_at, step, cfg.clip)
-            if losses[step].isnan():
-                _skip(losses[: step + 1], cfg.patience)
-            elif ema is not net:
-                _follow(ema, net, min(cfg.ema_decay, (1 + step) / (10 + step)))
-            progress.at(step + 1)
-            if on_step and first_process:
-                on_step(step + 1, ema)
-            last = stopping.asked()
-            if state and first_process and (last or time.monotonic() - saved > cfg.save_every):
-                _save(state, step + 1, net, ema, optimizer, losses, records)
-                saved = time.monotonic()
-            if last:
-                stopping.stop_if_asked()
+    for step in range(first, cfg.steps):
+        torch.manual_seed(step_seed(cfg.seed, step))
+        for group, lr in zip(optimizer.param_groups, base_lrs, strict=True):
+            group["lr"] = lr * lr_factor(step)
+        losses[step] = _update(net, optimizer, loss_at, step, cfg.clip)
+        if losses[step].isnan():
+            _skip(losses[: step + 1], cfg.patience)
+        elif ema is not net:
+            _follow(ema, net, min(cfg.ema_decay, (1 + step) / (10 + step)))
+        progress.at(step + 1)
+        if on_step and first_process:
+            on_step(step + 1, ema)
+        last = stopping.asked()
+        if state and first_process and (last or time.monotonic() - saved > cfg.save_every):
+            _save(state, step + 1, net, ema, optimizer, losses, records)
+            saved = time.monotonic()
+        stopping.stop_if(last)
     if state and first_process and time.monotonic() - started > cfg.save_every:
         _save(state, cfg.steps, net, ema, optimizer, losses, records)
     return ema
