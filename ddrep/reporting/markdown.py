@@ -106,11 +106,12 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def survival(cells: pd.DataFrame) -> list[str]:
-    """For each architecture and mix, in words: of each source at its largest scale, whether its gain holds against the
-    strongest of its controls."""
+    """For each architecture and mix, in words: of each source at the largest scale that has most of its controls,
+    whether its gain holds against the strongest of them, and which are missing."""
     parts = []
     for (architecture, mix), block in cells.groupby(["architecture", "mix"], sort=False):
-        rows = block[block["control"] != ""].sort_values("scale", kind="stable").to_dict("records")
+        rows = block[block["control"] != ""].to_dict("records")
+        rows.sort(key=lambda row: (len(_known(row)), row["scale"]))
         largest = dict.fromkeys(block["source"]) | {row["source"]: row for row in rows}
         largest = {name: row for name, row in largest.items() if row}
         if largest:
@@ -121,12 +122,18 @@ def survival(cells: pd.DataFrame) -> list[str]:
 
 def _survives(row: Mapping[Any, Any]) -> str:
     value, low, high, _ = ends(row, row["control"])
-    known = [name for name in controls(row["source"]) if not math.isnan(ends(row, name)[0])]
+    known, missing = _known(row), [name for name in controls(row["source"]) if name not in _known(row)]
     gains = sure(row, row["control"]) and value > 0
     verdict = "holds" if gains else "a loss" if high < 0 else "may be chance"
     strongest = f", the strongest of {_listed(known)}" if len(known) > 1 else ""
     gain = f"{value:+z.1f} [{low:.1f}, {high:.1f}]"
-    return f"{row['source']} {row['scale']}x: {gain} over {row['control']}{strongest}: {verdict}"
+    untried = f"; nothing is known of {_listed(missing)}" if missing else ""
+    return f"{row['source']} {row['scale']}x: {gain} over {row['control']}{strongest}: {verdict}{untried}"
+
+
+def _known(row: Mapping[Any, Any]) -> list[str]:
+    """The controls that a cell is compared with."""
+    return [name for name in controls(row["source"]) if not math.isnan(ends(row, name)[0])]
 
 
 def _alone(cells: pd.DataFrame) -> str:
