@@ -124,7 +124,7 @@ def test_scales_beyond_the_papers_follow_below():
 
 
 def test_each_gain_is_held_against_the_strongest_of_its_controls():
-    """With soft labels real-soft is one; without, what it gains is another matter. Of a source's scales the one with most
+    """With soft labels real-soft is one; without, what it gains is another matter. Of the scales the one with most
     controls counts, then the largest."""
     same = {"real": (5.0, 3.0, 7.0, 4), "real_equal_steps": (4.0, 2.0, 6.0, 4), "real_soft": (1.0, -1.0, 3.0, 4)}
     cells = pd.DataFrame(
