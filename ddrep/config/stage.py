@@ -38,7 +38,7 @@ VERSIONS = {
     "copies": 1,
     "copies-table": 1,
     "classifier": 1,
-    "tables": 4,
+    "tables": 5,
     "figure1": 2,
     "figure2": 2,
     "figure3": 2,
