@@ -79,8 +79,7 @@ def run(
     )
     said = predict(net, unseen, cfg.classifier.precision)
     counts = {"n_real": n_real, "n_synthetic": len(images) - n_real, "epochs": cfg.classifier.epochs, "steps": steps}
-    kept = [weights] if weights else []
-    with written_whole(out, predictions, *kept) as (row_file, predictions_file, *weights_file):
+    with written_whole(out, predictions, *filter(None, [weights])) as (row_file, predictions_file, *weights_file):
         _row(job, said, counts).to_parquet(row_file, index=False)
         said.to_parquet(predictions_file, index=False)
         for file in weights_file:
