@@ -34,8 +34,10 @@ def jobs_of(experiment: Experiment, cores: int) -> list[Job]:
 
 
 @contextlib.contextmanager
-def _workflow(experiment: Experiment, cores: int, how: types.WorkflowSettings, forceall: bool) -> Iterator[Any]:
-    """Snakemake's workflow, its DAG built, whoever has locked the folder."""
+def _workflow(
+    experiment: Experiment, cores: int, how: types.WorkflowSettings, forceall: bool, unlock: bool = False
+) -> Iterator[Any]:
+    """Snakemake's workflow, its DAG built, whoever has locked the folder; unlocked before, if that is wanted."""
     snakefile = Path("Snakefile")
     if not snakefile.is_file():
         raise UserError(f"{snakefile}: not in this folder; call ddrep where it lies beside config.yaml")
@@ -43,7 +45,9 @@ def _workflow(experiment: Experiment, cores: int, how: types.WorkflowSettings, f
     resources = types.ResourceSettings(cores=cores)
     with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL})) as api:
         described = api.workflow(resources, config, workflow_settings=how, snakefile=snakefile)
-        described.dag(types.DAGSettings(forceall=forceall))
+        dag = described.dag(types.DAGSettings(forceall=forceall))
+        if unlock:
+            dag.unlock()
         workflow = described._workflow  # what SnakemakeApi itself offers of a DAG has no threads and no params
         workflow._prepare_dag(forceall=forceall, ignore_incomplete=True, lock_warn_only=True, nolock=True)
         workflow._build_dag()
@@ -67,9 +71,8 @@ def recovered(experiment: Experiment, cores: int, whole: Callable[[Marked], bool
     """Take away Snakemake's locks of this folder, and its marks of jobs that are `whole`, which it then knows as if it
     had seen them end; their first outputs. Raises UserError."""
     found = []
-    with _workflow(experiment, cores, types.WorkflowSettings(), forceall=False) as workflow:
+    with _workflow(experiment, cores, types.WorkflowSettings(), forceall=False, unlock=True) as workflow:
         known = workflow.persistence
-        known.cleanup_locks()
         workflow.execution_settings = types.ExecutionSettings()
         for job in workflow.dag.jobs:
             if workflow.async_run(known.incomplete(job)) and whole(marked := _marked(job, known)):
