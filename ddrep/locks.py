@@ -135,7 +135,7 @@ def _me() -> Holder:
         pid=pid,
         started=processes.started(pid),
         since=time.time(),
-        command=shlex.join(["ddrep", *sys.argv[1:]]),
+        command=shlex.join(["ddrep", *sys.argv[1:]]).encode("utf-8", "backslashreplace").decode(),
     )
 
 

@@ -193,7 +193,7 @@ def ddrep() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 
 
 def _wait_for(text: str, log: Path) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not (log.exists() and text in log.read_text(encoding="utf-8")):
         assert time.monotonic() < end, log
         time.sleep(0.05)
