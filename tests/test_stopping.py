@@ -87,7 +87,7 @@ def synthesize(name: str, early: bool = False) -> list[str]:
     shard = Shard(sampling=Sampling(steps=4, eta=1.0, guidance_scale=0.5), synthesis=settings)
     inputs = [
         "--pretrained",
-        "base.safetensors",
+        "pretrained.safetensors",
         "--finetuned",
         "finetuned.safetensors",
         "--judge",
