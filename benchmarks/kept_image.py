@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,19 +87,13 @@ def operations(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def processor_seconds(run: Callable[[], Any]) -> float:
-    started = time.process_time()
-    run()
-    return time.process_time() - started
-
-
 def costs(model: Denoiser, base: Denoiser, images: int, rounds: int) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Passes of each piece for a candidate, and its processor seconds in each round, the pieces taking turns."""
     one, many = pieces(model, base, 1), pieces(model, base, images)
     x, index = torch.zeros(1, *base.image_shape), torch.zeros(1, dtype=torch.long)
     whole = operations(lambda: base.eps(x, index))
     counted = {name: operations(run) / whole for name, run in one.items()}
-    turns = [{name: processor_seconds(run) / images for name, run in many.items()} for _ in range(rounds + 1)]
+    turns = [{name: page.processor_seconds(run) / images for name, run in many.items()} for _ in range(rounds + 1)]
     return counted, turns[1:]  # the first warms up
 
 

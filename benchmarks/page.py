@@ -11,7 +11,8 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ from ddrep.files import written_whole
 
 HERE = Path(__file__).parent
 RESULTS, PAGE = HERE / "results.parquet", HERE / "README.md"
+
+
+def processor_seconds(run: Callable[[], Any]) -> float:
+    started = time.process_time()
+    run()
+    return time.process_time() - started
 
 
 def conditions() -> dict[str, Any]:

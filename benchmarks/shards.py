@@ -10,10 +10,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import webdataset as wds
@@ -38,12 +35,6 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(images), np.array(labels)
 
 
-def processor_seconds(run: Callable[[], Any]) -> float:
-    started = time.process_time()
-    run()
-    return time.process_time() - started
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
@@ -58,7 +49,7 @@ def main() -> None:
             ("reading", PLAIN): lambda: read(theirs),
             ("reading", OURS): lambda: read_shards([ours]),
         }
-        turns = [{key: processor_seconds(run) for key, run in work.items()} for _ in range(args.rounds + 1)][1:]
+        turns = [{key: page.processor_seconds(run) for key, run in work.items()} for _ in range(args.rounds + 1)][1:]
         assert np.array_equal(read(theirs)[0], read_shards([ours]).images[..., 0])
     rows = []
     for quantity, name in work:

@@ -22,6 +22,11 @@ def ends(cell: Cell, reference: str) -> list[float]:
     return [cell.get(f"{versus(reference)}{suffix}", math.nan) for suffix in ("", "_low", "_high", "_pairs")]
 
 
+def known(cell: Cell) -> list[str]:
+    """The controls that a cell is compared with."""
+    return [name for name in controls(cell["source"]) if not math.isnan(ends(cell, name)[0])]
+
+
 def headline(cell: Cell) -> dict[str, Any]:
     """Columns vs_control (_low, _high, _pairs): the difference of a source's cell from the strongest of its controls;
     and control, which that is ("": none).
@@ -31,8 +36,8 @@ def headline(cell: Cell) -> dict[str, Any]:
     two noisy means is on average above the larger of the true ones, so that the difference is too small. For a loss it
     is not, which is why `sure` asks all controls.
     """
-    known = [name for name in controls(cell["source"]) if cell[f"{versus(name)}_pairs"]]
-    control = min(known, key=lambda name: cell[versus(name)], default="")
+    paired = [name for name in controls(cell["source"]) if cell[f"{versus(name)}_pairs"]]
+    control = min(paired, key=lambda name: cell[versus(name)], default="")
     value, low, high, pairs = ends(cell, control) if control else (math.nan, math.nan, math.nan, 0)
     return {
         "control": control, "vs_control": value, "vs_control_low": low, "vs_control_high": high,
@@ -46,6 +51,6 @@ def sure(cell: Cell, reference: str) -> bool:
     if cell["control"] and reference in controls(cell["source"]):
         if reference != cell["control"]:
             return False
-        asked = [name for name in controls(cell["source"]) if not math.isnan(ends(cell, name)[0])]
-    known = [ends(cell, name) for name in asked]
-    return all(low > 0 for _, low, _, _ in known) or all(high < 0 for _, _, high, _ in known)
+        asked = known(cell)
+    found = [ends(cell, name) for name in asked]
+    return all(low > 0 for _, low, _, _ in found) or all(high < 0 for _, _, high, _ in found)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from ddrep.reporting.controls import ends, sure, versus
+from ddrep.reporting.controls import ends, known, sure, versus
 from ddrep.sources import SOURCES, controls
 
 WIDTH = 100
@@ -111,7 +111,7 @@ def survival(cells: pd.DataFrame) -> list[str]:
     parts = []
     for (architecture, mix), block in cells.groupby(["architecture", "mix"], sort=False):
         rows = block[block["control"] != ""].to_dict("records")
-        rows.sort(key=lambda row: (len(_known(row)), row["scale"]))
+        rows.sort(key=lambda row: (len(known(row)), row["scale"]))
         largest = dict.fromkeys(block["source"]) | {row["source"]: row for row in rows}
         largest = {name: row for name, row in largest.items() if row}
         if largest:
@@ -122,18 +122,14 @@ def survival(cells: pd.DataFrame) -> list[str]:
 
 def _survives(row: Mapping[Any, Any]) -> str:
     value, low, high, _ = ends(row, row["control"])
-    known, missing = _known(row), [name for name in controls(row["source"]) if name not in _known(row)]
+    there = known(row)
+    missing = [name for name in controls(row["source"]) if name not in there]
     gains = sure(row, row["control"]) and value > 0
     verdict = "holds" if gains else "a loss" if high < 0 else "may be chance"
-    strongest = f", the strongest of {_listed(known)}" if len(known) > 1 else ""
+    strongest = f", the strongest of {_listed(there)}" if len(there) > 1 else ""
     gain = f"{value:+z.1f} [{low:.1f}, {high:.1f}]"
     untried = f"; nothing is known of {_listed(missing)}" if missing else ""
     return f"{row['source']} {row['scale']}x: {gain} over {row['control']}{strongest}: {verdict}{untried}"
-
-
-def _known(row: Mapping[Any, Any]) -> list[str]:
-    """The controls that a cell is compared with."""
-    return [name for name in controls(row["source"]) if not math.isnan(ends(row, name)[0])]
 
 
 def _alone(cells: pd.DataFrame) -> str:

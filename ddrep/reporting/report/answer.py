@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import pandas as pd
 
-from ddrep.reporting.controls import ends, sure
+from ddrep.reporting.controls import ends, known, sure
 from ddrep.reporting.report.results import Results
 from ddrep.sources import SOURCES, controls, in_figure
 
@@ -67,13 +66,13 @@ def main_cell(cells: pd.DataFrame) -> Mapping[Any, Any] | None:
     By the design of the runs alone: to pick the largest gain would overstate it.
     """
     rows = [row for row in cells.to_dict("records") if row["source"] in in_figure(3) and row["n_synthetic"]]
-    return max(rows, key=lambda row: (len(_known(row)), row["n"], not row["mix"], row["scale"]), default=None)
+    return max(rows, key=lambda row: (len(known(row)), row["n"], not row["mix"], row["scale"]), default=None)
 
 
 def sentence(cell: Mapping[Any, Any], confidence: float) -> str:
     """`With 600 synthetic images (ours) added to 200 real ones, a resnet18 is right on 75.4% of ...`"""
     mixed = ", trained with Mixup and CutMix," if cell["mix"] else ""
-    found = [_difference(cell, name) for name in _known(cell)]
+    found = [_difference(cell, name) for name in known(cell)]
     runs = f"{cell['n']} paired runs" if cell["n"] > 1 else "one run"
     said = (
         f"With {cell['n_synthetic']:,} synthetic images ({cell['source']}) added to {cell['n_real']:,} real ones, "
@@ -87,16 +86,11 @@ def _difference(cell: Mapping[Any, Any], control: str) -> str:
     return f"{value:+.1f} points [{low:+.1f}, {high:+.1f}] against {against(control)}"
 
 
-def _known(cell: Mapping[Any, Any]) -> list[str]:
-    """The controls that the cell has been compared with."""
-    return [name for name in controls(cell["source"]) if not math.isnan(ends(cell, name)[0])]
-
-
 def _verdict(cell: Mapping[Any, Any]) -> tuple[str, Literal["gain", "loss", "unsure", "open"]]:
-    known = _known(cell)
-    if not known:
+    there = known(cell)
+    if not there:
         return "It has been compared with no control yet, so this says nothing about a gain.", "open"
-    lacking = [against(name) for name in controls(cell["source"]) if name not in known]
+    lacking = [against(name) for name in controls(cell["source"]) if name not in there]
     if not sure(cell, cell["control"]):
         return "Zero lies inside an interval: this may be chance, a gain as well as a loss.", "unsure"
     if cell["vs_control"] < 0:
@@ -104,6 +98,6 @@ def _verdict(cell: Mapping[Any, Any]) -> tuple[str, Literal["gain", "loss", "uns
     if lacking:
         return f"It was not compared with {lacking[0]}: the gain may be that of longer training.", "unsure"
     return (
-        f"The gain survives {'both' if len(known) == 2 else 'all'} controls: it is neither chance nor longer training.",
+        f"The gain survives {'both' if len(there) == 2 else 'all'} controls: it is neither chance nor longer training.",
         "gain",
     )
