@@ -281,6 +281,18 @@ def test_a_log_that_cannot_be_written_ends_the_command(capsys: pytest.CaptureFix
     assert said == "/dev/full: no space left on device; mend that, and give the same command again"
 
 
+def test_after_a_call_messages_go_where_they_went_before(capsys: pytest.CaptureFixture[str]) -> None:
+    """A log that is full, or in a folder that has gone since, is no trouble for the process's next call."""
+    before = cli.log.handlers[:]
+    tiny.denoiser().save(Path("d.safetensors"))
+    sample = ["sample", "d.safetensors", "--steps", "2", "--out", "g.png"]
+    assert cli.main([*sample, "--log", "/dev/full"]) == 2 and cli.main([*sample, "--log", "log"]) == 0
+    assert cli.log.handlers == before
+    said = Path("log").read_text()
+    cli.log.warning("a message of the process's own")
+    assert said and Path("log").read_text() == said
+
+
 def test_a_full_standard_output_is_one_line(ddrep: Callable[..., subprocess.Popen[str]]) -> None:
     row = {"attribute": "a", "reads": "pixels", "subset": 0, "seed": 0, "t": 100.0, "accuracy": 50.0, "n": 9}
     pd.DataFrame([row]).to_parquet("rows.parquet")

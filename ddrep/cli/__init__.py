@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 
 from ddrep import stopping
 from ddrep.cli.index import verbs
@@ -30,17 +31,32 @@ def main(args: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name of any locale is better seen as numbers than not at all
             stream.reconfigure(errors="backslashreplace")
-    try:
+    with _log_of_the_call():
         try:
-            return _run(sys.argv[1:] if args is None else args)
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _mute()
-        return 128 + signal.SIGPIPE
-    except OSError as e:
-        _mute()
-        return _say(f"standard output: {str(e.strerror).lower()}; what was to be printed is lost", 2)
+            try:
+                return _run(sys.argv[1:] if args is None else args)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            _mute()
+            return 128 + signal.SIGPIPE
+        except OSError as e:
+            _mute()
+            return _say(f"standard output: {str(e.strerror).lower()}; what was to be printed is lost", 2)
+
+
+@contextlib.contextmanager
+def _log_of_the_call() -> Iterator[None]:
+    """Messages go to the log that a verb opens until its end; a process that calls several has its own back then."""
+    before = log.handlers[:]
+    try:
+        yield
+    finally:
+        opened = [handler for handler in log.handlers if handler not in before]
+        log.handlers[:] = before
+        for handler in opened:
+            with contextlib.suppress(OSError):  # a log that could not be written has ended its verb with that line
+                handler.close()
 
 
 def _mute() -> None:

@@ -28,11 +28,11 @@ SHRUNK = SMALLEST | {
     "table4": [{"architectures": ["resnet18"], "mix": [False], "sources": ["real", "ours"], "scales": [0, 1], **BOTH}],
 }
 RESULTS = "results/shrunk"
-GROUPED = {"classifiers": 3, "closing": 1}
-"""SLURM jobs for the 6 classifiers in pairs, and for the tables, figures and lists."""
+GROUPED = {"classifiers": 4, "scores": 3, "closing": 1}
+"""SLURM jobs for the 8 classifiers in pairs, for what each judge knows, and for the tables, figures and lists."""
 ALONE = {
     "held_out_images": 2, "labelled_images": 1, "finetune": 1, "features": 1, "rejection": 1,
-    "pixel_rejection": 1, "pixel_threshold": 1, "synthesis": 4,
+    "pixel_rejection": 1, "pixel_threshold": 1, "probe": 1, "synthesis": 6, "copies": 1,
 }  # fmt: skip
 """Jobs of the rules that have a SLURM job each."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ddrep.config import load
 from ddrep.runs import table4_runs
@@ -88,6 +89,22 @@ def test_documented_calls_plan_everything(tree: Tree, call: str) -> None:
     demo = load(REPO / "config.yaml")
     assert counts["classifier"] == str(len(table4_runs(demo)))
     assert counts["classifier_on_synthetic_alone"] == str(len(demo.table3.sources))
+
+
+def test_on_a_cluster_every_quick_rule_shares_a_job() -> None:
+    """A rule without a GPU takes seconds: one that the profile's groups lack waits in the queue by itself."""
+    text = "\n".join(path.read_text() for path in sorted((REPO / "workflow/rules").glob("*.smk")))
+    rules = re.findall(r"^(?:use rule (\w+) as (\w+) with|rule (\w+)):\n(.*?)(?=^\S|\Z)", text, re.M | re.S)
+    parents = {name or new: (parent, body) for parent, name, new, body in rules}
+    groups = yaml.safe_load((REPO / "workflow/profiles/slurm/config.yaml").read_text())["groups"]
+
+    def gpu(name: str) -> bool:
+        parent, body = parents[name]
+        return "on_gpu(" in body or "gpu=" in body or ("growing(" not in body and gpu(parent))
+
+    quick = {name for name in parents if not gpu(name)}
+    assert len(quick) > 15 and {name for name, group in groups.items() if group == "closing"} <= quick
+    assert quick - set(groups) == {name for name in parents if name.endswith("_images") or name.endswith("_examples")}
 
 
 @pytest.mark.parametrize("call", ["--unlock", "--dag", "--rulegraph", "--summary", "--list-rules"])
