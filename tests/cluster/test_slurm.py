@@ -80,7 +80,8 @@ class Trouble:
 def outputs_of_jobs_alone(results: Path) -> dict[Path, tuple[int, int]]:
     """Inode and time of each file that a rule with a SLURM job of its own has written."""
     files = [path for folder in ("data", "subset0") for path in (results / folder).rglob("*") if path.is_file()]
-    alone = [path for path in files if not {"classifiers", "cas"} & set(path.parts) and path.name != "_info.json"]
+    grouped = {"classifiers", "cas", "_info.json", "test.parquet"}
+    alone = [path for path in files if not grouped & set(path.parts)]
     return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in alone if not path.name.startswith(".")}
 
 
