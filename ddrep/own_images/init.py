@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddrep.checks import check
 from ddrep.checks.headers import denoiser_header
@@ -22,6 +22,9 @@ from ddrep.own_images import settings
 from ddrep.own_images.found import Pictures, labelled
 from ddrep.own_images.survey import Survey, survey, survey_unlabelled
 from ddrep.own_images.unpack import KINDS, archives, unpack
+
+if TYPE_CHECKING:  # what it imports takes longer than looking at the images
+    from ddrep.planning.report import Forecast
 
 SEED = 0
 """Of the splits; the experiment's is config.yaml's."""
@@ -42,16 +45,20 @@ def run(*, images: Path, unlabelled: Path | None, denoiser: Path | None, size: i
     more = _unlabelled(unlabelled, found)
     mine = _images(found, size, denoiser, beside[0])
     _write_lists(found, more, beside)
-    overlay = settings.overlay(name, mine, _denoiser(denoiser, more, mine, beside[1]), _gpu())
+    trained = _denoiser(denoiser, more, mine, beside[1])
     head = [
         f"{images}: {len(found.of('train')):,} images to train on, in {len(found.classes)} classes.",
         "As `ddrep init` wrote it; what is not here is as in config.yaml, which says what each setting means.",
     ]
     with written_whole(out) as (draft,):
-        draft.write_text(settings.text_of(overlay, head), encoding="utf-8")
-    experiment = load(Path("config.yaml"), out)
-    check(experiment)
-    _say_what_next(experiment, out, started)
+        for epochs in settings.EPOCHS:
+            overlay = settings.overlay(name, mine, trained, _gpu(), epochs)
+            draft.write_text(settings.text_of(overlay, head), encoding="utf-8")
+            made = _forecast(load(Path("config.yaml"), draft), started)
+            if made.elapsed <= settings.AFTERNOON:
+                break
+    check(load(Path("config.yaml"), out))
+    _say_what_next(made, out)
 
 
 def _name(path: Path) -> str:
@@ -145,10 +152,15 @@ def _seconds(mine: settings.Images) -> float:
     return BACKWARD * speeds.seconds[DENOISER] / threads
 
 
-def _say_what_next(experiment: Experiment, out: Path, started: float) -> None:
-    from ddrep.planning.report import forecast_of, time_text
+def _forecast(experiment: Experiment, started: float) -> Forecast:
+    from ddrep.planning.report import forecast_of
 
-    made = forecast_of(experiment, None, None, started, patience=2.0)
+    return forecast_of(experiment, None, None, started, patience=2.0)
+
+
+def _say_what_next(made: Forecast, out: Path) -> None:
+    from ddrep.planning.report import time_text
+
     of = Counter[str]()
     for step in made.steps:
         of[step.job.rule] += made.seconds(step)  # type: ignore[assignment]

@@ -20,6 +20,10 @@ PIECES = 400_000
 """Images that pretraining is to see, times two above 32 pixels: what the embedded denoiser has seen."""
 PATIENCE = 2 * 3600
 """Seconds that pretraining may take on this machine."""
+EPOCHS = (40, 20, 10)
+"""Of the classifiers' training: the first (the paper's) with which an afternoon is enough, or else the last."""
+AFTERNOON = 5 * 3600
+"""Seconds on this machine."""
 LEAST, MOST = 500, 40_000
 """Steps of pretraining."""
 
@@ -88,8 +92,8 @@ def threshold_of(classes: int) -> float:
     return 0.7 if classes == 2 else 0.5 if classes <= 20 else 0.3 if classes <= 100 else 0.2
 
 
-def overlay(name: str, images: Images, denoiser: Denoiser, gpu: bool) -> dict[str, Any]:
-    """What differs from config.yaml."""
+def overlay(name: str, images: Images, denoiser: Denoiser, gpu: bool, epochs: int = EPOCHS[0]) -> dict[str, Any]:
+    """What differs from config.yaml. epochs: of the classifiers."""
     per_class = int(np.clip(np.median(list(images.train.values())), 5, 100))
     batch = batch_of(images.size, gpu)
     return {
@@ -100,6 +104,7 @@ def overlay(name: str, images: Images, denoiser: Denoiser, gpu: bool) -> dict[st
         "denoiser": _denoiser(images, denoiser, gpu),
         "finetune": {"batch": batch},
         "synthesis": {"per_class": per_class, "threshold": threshold_of(len(images.train))},
+        **({"classifier": {"epochs": epochs}} if epochs != EPOCHS[0] else {}),
     }  # fmt: skip
 
 
@@ -129,6 +134,7 @@ COMMENTS = {
     "denoiser.pretrain.ema_decay": "0.999 from 2,000 steps on",
     "synthesis.per_class": "1x: as many images a class as a class of train has",
     "synthesis.threshold": "higher keeps fewer and better candidates; a changed one draws nothing anew",
+    "classifier.epochs": "fewer than the paper's 40, so that this machine is done in an afternoon",
 }
 """Of settings, by their keys."""
 

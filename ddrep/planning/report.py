@@ -40,11 +40,15 @@ class Forecast:
     remarks: list[str]
 
     @property
+    def elapsed(self) -> float:
+        """Seconds from start to end, with nothing else to do."""
+        return elapsed(self.steps, self.seconds, self.cores, self.gpus)
+
+    @property
     def whole(self) -> str:
         """How long it takes from start to end, and on what."""
         machine = f"{self.cores} cores" + (f" and {self.gpus} GPUs" if self.gpus else "")
-        time = time_text(elapsed(self.steps, self.seconds, self.cores, self.gpus))
-        return f"On {machine} with nothing else to do, going by {self.where}: about {time}."
+        return f"On {machine} with nothing else to do, going by {self.where}: about {time_text(self.elapsed)}."
 
 
 def forecast_of(

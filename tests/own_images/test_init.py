@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -27,6 +28,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that is done tomorrow; what the first test spends on the forecast is spared."""
+    monkeypatch.setattr("ddrep.own_images.init._forecast", lambda *_: SimpleNamespace(elapsed=24 * 3600))
+    monkeypatch.setattr("ddrep.own_images.init._say_what_next", lambda *_: None)
+
+
 def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert cli.main(["init", *arguments]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("ddrep: ")]
@@ -46,6 +54,7 @@ def test_from_a_folder_to_an_experiment(here: Path, capsys: pytest.CaptureFixtur
     assert "my-pets.yaml written. On " in said and "pretrain" in said.partition("Of it: ")[2]
     made = load(Path("config.yaml"), Path("my-pets.yaml"))
     check(made)
+    assert made.classifier.epochs == load(Path("config.yaml")).classifier.epochs
     assert made.experiment == "my-pets" and made.parts == ("augmentation",) and made.synthesis.threshold == 0.7
     sizes = {split: len(labelled(made.data, split, 0, 0)) for split in ("train", "validation", "test")}
     assert sizes == {"train": 9, "validation": 2, "test": 5}
@@ -54,15 +63,12 @@ def test_from_a_folder_to_an_experiment(here: Path, capsys: pytest.CaptureFixtur
     assert "my-pets.yaml, my-pets.csv, my-pets-unlabelled.csv: there already" in complaint(capsys, "my pets")
 
 
-def test_a_denoiser_says_the_size(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The forecast apart, whose time is spent in the first test."""
-    monkeypatch.setattr("ddrep.own_images.init._say_what_next", lambda *_: None)
+def test_a_denoiser_says_the_size(here: Path, slow: None, capsys: pytest.CaptureFixture[str]) -> None:
     folder(here / "pets", {"cat": 6, "dog": 6})
     tiny.denoiser().save(Path("d.safetensors"))
     assert cli.main(["init", "pets", "--denoiser", "d.safetensors", "--out", "mine.yaml"]) == 0
     made = load(Path("config.yaml"), Path("mine.yaml"))
+    assert made.classifier.epochs == 10  # where 40 and 20 would take longer than an afternoon
     assert made.experiment == "mine" and made.denoiser.file.path == Path("d.safetensors")
     assert (made.data.section.size, made.data.section.channels) == (8, 1)
     assert "unlabelled" not in capsys.readouterr().out
@@ -82,11 +88,7 @@ def test_what_it_cannot_begin_with(here: Path, capsys: pytest.CaptureFixture[str
     assert sorted(path.name for path in here.iterdir()) == sorted([*before, "one", "few"])
 
 
-def test_grey_images_without_others(
-    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The forecast apart, whose time is spent in the first test."""
-    monkeypatch.setattr("ddrep.own_images.init._say_what_next", lambda *_: None)
+def test_grey_images_without_others(here: Path, slow: None, capsys: pytest.CaptureFixture[str]) -> None:
     for path in folder(here / "pets", {"train/cat": 6, "train/dog": 6, "test/cat": 2, "test/dog": 2}).glob("*/*/*.png"):
         Image.open(path).convert("L").resize((28, 30)).save(path)
     assert cli.main(["init", "pets"]) == 0

@@ -43,13 +43,14 @@ def images(classes: int) -> settings.Images:
 @pytest.mark.parametrize("classes, threshold", [(2, 0.7), (10, 0.5), (50, 0.3), (200, 0.2)])
 def test_the_text_says_the_settings(classes: int, threshold: float) -> None:
     data = {"kind": "unlabelled", "unlabelled": {"path": "ü.csv", "root": "b", "size": 64, "channels": 3}}
-    chosen = settings.overlay("mine", images(classes), settings.Denoiser(None, data, 900), gpu=False)
+    chosen = settings.overlay("mine", images(classes), settings.Denoiser(None, data, 900), gpu=False, epochs=20)
     text = settings.text_of(chosen, ["About", "it."])
     assert text.startswith("# About\n# it.\n") and yaml.safe_load(text) == chosen
     assert max(map(len, text.splitlines())) <= 120
     whole: dict[str, Any] = merge(Experiment().model_dump(mode="json"), yaml.safe_load(text))
     made = parse(whole)
     assert made.synthesis.threshold == threshold > 1 / classes
+    assert made.classifier.epochs == 20
     assert made.data.section.root == Path("a 'set': #1") and made.denoiser.pretrain.steps == 900
     assert all(f"# {said}" in text for place, said in settings.COMMENTS.items())
 
