@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -17,9 +19,10 @@ import pytest
 from tests import tiny
 from tests.cluster.records import Record, most_at_once, records, shared_devices
 from tests.workflow.test_end_to_end import BOTH, SMALLEST
-from tests.workflow.tree import Tree, copy_workflow
+from tests.workflow.tree import BIN, Tree, copy_workflow, environment
 
 pytestmark = pytest.mark.cluster
+HERE = Path(__file__).parent
 SHRUNK = SMALLEST | {
     "experiment": "shrunk",
     "denoiser": {"kind": "file", "file": {"path": "denoiser.safetensors"}},
@@ -48,6 +51,10 @@ def shrunk(path: Path) -> Tree:
     return tree
 
 
+CANCELLED = ("features", "probe", "rejection", "synthesis_wildcards_shrunk_0_ours", "copies")
+"""Jobs of which one each is cancelled, by the beginnings of their comments."""
+
+
 @dataclass
 class Trouble:
     """What goes wrong on the cluster, each once: the SLURM job it befell; and the files finished until then."""
@@ -55,14 +62,21 @@ class Trouble:
     befell: dict[str, str] = field(default_factory=dict)
     finished: dict[Path, tuple[int, int]] = field(default_factory=dict)
 
-    def look(self, results: Path) -> None:
-        """Cancel the features' job, hang the control's past its limit, and take the node of a late shard down."""
+    def look(self, results: Path, snakemake: subprocess.Popen[str]) -> None:
+        """Cancel five jobs, hang the control past its limit, take the node of a late shard down, start the controller
+        anew while a job runs, and kill Snakemake itself."""
         queue = ["squeue", "-h", "-t", "running", "-o", "%A|%N|%M|%k"]
         # A controller that is slow to answer is asked again.
         for row in subprocess.run(queue, capture_output=True, text=True).stdout.splitlines():
             job, node, time_running, comment = row.split("|", 3)
-            if comment.startswith("rule_features"):
-                self._once("scancel", job, results, f"scancel {job}")
+            for rule in CANCELLED:
+                if comment.startswith(f"rule_{rule}"):
+                    self._once(f"scancel {rule}", job, results, f"scancel {job}")
+            if comment.startswith("rule_finetune"):
+                self._once("controller", job, results, str(HERE / "restart.sh"))
+            elif comment.startswith("rule_pixel_threshold") and "Snakemake" not in self.befell:
+                self._once("Snakemake", job, results)
+                snakemake.kill()
             elif comment.startswith("rule_pixel_rejection") and time_running >= "0:02":  # there is a process to stop
                 stop = f"scancel --full --signal=STOP {job}"
                 self._once("hang", job, results, stop, f"scontrol update jobid={job} timelimit=1")
@@ -92,17 +106,20 @@ class Run:
     jobs: list[Record]
 
 
-def run(tree: Tree, call: str, meanwhile: Callable[[], None] = lambda: None) -> str:
-    """Run Snakemake to its end, a look at `meanwhile` twice a second; what Snakemake said."""
+def run(tree: Tree, call: str, meanwhile: Callable[[subprocess.Popen[str]], None] = lambda snakemake: None) -> str:
+    """Run Snakemake to its end, `meanwhile` twice a second, and again after it was killed; what it said in all."""
     log = tree.path / "snakemake.log"
-    with log.open("w") as told:
+    with log.open("a") as told:
         process = tree.start(*call.split(), log=told)
     try:
         while process.poll() is None:
-            meanwhile()
+            meanwhile(process)
             time.sleep(0.5)
     finally:
         process.kill()
+    if process.returncode == -signal.SIGKILL:
+        subprocess.run([BIN / "ddrep", "recover"], cwd=tree.path, env=environment(), check=True)
+        return run(tree, call, meanwhile)
     assert process.returncode == 0, log.read_text()
     return log.read_text()
 
@@ -119,16 +136,21 @@ def locally(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Tree:
 def on_cluster(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Run:
     tree, trouble = shrunk(tmp_path_factory.mktemp("cluster") / "tree"), Trouble()
     call = "--workflow-profile workflow/profiles/slurm --resources gpu=4 --group-components classifiers=2 closing=100"
-    told = run(tree, call, lambda: trouble.look(tree.path / RESULTS))
-    return Run(tree, trouble, records(re.findall(r"SLURM run ID: (\S+)", told)[0]))
+    told = run(tree, call, lambda snakemake: trouble.look(tree.path / RESULTS, snakemake))
+    begun = re.findall(r"SLURM run ID: (\S+)", told)
+    assert len(begun) == 2
+    return Run(tree, trouble, sorted(chain(*map(records, begun)), key=lambda job: job.start))
 
 
-def test_three_jobs_came_to_grief_and_were_tried_again(on_cluster: Run) -> None:
+def test_what_came_to_grief_was_tried_again_and_what_ran_on_was_not(on_cluster: Run) -> None:
+    """Neither a controller that starts anew nor a Snakemake that is killed ends a job."""
     states = {job.id: job.state for job in on_cluster.jobs}
     befell = {kind: states[job] for kind, job in on_cluster.trouble.befell.items()}
-    assert befell == {"scancel": "CANCELLED", "hang": "TIMEOUT", "node down": "NODE_FAIL"}
+    lost = dict.fromkeys((f"scancel {rule}" for rule in CANCELLED), "CANCELLED")
+    lost |= {"hang": "TIMEOUT", "node down": "NODE_FAIL"}
+    assert befell == lost | dict.fromkeys(("controller", "Snakemake"), "COMPLETED")
     on_the_node = Counter(job.state for job in on_cluster.jobs)["NODE_FAIL"]
-    assert len([job for job in on_cluster.jobs if job.state != "COMPLETED"]) == 2 + on_the_node
+    assert len([job for job in on_cluster.jobs if job.state != "COMPLETED"]) == len(lost) - 1 + on_the_node
 
 
 def test_a_second_attempt_may_take_longer(on_cluster: Run) -> None:
