@@ -9,6 +9,7 @@ from typing import Any
 from ddrep.config import AutoencoderNetwork
 from ddrep.denoiser.network import Few, Levels, ScheduleConfig, Size, UNetConfig
 from ddrep.errors import UserError
+from ddrep.networks.metadata import Names
 from ddrep.saved import Saved
 
 
@@ -62,7 +63,7 @@ class DiffAEFile(Saved):
 
     FORMAT = "ddrep.diffae/1"
     WHAT = "a DiffAE"
-    HOW = "make one with `ddrep import-diffae`"
+    HOW = "make one with `ddrep pretrain-diffae` or `ddrep import-diffae`"
     network: DiffAEConfig
     schedule: ScheduleConfig
     provenance: dict[str, Any]
@@ -74,3 +75,14 @@ def diffae_of(section: AutoencoderNetwork, size: int, channels: int) -> DiffAECo
     if problems := list(cfg.problems()):
         raise UserError("; ".join(f"network.{problem}" for problem in problems))
     return cfg
+
+
+class LatentJudgeFile(Saved):
+    """Of a judge that reads a generator's normalised latents, by one linear layer."""
+
+    KEY, FORMAT = "judge", "ddrep.latent-judge/1"
+    WHAT, HOW = "a judge of latents", "train one with `ddrep judge-latents`"
+    classes: Names
+    latent: Size
+    generator_sha256: str
+    """Of the generator whose latents it reads."""

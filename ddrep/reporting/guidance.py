@@ -229,7 +229,7 @@ def _spread(values: pd.Series, stds: pd.Series, digits: int) -> list[str]:
 
 
 def _reported(number: int) -> list[str]:
-    """The paper's own table: DiffAE, D2C and NVAE are reported, not run here."""
+    """The paper's own table, with methods that are not run here."""
     if number == 1:
         methods = list(paper.TABLE1["male"])
         lines = [[name, *(shown(row[m], 2) for m in methods)] for name, row in paper.TABLE1.items()]

@@ -104,7 +104,7 @@ def test_on_a_cluster_every_quick_rule_shares_a_job() -> None:
 
     quick = {name for name in parents if not gpu(name)}
     assert len(quick) > 15 and {name for name, group in groups.items() if group == "closing"} <= quick
-    assert quick - set(groups) == {name for name in parents if name.endswith("_images") or name.endswith("_examples")}
+    assert quick - set(groups) == {name for name in parents if name.endswith(("_images", "_examples"))}
 
 
 @pytest.mark.parametrize("call", ["--unlock", "--dag", "--rulegraph", "--summary", "--list-rules"])
