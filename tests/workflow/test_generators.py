@@ -59,6 +59,7 @@ def test_table1_has_its_rows_and_the_papers_stay_apart(finished: Tree) -> None:
     assert rows["share"].between(0, 100).all() and (rows["n"] == 3).all() and (rows["attempts"] >= 3).all()
     text = (results(finished) / "tables/table1-summary.md").read_text()
     measured, _, reported = text.partition("## Reported by the paper")
+    assert "Attempts of diffae are latents" in measured
     assert "diffae" in measured and "DiffAE" not in measured and "DiffAE" in reported
 
 
