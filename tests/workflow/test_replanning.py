@@ -114,6 +114,7 @@ OWN = {
     "attributes.taps": {"attribute_guide"},
     "attributes.training": {"attribute_guide"},
     "attributes.sampling": DRAWN,
+    "attributes.sampling.scale": {"attribute_shard"},
     "generators.diffae.file": {"attribute_latent_judge", "attribute_generated"},
     "generators.diffae.pretrain": {"pretrain_diffae"},
     "generators.diffae.latent_steps": {"attribute_generated"},
