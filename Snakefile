@@ -12,9 +12,9 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from ddrep import config as settings
-from ddrep.derived import denoiser_path, pretrained_on_data
+from ddrep.derived import denoiser_path, generator_path, pretrained_on_data
 from ddrep.errors import UserError
-from ddrep.methods import METHODS
+from ddrep.methods import METHODS, generated, generators, guided
 from ddrep.rules import constrained, files, growing, on_gpu, params
 from ddrep.runs import (
     REPORT,
@@ -72,12 +72,15 @@ CONSTRAINTS = {
     "attribute": "[A-Za-z0-9_-]+",
     "part": "train|test|oracle",
     "reads": "features|pixels",
+    "generator": "|".join(generators()),
     "judge": "[a-z-]+",
     "method": "|".join(METHODS),
     "steps": r"\d+",
     "number": "[34]",
 }
 paths = partial(constrained, CONSTRAINTS)
+# Guided and generated images lie in folders alike: which rule draws them is told by the method.
+of_methods = lambda methods, **given: constrained({**CONSTRAINTS, "method": "|".join(methods)}, **given)
 # `workflow.cores` would refuse what computes nothing and is given none: --unlock, --dag.
 CORES = workflow.resource_settings.cores or 1
 # Threads of the jobs that others wait for; beyond 4 a small denoiser gains nothing.

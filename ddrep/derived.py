@@ -18,6 +18,7 @@ from ddrep.config import (
     Figure1,
     Figure2,
     Figure3,
+    GeneratedShard,
     GuidanceTable,
     Guide,
     GuidedShard,
@@ -25,6 +26,7 @@ from ddrep.config import (
     Masks,
     Mix,
     Pretrain,
+    PretrainDiffAE,
     Sampling,
     Section,
     Shard,
@@ -41,6 +43,7 @@ from ddrep.runs import subset_of
 from ddrep.sources import SOURCES
 
 F = TypeVar("F", Figure1, Figure2, Figure3)
+P = TypeVar("P", Pretrain, PretrainDiffAE)
 Wildcards = Mapping[str, str]
 
 
@@ -51,9 +54,15 @@ def denoiser_path(experiment: Experiment) -> str:
     return str(experiment.denoiser.file.path)
 
 
-def pretrained_on_data(experiment: Experiment) -> bool:
-    """Whether the denoiser is trained on a data set, beside which images are held out."""
-    return experiment.denoiser.pretrain.data is not None and set(experiment.parts) != {"masks"}
+def generator_path(name: str, experiment: Experiment) -> str:
+    """Where a generator beside the denoiser is, or will be."""
+    choice = getattr(experiment.generators, name)
+    return f"results/{experiment.experiment}/{name}.safetensors" if choice.kind == "pretrain" else str(choice.file.path)
+
+
+def pretrained_on_data(experiment: Experiment, section: Pretrain) -> bool:
+    """Whether a denoiser or generator is trained on a data set, beside which images are held out."""
+    return section.data is not None and set(experiment.parts) != {"masks"}
 
 
 def data_of(experiment: Experiment, labelled_set: str = "0") -> Data:
@@ -62,9 +71,8 @@ def data_of(experiment: Experiment, labelled_set: str = "0") -> Data:
     return _its_table(with_labels(experiment.data, labels) if labels else experiment.data)
 
 
-def pretrain_of(experiment: Experiment) -> Pretrain:
-    """The section of pretraining, its data without sub-tables that do not count."""
-    section = experiment.denoiser.pretrain
+def pretrain_of(section: P) -> P:
+    """A section of pretraining, its data without sub-tables that do not count."""
     return section.model_copy(update={"data": _its_table(section.data)}) if section.data else section
 
 
@@ -156,6 +164,15 @@ def guided_of(
     return shard.model_copy(update={"images": table.images, **refused})
 
 
+def generated_of(method: str, steps: int, experiment: Experiment) -> GeneratedShard:
+    """The section of a shard of a generator's images, drawn by the solver of the guided ones."""
+    drawn, table = experiment.attributes.sampling, experiment.table1
+    sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
+    latent_steps = getattr(experiment.generators, METHODS[method].generator).latent_steps
+    limits = {"images": table.images, "threshold": table.threshold, "max_attempts": table.max_attempts}
+    return GeneratedShard(sampling=sampling, latent_steps=latent_steps, **limits)
+
+
 def accuracy_table_of(experiment: Experiment) -> AccuracyTable:
     """The section of Tables 3 and 4. The paper's figures stand beside its own data set and the embedded one, which the
     project compares with it; beside other images they would look comparable."""
@@ -186,7 +203,8 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "data": lambda e, w: data_of(e, w.get("subset", "0")),
     "unlabelled": lambda e, w: unlabelled_of(e, w["subset"]),
     "masks": lambda e, w: e.masks.data,
-    "pretrain": lambda e, w: pretrain_of(e),
+    "pretrain": lambda e, w: pretrain_of(e.denoiser.pretrain),
+    "pretrain-diffae": lambda e, w: pretrain_of(e.generators.diffae.pretrain),
     "finetune": lambda e, w: e.finetune,
     "features": lambda e, w: e.features,
     "rejection": lambda e, w: e.rejection,
@@ -212,6 +230,8 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "attribute-images": lambda e, w: attribute_images_of(w["attribute"], "run" in w, e),
     "guide": lambda e, w: guide_of(e.attributes if "attribute" in w else e.masks, w["reads"]),
     "guided": _guided,
+    "latent-judge": lambda e, w: e.generators.judge,
+    "generated": lambda e, w: generated_of(w["method"], int(w["steps"]), e),
     "evaluator": lambda e, w: e.evaluation.evaluator_training,
     "segmenter": lambda e, w: e.evaluation.segmenter_training,
     "real-features": lambda e, w: Section(),
@@ -225,7 +245,7 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
 """Of every stage, by its name in VERSIONS."""
 OF_SUBSET = frozenset((
     "finetune", "rejection", "pixel-rejection", "probe", "pixel-threshold", "synthesis",
-    "classifier", "guide", "guided", "robustness",
+    "classifier", "guide", "guided", "latent-judge", "generated", "robustness",
 ))  # fmt: skip
 """Stages whose seed is the labelled subset's, not the experiment's."""
 

@@ -9,8 +9,8 @@ from pydantic import AfterValidator
 
 from ddrep.registry import Registry
 
-Reads = Literal["features", "pixels"]
-"""What a guide reads of an image: a denoiser's features of it, or the image itself."""
+Reads = Literal["features", "pixels", "latents"]
+"""What a guide reads of an image: a denoiser's features of it, the image itself, or the latent it was drawn from."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Method:
     """Whether images are refused that the guide does not believe (Table 1's threshold)."""
     reads: Reads = "features"
     """What its guide reads."""
+    generator: str = ""
+    """Which generator draws, in `generators` of config.yaml; empty for the denoiser."""
     masks: bool = True
     """Whether it draws for masks (Table 2) as for attributes (Table 1)."""
 
@@ -34,11 +36,27 @@ METHODS.add(Method("unguided"))
 METHODS.add(Method("rejection", refused=True, masks=False))
 METHODS.add(Method("ddim-i", steered=True, reads="pixels"))
 METHODS.add(Method("ours", steered=True))
+METHODS.add(Method("diffae", refused=True, reads="latents", generator="diffae", masks=False))
 
 
 def for_masks() -> tuple[str, ...]:
     """Names of the methods of Table 2."""
     return tuple(name for name, method in METHODS.items() if method.masks)
+
+
+def generators() -> tuple[str, ...]:
+    """Names of the generators beside the denoiser."""
+    return tuple(dict.fromkeys(method.generator for method in METHODS.values() if method.generator))
+
+
+def guided() -> tuple[str, ...]:
+    """Names of the methods by which the denoiser draws."""
+    return tuple(name for name, method in METHODS.items() if not method.generator)
+
+
+def generated() -> tuple[str, ...]:
+    """Names of the methods by which another generator draws."""
+    return tuple(name for name, method in METHODS.items() if method.generator)
 
 
 def _draws_for_masks(name: str) -> str:

@@ -156,7 +156,7 @@ class GuidedRun:
 
     @property
     def guide(self) -> Path:
-        return self.folder / f"{self.reads}.safetensors"
+        return self.folder / f"{METHODS[self.method].generator or self.reads}.safetensors"
 
     @property
     def shard(self) -> Path:
@@ -257,6 +257,7 @@ def cost_attempts(experiment: Experiment) -> list[Path]:
 def cost_jobs(experiment: Experiment) -> list[str]:
     """The jobs whose benchmarks costs are made of, .../benchmarks/{job}.tsv: all that have one."""
     jobs = ["pretrain/denoiser"] if experiment.denoiser.kind == "pretrain" else []
+    jobs += [f"pretrain/{name}" for name in generators_trained(experiment)]
     jobs += _augmentation_jobs(experiment) if _augments(experiment) else []
     jobs += _attribute_jobs(experiment) if "attributes" in experiment.parts else []
     jobs += _mask_jobs(experiment) if "masks" in experiment.parts else []
@@ -291,6 +292,7 @@ def _attribute_jobs(experiment: Experiment) -> list[str]:
     for run in (runs := table1_runs(experiment)):
         of = f"subset{run.subset}/{run.attribute}-{run.seed}"
         jobs += [f"attribute-images/{of}", f"robustness/{of}", f"guide/{of}-features", f"guide/{of}-pixels"]
+        jobs += [f"guide/{of}-{generator}"] if (generator := METHODS[run.method].generator) else []
     jobs += [f"{stage}/{run.job}" for stage in ("guided", "score") for run in runs]
     return [*jobs, "tables/table1", "tables/robustness", "figures/robustness"]
 
@@ -306,6 +308,17 @@ def _mask_jobs(experiment: Experiment) -> list[str]:
 
 def _augments(experiment: Experiment) -> bool:
     return "augmentation" in experiment.parts
+
+
+def generators_asked(experiment: Experiment) -> list[str]:
+    """The generators beside the denoiser of which methods of Table 1 draw."""
+    asked = experiment.table1.methods if "attributes" in experiment.parts else ()
+    return list(dict.fromkeys(METHODS[name].generator for name in asked if METHODS[name].generator))
+
+
+def generators_trained(experiment: Experiment) -> list[str]:
+    """Those of them that are trained here."""
+    return [name for name in generators_asked(experiment) if getattr(experiment.generators, name).kind == "pretrain"]
 
 
 def adapted_sets(experiment: Experiment) -> list[str]:

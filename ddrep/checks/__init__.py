@@ -20,6 +20,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[str]], ...] = (
     networks.unconditional,
     networks.taps,
     networks.probes,
+    networks.diffae,
     networks.steps,
     networks.inception,
     networks.architectures,

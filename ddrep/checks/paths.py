@@ -11,11 +11,12 @@ from pathlib import Path
 
 from ddrep.config import Data, Experiment
 from ddrep.data.readers import Named, reader_of
+from ddrep.runs import generators_asked
 
 
 def named(e: Experiment) -> list[Named]:
     """Those that the experiment's parts read, each once."""
-    found = [*_denoiser(e), *_evaluation(e)]
+    found = [*_denoiser(e), *_generators(e), *_evaluation(e)]
     found += _data(e) if {"augmentation", "attributes"} & set(e.parts) else []
     found += _masks(e) if "masks" in e.parts else []
     return found
@@ -30,6 +31,18 @@ def _denoiser(e: Experiment) -> Iterator[Named]:
         yield Named("denoiser.pretrain.images", e.denoiser.pretrain.images, "file", advice)
     elif data := e.denoiser.pretrain.data:
         yield from _of(data, "denoiser.pretrain.data")
+
+
+def _generators(e: Experiment) -> Iterator[Named]:
+    for name in generators_asked(e):
+        choice, key = getattr(e.generators, name), f"generators.{name}"
+        if choice.kind == "file" and choice.file.path:
+            yield Named(f"{key}.file.path", choice.file.path, "file", f"give one's .safetensors, or set {key}.kind")
+        elif choice.kind == "pretrain" and choice.pretrain.images:
+            advice = f"give an IDX file of images, or name a folder of them in {key}.pretrain.data"
+            yield Named(f"{key}.pretrain.images", choice.pretrain.images, "file", advice)
+        elif choice.kind == "pretrain" and choice.pretrain.data:
+            yield from _of(choice.pretrain.data, f"{key}.pretrain.data")
 
 
 def _evaluation(e: Experiment) -> Iterator[Named]:

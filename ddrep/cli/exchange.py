@@ -47,6 +47,20 @@ class Import(Verb):
         read(self.file, given).save(self.out)
 
 
+class ImportDiffae(Verb):
+    """Make a DiffAE, the generator of Table 1's method diffae, of the published Lightning files."""
+
+    does = "generators.importers:run"
+    file: CliPositionalArg[Path]
+    """The checkpoint of the latent DDIM (..._latent/last.ckpt), which holds the autoencoder as well."""
+    latents: Path | None = None
+    """latent.pkl of the autoencoder, for the mean and deviation of latents where the checkpoint has none."""
+    half: bool = False
+    """Write weights in half precision, at half the size."""
+    out: OutputFile
+    """DiffAE (.safetensors) to write."""
+
+
 class Export(Verb):
     """Write a denoiser as a folder that diffusers reads (UNet2DModel, DDPMScheduler, DDIMScheduler)."""
 

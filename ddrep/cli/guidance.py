@@ -12,7 +12,7 @@ from ddrep.cli.base import Light, Verb
 from ddrep.cli.outputs import OutputArrays, OutputFile, OutputFolder, OutputWithAttempts
 from ddrep.config import Stage
 from ddrep.config.base import Batch, Name, Natural, Seed
-from ddrep.derived import guide_of, guided_of
+from ddrep.derived import generated_of, guide_of, guided_of
 
 
 class Attribute(Light):
@@ -109,6 +109,44 @@ class GuideMasks(Guided):
     stage: Stage[config.GuidedShard] = _ours(config.Masks(), config.Table2().steps[0])
     masks: Path
     """Shard of images with the target masks."""
+
+
+class JudgeLatents(Verb):
+    """Train a judge of an attribute on a generator's latents: a linear layer."""
+
+    does = "training.latent_judges:run"
+    stage: Stage[config.LatentJudge]
+    generator: Path
+    """The generator, whose latents of the examples are read."""
+    examples: Path
+    """Shard of images with and without the attribute."""
+    run_seed: Seed = 0
+    """Seed of this run."""
+    out: OutputFile
+    """Judge (.safetensors) to write."""
+
+
+class GenerateAttribute(Verb):
+    """Draw images of an attribute, and as many of its absence, of a generator whose latents are judged; as diffae."""
+
+    does = "generators.shards:attribute_shard"
+    stage: Stage[config.GeneratedShard] = Stage[config.GeneratedShard](
+        config=generated_of("diffae", config.Table1().steps[0], config.Experiment())
+    )
+    generator: Path
+    """The generator."""
+    judge: Path
+    """What decides which latents are made images."""
+    subset: Natural = 0
+    """Labelled subset, and"""
+    run_seed: Seed = 0
+    """seed, of this run: together they number the noise."""
+    pool: OutputFolder
+    """Folder in which images outlive this command."""
+    out: OutputWithAttempts
+    """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
+    batch: Batch = 250
+    """Images drawn at once; does not change them."""
 
 
 class Measured(Verb):

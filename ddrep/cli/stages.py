@@ -78,6 +78,21 @@ class Pretrain(Verb):
     """PNG of 64 samples to write."""
 
 
+class PretrainDiffae(Verb):
+    """Train a DiffAE, the generator of Table 1's method diffae, on unlabelled images."""
+
+    does = "training.diffae:run"
+    stage: Stage[config.PretrainDiffAE]
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images of a data set with the same pixels are left out."""
+    half: bool = False
+    """Write weights in half precision, at half the size."""
+    out: OutputFile
+    """DiffAE (.safetensors) to write."""
+    grid: OutputImage | None = None
+    """PNG of 64 samples to write."""
+
+
 class Finetune(Verb):
     """Make an unconditional denoiser class-conditional."""
 

@@ -19,6 +19,15 @@ from ddrep.config.data import (
 )
 from ddrep.config.evaluation import Evaluation, Evaluator, Oracle, Segmenter
 from ddrep.config.experiment import Experiment
+from ddrep.config.generators import (
+    AutoencoderNetwork,
+    DiffAEChoice,
+    GeneratedShard,
+    Generators,
+    LatentJudge,
+    LatentTraining,
+    PretrainDiffAE,
+)
 from ddrep.config.guidance import (
     AttributeImages,
     Attributes,
@@ -71,12 +80,13 @@ from ddrep.config.tables import (
 )
 
 __all__ = [
-    "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "CelebA",
-    "CelebAMaskHQ", "Classifier", "Copies", "CsvFile", "Data", "DenoiserChoice", "DenoiserFile", "EmbeddedData",
-    "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3",
-    "Figures", "FineTune", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder",
-    "JudgeScore", "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "Probe", "ProbeReading",
-    "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2",
-    "Table3", "Table5", "Tables", "Tap", "Taps", "TinyImageNet", "Training", "Unlabelled", "WebDatasetFiles", "explain",
-    "load", "merge", "parse", "stage_json", "subset_seed",
+    "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes",
+    "AutoencoderNetwork", "CelebA", "CelebAMaskHQ", "Classifier", "Copies", "CsvFile", "Data", "DenoiserChoice",
+    "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment",
+    "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune", "GeneratedShard", "Generators",
+    "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "JudgeScore",
+    "LatentJudge", "LatentTraining", "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain",
+    "PretrainDiffAE", "Probe", "ProbeReading", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard",
+    "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5", "Tables", "Tap", "Taps", "TinyImageNet",
+    "Training", "Unlabelled", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json", "subset_seed",
 ]  # fmt: skip

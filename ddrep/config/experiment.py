@@ -9,6 +9,7 @@ from pydantic import StringConstraints, model_validator
 from ddrep.config.base import Section, Seed
 from ddrep.config.data import Data
 from ddrep.config.evaluation import Evaluation
+from ddrep.config.generators import Generators
 from ddrep.config.guidance import Attributes, Masks, Robustness, Table1, Table2
 from ddrep.config.stages import (
     Classifier,
@@ -29,6 +30,7 @@ Part = Literal["augmentation", "attributes", "masks"]
 class Experiment(Section):
     """The whole of config.yaml, which `ddrep config` writes from these defaults."""
 
+    LATER = ("generators",)
     experiment: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")] = "fashion-demo"
     """Name; results go to results/NAME."""
     seed: Seed = 0
@@ -49,6 +51,7 @@ class Experiment(Section):
     synthesis: Synthesis = Synthesis()
     classifier: Classifier = Classifier()
     attributes: Attributes = Attributes()
+    generators: Generators = Generators()
     masks: Masks = Masks()
     evaluation: Evaluation = Evaluation()
     robustness: Robustness = Robustness()

@@ -64,7 +64,7 @@ def read_weights(file: Path) -> Weights:
 
     On the CPU, mapped if the file's layout allows; nothing in it is run. Raises UserError, which says what is there.
     """
-    content = _content(file)
+    content = read_content(file)
     if not isinstance(content, dict | list | tuple):
         raise UserError(f"{file}: holds a {type(content).__name__}; expected a state dict of tensors by name")
     found = list(_weights(content))
@@ -94,7 +94,11 @@ def some(names: Iterable[str]) -> str:
     return ", ".join(listed[:3]) + (f", ... ({len(listed)} in all)" if len(listed) > 3 else "")
 
 
-def _content(file: Path) -> Any:
+def read_content(file: Path, inert: str = "\0") -> Any:
+    """What a file of PyTorch or safetensors holds, mapped if its layout allows; nothing in it is run.
+
+    inert: Python objects whose names begin so are read as empty ones, and not refused. Raises UserError.
+    """
     check_readable(file, "a published checkpoint (.pt, .pth, .safetensors) or a folder of diffusers")
     with file.open("rb") as f:
         begins = f.read(9)
@@ -108,15 +112,25 @@ def _content(file: Path) -> Any:
         if form.startswith("ddrep."):
             raise UserError(f"{file}: is of ddrep already ({form}); a denoiser of it needs no import")
         return tensors
-    return _unpickled(file, begins.startswith(b"PK\x03\x04"))
+    return _unpickled(file, begins.startswith(b"PK\x03\x04"), inert)
 
 
-def _unpickled(file: Path, begins_as_zip: bool) -> Any:
+class _Inert:
+    """Stands for an object of a trainer, such as a callback, of which nothing is wanted."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        pass
+
+
+def _unpickled(file: Path, begins_as_zip: bool, inert: str) -> Any:
     mappable = zipfile.is_zipfile(file)
     if begins_as_zip and not mappable:
         raise UserError(f"{file}: truncated: its end is missing; fetch it again")
     try:
-        with warnings.catch_warnings(action="ignore"):  # torch's remarks on odd pickles: one line says all
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(file) if mappable else []
+        stand_ins: list[Any] = [(_Inert, name) for name in names if name.startswith(inert)]
+        # torch's remarks on odd pickles: one line says all
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(stand_ins):
             return torch.load(file, map_location="cpu", weights_only=True, mmap=mappable)
     except Exception as e:  # of arbitrary bytes the reader makes errors of many types
         reason = f"not a readable PyTorch checkpoint ({type(e).__name__}); fetch it again"

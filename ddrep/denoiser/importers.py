@@ -187,7 +187,7 @@ def describe(
     file: Path, found: Shapes, given: Settings, ho_details: bool = False
 ) -> tuple[UNetConfig, Schedule, str | None]:
     """Network, schedule and the published file whose settings were taken, of a state dict's names (ours) and shapes."""
-    architecture = dataclasses.replace(_architecture(file, found), ho_details=ho_details)
+    architecture = dataclasses.replace(architecture_of(file, found), ho_details=ho_details)
     known, settings = PUBLISHED.get(architecture, (None, HO if ho_details else Settings()))
     settings = settings.overridden(given)
     if missing := settings.missing():
@@ -199,8 +199,8 @@ def describe(
     return cfg, Schedule(settings.schedule, settings.num_steps, settings.rescale_timesteps), known
 
 
-def _architecture(file: Path, found: Shapes) -> Architecture:
-    """Read off the architecture; whether every other tensor agrees is for `_compare` to say."""
+def architecture_of(file: Path, found: Shapes) -> Architecture:
+    """Read off the architecture; whether every other tensor agrees is not looked at. Raises UserError for no U-Net."""
 
     def shape(name: str, ndim: int = 4) -> tuple[int, ...]:
         if len(found.get(name, ())) != ndim or 0 in found[name]:

@@ -63,6 +63,11 @@ class UNetConfig:
         """Channels of each level, full resolution first."""
         return tuple(self.model_channels * mult for mult in self.channel_mult)
 
+    @property
+    def emb_dim(self) -> int:
+        """Channels of the embedding that blocks are told."""
+        return 4 * self.model_channels
+
     def heads(self, width: int) -> int:
         """Of attention over feature maps of `width` channels."""
         return width // self.num_head_channels if self.num_head_channels else self.num_heads

@@ -21,6 +21,9 @@ from ddrep.errors import UserError
 
 __all__ = ["UNet", "UNetConfig", "timestep_embedding"]
 
+Embedding = Tensor | tuple[Tensor, Tensor] | None
+"""What blocks are told: of the time and the class; of the time, and a latent; or nothing (ddrep.generators)."""
+
 
 def timestep_embedding(t: Tensor, dim: int, ho_details: bool = False) -> Tensor:
     """Sinusoidal embedding of times `t` (N,), in embedded units 0..1000 -> (N, dim), cosines first (Ho: sines)."""
@@ -83,26 +86,32 @@ class ResBlock(nn.Module):
         super().__init__()
         self.scale_shift = cfg.use_scale_shift_norm
         self.h_upd = self.x_upd = resample(in_ch, use_conv=False) if resample else None
-        emb_dim = 4 * cfg.model_channels
         self.in_layers = nn.Sequential(group_norm(cfg, in_ch), nn.SiLU(), nn.Conv2d(in_ch, out_ch, 3, padding=1))
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_dim, out_ch * (2 if self.scale_shift else 1)))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(cfg.emb_dim, out_ch * (2 if self.scale_shift else 1)))
         last = _zeroed(nn.Conv2d(out_ch, out_ch, 3, padding=1))
         self.out_layers = nn.Sequential(group_norm(cfg, out_ch), nn.SiLU(), nn.Dropout(cfg.dropout), last)
         self.skip_connection = nn.Identity() if in_ch == out_ch else nn.Conv2d(in_ch, out_ch, 1)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Embedding) -> Tensor:
+        h, x = self.first_half(x)
+        return self.skip_connection(x) + self.out_layers[1:](self.told(h, emb))
+
+    def first_half(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What `in_layers` make of x, and x itself: both resampled, if the block resamples."""
         norm, act, conv = self.in_layers
         h = act(norm(x))
         if self.h_upd is not None and self.x_upd is not None:
             h, x = self.h_upd(h), self.x_upd(x)
-        h = conv(h)
-        e = self.emb_layers(emb)[:, :, None, None]
-        if self.scale_shift:
-            scale, shift = e.chunk(2, dim=1)
-            h = self.out_layers[1:](self.out_layers[0](h) * (1 + scale) + shift)
-        else:
-            h = self.out_layers(h + e)
-        return self.skip_connection(x) + h
+        return conv(h), x
+
+    def told(self, h: Tensor, emb: Embedding) -> Tensor:
+        """h behind the second norm, told of the embedding (N, emb_dim)."""
+        assert isinstance(emb, Tensor)
+        norm, e = self.out_layers[0], self.emb_layers(emb)[:, :, None, None]
+        if not self.scale_shift:
+            return norm(h + e)
+        scale, shift = e.chunk(2, dim=1)
+        return norm(h) * (1 + scale) + shift
 
 
 class AttentionBlock(nn.Module):
@@ -131,14 +140,16 @@ class AttentionBlock(nn.Module):
 class Block(nn.Sequential):
     """What one number of `input_blocks` or `output_blocks` stands for: layers of which some take the embedding."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, emb: Embedding) -> Tensor:  # type: ignore[override]
         for layer in self:
             x = layer(x, emb) if isinstance(layer, ResBlock) else layer(x)
         return x
 
 
-class UNet(nn.Module):
-    """eps (and variance) of noisy images; see `UNetConfig`. Pixel range [-1, 1]. Raises UserError for no network."""
+class HalfUNet(nn.Module):
+    """The encoder of a U-Net and its middle block. Raises UserError for no network."""
+
+    BLOCK: type[ResBlock] = ResBlock
 
     def __init__(self, cfg: UNetConfig):
         super().__init__()
@@ -146,32 +157,58 @@ class UNet(nn.Module):
             raise UserError("network: " + "; ".join(problems))
         self.cfg = cfg
         self.gradient_checkpointing = False
-        ch, emb_dim = cfg.model_channels, 4 * cfg.model_channels
-        self.time_embed = nn.Sequential(nn.Linear(ch, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
-        if cfg.num_classes:
-            self.label_emb = nn.Embedding(cfg.num_classes, emb_dim)
-        widths = self._build_encoder()
-        middle = widths[-1]
-        self.middle_block = Block(
-            ResBlock(cfg, middle, middle), AttentionBlock(cfg, middle), ResBlock(cfg, middle, middle)
-        )
-        self._build_decoder(widths)
-        last = _zeroed(nn.Conv2d(cfg.widths[0], cfg.out_channels, 3, padding=1))
-        self.out = nn.Sequential(group_norm(cfg, cfg.widths[0]), nn.SiLU(), last)
 
     def _build_encoder(self) -> list[int]:
-        """Fill `input_blocks`; return the width each one leaves for the skip connections."""
+        """Fill `input_blocks` and `middle_block`; return the widths that the first leave for the skip connections."""
         cfg, width = self.cfg, self.cfg.widths[0]
         blocks, widths = [Block(nn.Conv2d(cfg.in_channels, width, 3, padding=1))], [width]
         for level, (size, out) in enumerate(zip(cfg.sizes, cfg.widths, strict=True)):
             for _ in range(cfg.num_res_blocks):
-                blocks.append(Block(ResBlock(cfg, width, out), *self._attention(size, out)))
+                blocks.append(Block(self.BLOCK(cfg, width, out), *self._attention(size, out)))
                 widths.append(width := out)
             if level < len(cfg.channel_mult) - 1:
                 blocks.append(Block(self._down(width)))
                 widths.append(width)
         self.input_blocks = nn.ModuleList(blocks)
+        self.middle_block = Block(
+            self.BLOCK(cfg, width, width), AttentionBlock(cfg, width), self.BLOCK(cfg, width, width)
+        )
         return widths
+
+    def _down(self, width: int) -> nn.Module:
+        if self.cfg.resblock_updown:
+            return self.BLOCK(self.cfg, width, width, Downsample)
+        return HoDownsample(width) if self.cfg.ho_details else Downsample(width, use_conv=True)
+
+    def _attention(self, size: int, width: int) -> list[AttentionBlock]:
+        return [AttentionBlock(self.cfg, width)] if size in self.cfg.attention_sizes else []
+
+    def _run(self, block: nn.Module, x: Tensor, emb: Embedding) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, emb, use_reentrant=False)
+        return block(x, emb)
+
+    def encode(self, x: Tensor, emb: Embedding) -> tuple[Tensor, list[Tensor]]:
+        """Images (N, C, H, W) -> bottleneck (the middle block's output) and the skip connections."""
+        skips: list[Tensor] = []
+        for block in self.input_blocks:
+            x = self._run(block, x, emb)
+            skips.append(x)
+        return self._run(self.middle_block, x, emb), skips
+
+
+class UNet(HalfUNet):
+    """eps (and variance) of noisy images; see `UNetConfig`. Pixel range [-1, 1]. Raises UserError for no network."""
+
+    def __init__(self, cfg: UNetConfig):
+        super().__init__(cfg)
+        ch, emb_dim = cfg.model_channels, cfg.emb_dim
+        self.time_embed = nn.Sequential(nn.Linear(ch, emb_dim), nn.SiLU(), nn.Linear(emb_dim, emb_dim))
+        if cfg.num_classes:
+            self.label_emb = nn.Embedding(cfg.num_classes, emb_dim)
+        self._build_decoder(self._build_encoder())
+        last = _zeroed(nn.Conv2d(cfg.widths[0], cfg.out_channels, 3, padding=1))
+        self.out = nn.Sequential(group_norm(cfg, cfg.widths[0]), nn.SiLU(), last)
 
     def _build_decoder(self, widths: list[int]) -> None:
         """Fill `output_blocks`."""
@@ -179,25 +216,17 @@ class UNet(nn.Module):
         blocks: list[Block] = []
         for level, size, out in reversed(list(zip(range(len(cfg.sizes)), cfg.sizes, cfg.widths, strict=True))):
             for i in range(cfg.num_res_blocks + 1):
-                block = Block(ResBlock(cfg, width + widths.pop(), out), *self._attention(size, out))
+                block = Block(self.BLOCK(cfg, width + widths.pop(), out), *self._attention(size, out))
                 if level and i == cfg.num_res_blocks:
                     block.append(
-                        ResBlock(cfg, out, out, Upsample) if cfg.resblock_updown else Upsample(out, use_conv=True)
+                        self.BLOCK(cfg, out, out, Upsample) if cfg.resblock_updown else Upsample(out, use_conv=True)
                     )
                 blocks.append(block)
                 width = out
         self.output_blocks = nn.ModuleList(blocks)
 
-    def _down(self, width: int) -> nn.Module:
-        if self.cfg.resblock_updown:
-            return ResBlock(self.cfg, width, width, Downsample)
-        return HoDownsample(width) if self.cfg.ho_details else Downsample(width, use_conv=True)
-
-    def _attention(self, size: int, width: int) -> list[AttentionBlock]:
-        return [AttentionBlock(self.cfg, width)] if size in self.cfg.attention_sizes else []
-
     def embed(self, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """Embedding (N, 4*model_channels) of times (N,) in embedded units and labels (N,) of a conditional network."""
+        """Embedding (N, emb_dim) of times (N,) in embedded units and labels (N,) of a conditional network."""
         dtype = next(self.parameters()).dtype
         emb = self.time_embed(timestep_embedding(t.to(dtype), self.cfg.model_channels, self.cfg.ho_details))
         if self.cfg.num_classes:
@@ -206,21 +235,8 @@ class UNet(nn.Module):
             emb = emb + self.label_emb(y)
         return emb
 
-    def _run(self, block: nn.Module, x: Tensor, emb: Tensor) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, emb, use_reentrant=False)
-        return block(x, emb)
-
-    def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images (N, C, H, W) -> bottleneck (the middle block's output) and the skip connections."""
-        skips: list[Tensor] = []
-        for block in self.input_blocks:
-            x = self._run(block, x, emb)
-            skips.append(x)
-        return self._run(self.middle_block, x, emb), skips
-
     def decode(
-        self, h: Tensor, skips: list[Tensor], emb: Tensor, taps: Collection[int] = (), stop: int | None = None
+        self, h: Tensor, skips: list[Tensor], emb: Embedding, taps: Collection[int] = (), stop: int | None = None
     ) -> tuple[Tensor | None, dict[int, Tensor]]:
         """Bottleneck and skips -> network output (N, out_channels, H, W) and the tapped output blocks by number.
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from ddrep import evaluation, sampling, training
+from ddrep import evaluation, generators, sampling, training
 from ddrep.checks.sets import shard_counts
 from ddrep.config import Experiment
 from ddrep.cost import COSTS, DENOISER, DRAWS, ENCODER, Cost, Job, Passes
@@ -17,10 +17,13 @@ from ddrep.denoiser.network import UNetConfig
 from ddrep.planning.draws import ASSUMED, Pools, Seen
 from ddrep.planning.sizes import Sizes
 
-for _room in (evaluation, sampling, training):  # what each stage costs is said beside its `run`
+for _room in (evaluation, generators, sampling, training):  # what each stage costs is said beside its `run`
     for _module in pkgutil.iter_modules(_room.__path__):
         importlib.import_module(f"{_room.__name__}.{_module.name}")
-KINDS = {"synthesize": "source", "guide-attribute": "method", "guide-masks": "method", "classify": "architecture"}
+KINDS = {
+    "synthesize": "source", "guide-attribute": "method", "guide-masks": "method", "generate-attribute": "method",
+    "classify": "architecture",
+}  # fmt: skip
 """Verb -> the wildcard that tells its rows in the table apart."""
 
 

@@ -176,6 +176,8 @@ def as_markdown(cells: pd.DataFrame, number: int, beside_paper: bool = False) ->
         "one run a cell" if cells["runs"].max() == 1 else f"mean ± standard deviation over {cells['runs'].max()} runs"
     )
     notes = [f"{EXPLAINED[number]} {runs[0].upper()}{runs[1:]}.", _about_distances(cells, metric)]
+    if generated := [name for name in cells["method"].unique() if name in METHODS and METHODS[name].generator]:
+        notes.append(f"Attempts of {', '.join(generated)} are latents, of which those kept alone are made images.")
     if cells["paper_fid"].notna().any():
         notes.append("The paper's figures are of its own images and networks, as said below.")
     parts = [f"# {TITLES[number]}", *map(wrapped, notes), _measured(cells, number, metric)]
@@ -229,7 +231,7 @@ def _spread(values: pd.Series, stds: pd.Series, digits: int) -> list[str]:
 
 
 def _reported(number: int) -> list[str]:
-    """The paper's own table: DiffAE, D2C and NVAE are reported, not run here."""
+    """The paper's own table, with methods that are not run here."""
     if number == 1:
         methods = list(paper.TABLE1["male"])
         lines = [[name, *(shown(row[m], 2) for m in methods)] for name, row in paper.TABLE1.items()]

@@ -66,7 +66,7 @@ def run(stage: Stage[Pretrain], *, apart_from: Sequence[Path] = (), out: Path, g
     """
     cfg = stage.config
     with unchanged(stage):
-        images, digest = _images(cfg, stage.seed, apart_from)
+        images, digest = unlabelled_images(cfg, stage.seed, apart_from)
     # by what files hold: copies of them go on with the same training
     state = state_path("pretrain", stage.model_dump_json(exclude={"files"}), digest)
     denoiser = pretrain(images, cfg, seed=stage.seed, device=pick_device(), state=state)
@@ -82,7 +82,7 @@ def run(stage: Stage[Pretrain], *, apart_from: Sequence[Path] = (), out: Path, g
     state.unlink(missing_ok=True)
 
 
-def _images(cfg: Pretrain, seed: int, apart_from: Sequence[Path]) -> tuple[np.ndarray, str]:
+def unlabelled_images(cfg: Pretrain, seed: int, apart_from: Sequence[Path]) -> tuple[np.ndarray, str]:
     """uint8 (N, H, W[, C]), and the SHA-256 of what they were read from: of an IDX file, or else of their pixels.
 
     Raises UserError.

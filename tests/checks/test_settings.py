@@ -23,6 +23,11 @@ def pretrained_on(path: str) -> dict[str, Any]:
     return {"denoiser": {"kind": "pretrain", "pretrain": {"data": data}}}
 
 
+def diffae(**settings: Any) -> dict[str, Any]:
+    """Table 1 with method diffae."""
+    return {"table1": {"methods": ["unguided", "diffae"]}, "generators": {"diffae": settings}}
+
+
 def network(**settings: Any) -> dict[str, Any]:
     return merge(PRETRAIN, {"denoiser": {"pretrain": {"network": settings}}})
 
@@ -123,6 +128,26 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "heads that do not divide": (
         network(num_heads=5),
         "denoiser.pretrain.network.num_heads: 5 does not divide the 64 channels where attention is",
+    ),
+    "no DiffAE": (
+        diffae(),
+        "generators.diffae.file.path: none, of which table1.methods' diffae draws; give a DiffAE's file, or set",
+    ),
+    "a missing DiffAE": (
+        diffae(file={"path": "gone.safetensors"}),
+        "generators.diffae.file.path: no file gone.safetensors; give one's .safetensors, or set generators.diffae.kind",
+    ),
+    "a denoiser as a DiffAE": (
+        diffae(file={"path": "ddrep/data/embedded/denoiser.safetensors"}),
+        "generators.diffae.file.path: ddrep/data/embedded/denoiser.safetensors: of another format (ddrep.denoiser/1)",
+    ),
+    "nothing to train a DiffAE on": (
+        diffae(kind="pretrain"),
+        "generators.diffae.pretrain.images: none; name an IDX file of unlabelled images, or generators.diffae.pretrain",
+    ),
+    "a DiffAE that is no network": (
+        diffae(kind="pretrain", pretrain={"network": {"encoder_mult": [1, 2, 2, 2]}}),
+        "generators.diffae.pretrain.network.encoder: image_size: 28; 7 pixels cannot be halved by such a network",
     ),
     "no levels": (network(channel_mult=[]), "denoiser.pretrain.network.channel_mult: empty"),
     "no images without labels": (

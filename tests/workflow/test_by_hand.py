@@ -12,6 +12,7 @@ import yaml
 
 from ddrep import cli
 from ddrep.cli.base import Verb
+from ddrep.methods import METHODS
 from ddrep.sources import with_shards
 from tests.test_cli import VERBS
 from tests.workflow.tree import copy_workflow, link_networks
@@ -32,10 +33,12 @@ OTHERS = {
 MORE = {
     "denoiser": {"kind": "pretrain"},
     "evaluation": {"evaluator": None, "segmenter": None},
+    "table1": {"methods": [*METHODS]},
+    "generators": {"diffae": {"kind": "pretrain"}},
     "table3": {"sources": [*with_shards()]},
     "table5": {"labels": [10]},
 }
-"""The stages that the demo takes from files or leaves out, and all sources."""
+"""The stages that the demo takes from files or leaves out, and all sources and methods."""
 
 
 @pytest.fixture(scope="module")

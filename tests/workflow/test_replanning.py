@@ -26,6 +26,7 @@ TABLE4 = [
 ]  # fmt: skip
 GUIDED = {"attribute_guide", "attribute_shard", "robustness", "mask_guide", "mask_shard"}
 LISTENING = {"probe", "synthesis", "labelled_shard", "soft_labels", "judge_score", "copies"}
+DRAWN = {"attribute_shard", "attribute_generated"}
 MEASURED = {"attribute_score", "attribute_real_features", "mask_score", "mask_real_features"}
 FOLLOWS = {
     "labelled_images": {
@@ -52,6 +53,7 @@ FOLLOWS = {
     "unlabelled_images": {"labelled_shard"},
     "labelled_shard": {"shard_info", "classifier", "classifier_on_synthetic_alone", "copies"},
     "pretrain": {"finetune", "features", "pixel_threshold", *LISTENING, *GUIDED},
+    "pretrain_diffae": {"attribute_latent_judge", "attribute_generated"},
     "finetune": {"pixel_threshold", "synthesis"},
     "features": {"rejection"},
     "rejection": {"pixel_threshold", "synthesis", "judge_score"},
@@ -68,7 +70,9 @@ FOLLOWS = {
     "classifier_on_synthetic_alone": {"table"},
     "table": {"figure4"},
     "attribute_images": {"attribute_examples", "attribute_evaluator", "attribute_real_features", "robustness"},
-    "attribute_examples": {"attribute_guide"},
+    "attribute_examples": {"attribute_guide", "attribute_latent_judge"},
+    "attribute_latent_judge": {"attribute_generated"},
+    "attribute_generated": {"attribute_score"},
     "attribute_guide": {"attribute_shard", "robustness"},
     "attribute_shard": {"attribute_score"},
     "attribute_evaluator": {"attribute_score", "attribute_real_features"},
@@ -109,7 +113,12 @@ OWN = {
     "attributes.examples": {"attribute_examples"},
     "attributes.taps": {"attribute_guide"},
     "attributes.training": {"attribute_guide"},
-    "attributes.sampling": {"attribute_shard"},
+    "attributes.sampling": DRAWN,
+    "attributes.sampling.scale": {"attribute_shard"},
+    "generators.diffae.file": {"attribute_latent_judge", "attribute_generated"},
+    "generators.diffae.pretrain": {"pretrain_diffae"},
+    "generators.diffae.latent_steps": {"attribute_generated"},
+    "generators.judge": {"attribute_latent_judge"},
     "masks.data": {"mask_images", "mask_examples"},
     "masks.taps": {"mask_guide"},
     "masks.training": {"mask_guide"},
@@ -122,9 +131,9 @@ OWN = {
     "evaluation.segmenter_training": {"mask_segmenter"},
     "robustness": {"robustness"},
     "table1": {"table1", "costs"},
-    "table1.images": {"attribute_shard"},
-    "table1.threshold": {"attribute_shard"},
-    "table1.max_attempts": {"attribute_shard"},
+    "table1.images": DRAWN,
+    "table1.threshold": DRAWN,
+    "table1.max_attempts": DRAWN,
     "table2": {"table2", "costs"},
     "table2.images": {"mask_shard"},
     "table3": {"table", "costs"},
@@ -146,13 +155,15 @@ MORE = {
         "attribute_real_features",
         "attribute_score",
         "attribute_guide",
-        "attribute_shard",
+        "attribute_latent_judge",
         "robustness",
+        *DRAWN,
     },
     "table1": {
         "attribute_examples",
         "attribute_guide",
-        "attribute_shard",
+        "attribute_latent_judge",
+        *DRAWN,
         "attribute_score",
         "robustness",
         "robustness_table",
@@ -172,6 +183,7 @@ SHARED = {
     "data.kind",
     "denoiser.kind",
     "masks.data.kind",
+    "generators.diffae.kind",
     "experiment",
     "seed",
     "digest",
@@ -244,9 +256,11 @@ def base(kind: str) -> dict[str, Any]:
     raw: dict[str, Any] = yaml.safe_load((REPO / "config.yaml").read_text())
     raw |= {"table4": TABLE4, "table5": {"labels": [10], "sources": ["ours"], "scale": 1}}
     raw["table3"]["sources"] += ["probe-rejection"] + ["unlabelled-soft"] * (kind == "as it is")
+    raw["table1"]["methods"] += ["diffae"]
+    raw = merge(raw, {"generators": {"diffae": {"file": {"path": "diffae.safetensors"}}}})
     if kind == "made here":
         return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},
-                           "denoiser": {"kind": "pretrain"},
+                           "denoiser": {"kind": "pretrain"}, "generators": {"diffae": {"kind": "pretrain"}},
                            "evaluation": {"evaluator": None, "segmenter": None}})  # fmt: skip
     return raw
 
@@ -261,6 +275,8 @@ def keys(kind: str) -> list[tuple[str | int, ...]]:
 
 def _counts(path: tuple[str | int, ...], here: tuple[str, ...], kind: str) -> bool:
     """Whether a key matters under a kind: that of a sub-table where it is used, any other as it is."""
+    if path[:2] == ("generators", "diffae"):
+        return (path[2] == "pretrain") == (kind == "made here")
     if path[0] in ("data", "denoiser") or any(key in here for key in path[1:2]):
         return (path[1] in here) == (kind == "made here")
     return kind == "as it is"
@@ -289,7 +305,8 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def finish(path: Path, config: dict[str, Any]) -> Tree:
     link_networks(path)
-    (path / "other.file").touch()
+    for name in ("other.file", "diffae.safetensors"):
+        (path / name).touch()
     tree = copy_workflow(path, checked=False)  # one key is changed at a time, and files are empty
     tree.configure(**config)
     done = tree.snakemake("--cores", "4", "--quiet", "all", path=str(Path(__file__).parent / "bin"))

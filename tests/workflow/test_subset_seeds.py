@@ -6,17 +6,20 @@ import json
 import re
 import shlex
 from collections import defaultdict
+from typing import Any
 
 import pytest
 import torch
 
 from ddrep.config import subset_seed
+from ddrep.data import embedded
+from ddrep.methods import METHODS
 from ddrep.sampling.sampler import ImageNoise, image_seed
 from tests.workflow.tree import copy_workflow, link_networks
 
 DRAWS = {
     "finetune", "rejection", "pixel-rejection", "pixel-threshold", "synthesize", "classify", "guide",
-    "guide-attribute", "guide-masks", "robustness",
+    "guide-attribute", "guide-masks", "robustness", "judge-latents", "generate-attribute",
 }  # fmt: skip
 """The commands that draw anything at random for one labelled subset."""
 
@@ -27,9 +30,12 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, set[i
     path = tmp_path_factory.mktemp("tree")
     link_networks(path)
     tree = copy_workflow(path)
-    tables = {f"table{n}": {"subsets": [0, 1, 2], "images": 5} for n in (1, 2)}
+    tables: dict[str, dict[str, Any]] = {f"table{n}": {"subsets": [0, 1, 2], "images": 5} for n in (1, 2)}
+    tables["table1"] |= {"methods": [*METHODS]}
+    pretrain = {"images": str(embedded.path("test", "images"))}
     runs = {"sources": ["real", "ours", "classifier-free"], "scales": [0, 1], "mix": [False], "subsets": [0, 1, 2]}
-    tree.configure(seed=7, **tables, table3={"subsets": [0, 1, 2]}, table4=[runs])
+    tree.configure(seed=7, **tables, table3={"subsets": [0, 1, 2]}, table4=[runs],
+                   generators={"diffae": {"kind": "pretrain", "pretrain": pretrain}})  # fmt: skip
     done = tree.snakemake("--cores", "1", "--dry-run", "--forceall", "--printshellcmds")
     assert done.returncode == 0, done.stderr
     found: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))

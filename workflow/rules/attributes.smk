@@ -47,13 +47,42 @@ use rule job as attribute_shard with:
         out="<drawn>.tar",
         beside="<drawn>.parquet",
     pathvars:
-        **paths(job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"),
+        **of_methods(
+            guided(), drawn="<run>/{method}/{steps}", job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"
+        ),
     resources:
         **on_gpu(16000, 480),
     params:
         **told("guided", "guide-attribute --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
     message:
         "{wildcards.attribute} by {wildcards.method} in {wildcards.steps} steps, subset {wildcards.subset}, seed {wildcards.run}"
+
+
+# Of the methods that draw of another generator than the denoiser.
+use rule job as attribute_latent_judge with:
+    input:
+        generator=lambda w: generator_path(w.generator, EXPERIMENT),
+        examples="<run>/examples.tar",
+    output:
+        out="<run>/{generator}.safetensors",
+    pathvars:
+        **paths(job="guide/subset{subset}/{attribute}-{run}-{generator}"),
+    params:
+        **told("latent-judge", "judge-latents --run-seed {run}"),
+    message:
+        "Training the judge of {wildcards.attribute} on latents, subset {wildcards.subset}, seed {wildcards.run}"
+
+
+use rule attribute_shard as attribute_generated with:
+    input:
+        generator=lambda w: generator_path(METHODS[w.method].generator, EXPERIMENT),
+        judge=lambda w: f"<run>/{METHODS[w.method].generator}.safetensors",
+    pathvars:
+        **of_methods(
+            generated(), drawn="<run>/{method}/{steps}", job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"
+        ),
+    params:
+        **told("generated", "generate-attribute --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
 
 
 # Left aside when config.yaml names an evaluator.

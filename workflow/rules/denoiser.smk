@@ -2,7 +2,9 @@
 # Of a data set's images, those that are held out of the labelled ones are left out.
 use rule job as pretrain with:
     input:
-        ["<results>/data/validation.tar", "<results>/data/test.tar"] if pretrained_on_data(EXPERIMENT) else [],
+        ["<results>/data/validation.tar", "<results>/data/test.tar"]
+        if pretrained_on_data(EXPERIMENT, EXPERIMENT.denoiser.pretrain)
+        else [],
     output:
         out="<results>/denoiser.safetensors",
         grid=report("<results>/denoiser.png", caption="../report/samples.rst", category="Samples"),
@@ -16,6 +18,22 @@ use rule job as pretrain with:
         **told("pretrain"),
     message:
         "Training the unconditional denoiser"
+
+
+use rule pretrain as pretrain_diffae with:
+    input:
+        ["<results>/data/validation.tar", "<results>/data/test.tar"]
+        if pretrained_on_data(EXPERIMENT, EXPERIMENT.generators.diffae.pretrain)
+        else [],
+    output:
+        out="<results>/diffae.safetensors",
+        grid=report("<results>/diffae.png", caption="../report/samples.rst", category="Samples"),
+    pathvars:
+        **paths(job="pretrain/diffae"),
+    params:
+        **told("pretrain-diffae"),
+    message:
+        "Training the DiffAE"
 
 
 use rule job as finetune with:

@@ -1,0 +1,115 @@
+"""Generators beside the denoiser: their training, their files, and what is drawn of them (paper, 5.1's baselines)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from annotated_types import MaxLen
+
+from ddrep.config.base import (
+    Attempts,
+    Batch,
+    Few,
+    Pixels,
+    Positive,
+    Rate,
+    Section,
+    Share,
+    SolverSteps,
+    Steps,
+    Warmup,
+    WeightDecay,
+)
+from ddrep.config.stages import Network, Pretrain, Sampling
+
+
+class AutoencoderNetwork(Network):
+    """A DiffAE (ddrep.generators.network.DiffAEConfig); its size and channels are the images'."""
+
+    channel_mult: Annotated[tuple[Few, ...], MaxLen(16)] = (1, 1, 2)
+    """Width of each level, in model_channels."""
+    encoder_mult: Annotated[tuple[Few, ...], MaxLen(16)] = (1, 1, 2)
+    """Width of each level of the encoder, in model_channels."""
+    encoder_res_blocks: Few = 1
+    """A level of the encoder."""
+    latent: Pixels = 64
+    """Numbers in an image's latent (published: 512)."""
+    embed_channels: Pixels = 128
+    """Of the time's embedding (published: 512)."""
+    latent_layers: Few = 6
+    """Of the network that denoises latents (published: 10), and"""
+    latent_width: Pixels = 256
+    """units in each (published: 2048)."""
+
+
+class LatentTraining(Section):
+    """Training of the network that denoises latents (published: AdamW, L1 loss)."""
+
+    steps: Steps = 6000
+    batch: Batch = 128
+    lr: Rate = 1e-3
+    weight_decay: WeightDecay = 0.01
+    ema_decay: Share = 0.999
+
+
+class PretrainDiffAE(Pretrain):
+    """Training of a DiffAE from scratch, without labels: the autoencoder, then what draws latents."""
+
+    network: AutoencoderNetwork = AutoencoderNetwork()
+    schedule: Literal["cosine", "linear"] = "linear"
+    """Of the noise of images (published: linear)."""
+    steps: Steps = 2300
+    """Of training, of the autoencoder."""
+    batch: Batch = 32
+    lr: Rate = 1.5e-3
+    warmup: Warmup = 100
+    ema_decay: Share = 0.995
+    latents: LatentTraining = LatentTraining()
+
+
+class DiffAEFile(Section):
+    """A DiffAE that is there already, trained or imported."""
+
+    path: Path | None = None
+
+
+class DiffAEChoice(Section):
+    """The generator of method diffae (Preechakul et al. 2022)."""
+
+    kind: Literal["file", "pretrain"] = "file"
+    """The sub-table that counts: a file, or pretrain to train one here."""
+    file: DiffAEFile = DiffAEFile()
+    pretrain: PretrainDiffAE = PretrainDiffAE()
+    latent_steps: SolverSteps = 200
+    """DDIM steps in which a latent is drawn; those of images are table1.steps."""
+
+
+class LatentJudge(Section):
+    """Training of the linear layer on latents that decides which are made images (paper, 5.1)."""
+
+    steps: Steps = 300
+    batch: Batch = 64
+    lr: Rate = 0.01
+    weight_decay: WeightDecay = 1e-4
+
+
+class Generators(Section):
+    """Generators beside the denoiser, for methods of Table 1 that draw of one: they count where one is asked for."""
+
+    diffae: DiffAEChoice = DiffAEChoice()
+    judge: LatentJudge = LatentJudge()
+
+
+class GeneratedShard(Section):
+    """All that determines a shard of a generator's images, beside its inputs, subset and seed."""
+
+    sampling: Sampling = Sampling()
+    latent_steps: SolverSteps = 200
+    """DDIM steps in which a latent is drawn."""
+    images: Positive = 1
+    """Of an attribute, and as many of its absence."""
+    threshold: Share = 0.5
+    """A latent is made an image when the judge gives its target at least this probability."""
+    max_attempts: Attempts = 60
+    """Budget: attempts for each image asked for."""

@@ -1,0 +1,30 @@
+"""A generator of whatever kind its file is of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from ddrep.errors import UserError
+from ddrep.files import check_readable
+from ddrep.generators.base import Generator
+from ddrep.generators.diffae import DiffAE
+
+KINDS: tuple[type[Generator], ...] = (DiffAE,)
+EXPECTED = "a generator's file, as `ddrep pretrain-diffae` or `ddrep import-diffae` writes it"
+
+
+def load_generator(path: Path, device: str | torch.device = "cpu") -> Generator:
+    """In evaluation mode. Raises UserError for any other file."""
+    check_readable(path, EXPECTED)
+    try:
+        with safe_open(path, framework="np") as f:
+            form = (f.metadata() or {}).get("format", "unnamed")
+    except (SafetensorError, OSError) as e:
+        raise UserError(f"{path}: not a readable safetensors file ({e}); expected {EXPECTED}") from None
+    for kind in KINDS:
+        if form == kind.FORMAT:
+            return kind.load(path, device)
+    raise UserError(f"{path}: of another format ({form}); expected {EXPECTED}")

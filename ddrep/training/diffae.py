@@ -1,0 +1,140 @@
+"""Train a DiffAE from scratch, without labels: encoder and U-Net together, then what draws latents."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddrep.config import PretrainDiffAE, Sampling, Stage
+from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
+from ddrep.data.batches import batch_indices, to_unit
+from ddrep.data.digest import unchanged
+from ddrep.denoiser.schedule import Schedule, add_noise
+from ddrep.device import autocast, pick_device
+from ddrep.files import state_path
+from ddrep.generators.diffae import LATENT_SCHEDULE, DiffAE, DiffAENetwork
+from ddrep.generators.network import diffae_of
+from ddrep.grids import save_grid
+from ddrep.sampling.sampler import image_seed
+from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
+from ddrep.training.pretrain import GRID_IMAGES, GRID_STEPS, unlabelled_images
+
+log = logging.getLogger("ddrep")
+
+LATENT_STEPS = 200
+"""Of the latent DDIM, for the grid."""
+READ_AT_ONCE = 250
+
+
+def train_autoencoder(images: np.ndarray, model: DiffAE, cfg: PretrainDiffAE, *, seed: int, state: Path | None) -> None:
+    """eps is learned of x_t, t and the encoder's latent of x0, all at once (Preechakul et al. 2022, eq. 6)."""
+    net = nn.ModuleDict({"unet": model.net.unet, "encoder": model.net.encoder})
+    optimizer = torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+
+    def loss_at(step: int) -> Tensor:
+        x0 = to_unit(images[batch_indices(len(images), cfg.batch, step, seed)], model.device)
+        index = torch.randint(cfg.num_steps, (len(x0),), device=model.device)
+        noise = torch.randn_like(x0)
+        x = add_noise(x0, noise, model.schedule.abar_at(index, x0))
+        with autocast(cfg.precision, x0.device):
+            eps = model.net.unet.eps(x, model.schedule.embedded(index).to(x.dtype), model.net.encoder(x0))
+        return F.mse_loss(eps.float(), noise)
+
+    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
+    factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
+    trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
+    model.net.unet.load_state_dict(trained["unet"].state_dict())
+    model.net.encoder.load_state_dict(trained["encoder"].state_dict())
+    model.net.eval()
+
+
+@torch.no_grad()
+def normalise(images: np.ndarray, model: DiffAE) -> Tensor:
+    """Latents (N, latent) of all images, normalised by their mean and deviation, which become the model's."""
+    x = (to_unit(images[i : i + READ_AT_ONCE], model.device) for i in range(0, len(images), READ_AT_ONCE))
+    latents = torch.cat([model.net.encoder(part) for part in x])
+    model.net.latent_mean.copy_(latents.mean(dim=0))
+    model.net.latent_std.copy_(latents.std(dim=0))
+    return (latents - model.net.latent_mean) / model.net.latent_std
+
+
+def train_latents(latents: Tensor, model: DiffAE, cfg: PretrainDiffAE, *, seed: int, state: Path | None) -> None:
+    """eps of noised normalised latents is learned in the L1 norm (Preechakul et al. 2022, eq. 9)."""
+    net, section = model.net.latent_net, cfg.latents
+    optimizer = torch.optim.AdamW(net.parameters(), section.lr, weight_decay=section.weight_decay, fused=True)
+
+    def loss_at(step: int) -> Tensor:
+        z = latents[batch_indices(len(latents), section.batch, step, seed)]
+        index = torch.randint(LATENT_SCHEDULE.num_steps, (len(z),), device=z.device)
+        noise = torch.randn_like(z)
+        noised = add_noise(z, noise, LATENT_SCHEDULE.abar_at(index, z))
+        return F.l1_loss(net(noised, LATENT_SCHEDULE.embedded(index)), noise)
+
+    loop = LoopConfig(section.steps, seed, section.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
+    factor = lambda step: cosine_with_warmup(step, section.steps, cfg.warmup)  # noqa: E731
+    trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
+    net.load_state_dict(trained.state_dict())
+    net.eval()
+
+
+def pretrain(
+    images: np.ndarray, cfg: PretrainDiffAE, *, seed: int, device: torch.device,
+    states: tuple[Path, Path] | tuple[None, None] = (None, None),
+) -> DiffAE:  # fmt: skip
+    """uint8 images (N, H, W[, C]) -> a DiffAE with EMA weights. states: files of the two unfinished trainings."""
+    torch.manual_seed(seed)
+    net = DiffAENetwork(diffae_of(cfg.network, images.shape[1], 1 if images.ndim == 3 else images.shape[-1]))
+    model = DiffAE(net.to(device), Schedule(kind=cfg.schedule, num_steps=cfg.num_steps))
+    train_autoencoder(images, model, cfg, seed=seed, state=states[0])
+    latents = normalise(images, model)
+    log.info("latents: %d of %d numbers; what draws them is trained now", *latents.shape)
+    train_latents(latents, model, cfg, seed=seed, state=states[1])
+    net.requires_grad_(False)
+    return model
+
+
+def run(
+    stage: Stage[PretrainDiffAE], *, apart_from: Sequence[Path] = (), half: bool = False, out: Path, grid: Path | None
+) -> None:
+    """Train on the images that the section names; write the DiffAE and, if asked, a grid of samples. Raises UserError.
+
+    half: weights are written as float16.
+    """
+    cfg = stage.config
+    with unchanged(stage):
+        images, digest = unlabelled_images(cfg, stage.seed, apart_from)
+    told = stage.model_dump_json(exclude={"files"})
+    first, second = (state_path(f"pretrain-diffae-{part}", told, digest) for part in ("images", "latents"))
+    model = pretrain(images, cfg, seed=stage.seed, device=pick_device(), states=(first, second))
+    section = cfg.model_dump(mode="json") | ({"images": cfg.images.name} if cfg.images else {})
+    if cfg.data:  # a file that travels names no folder of this machine
+        section["data"] = {"kind": cfg.data.kind, "images": len(images)}
+    model.provenance = {
+        "command": "ddrep pretrain-diffae", "seed": stage.seed, "section": section, "images_sha256": digest
+    }  # fmt: skip
+    if grid:
+        save_grid(samples(model, [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]), 8, grid)
+    model.save(out, torch.float16 if half else torch.float32)
+    first.unlink(missing_ok=True)
+    second.unlink(missing_ok=True)
+
+
+def samples(model: DiffAE, seeds: Sequence[int]) -> np.ndarray:
+    """An image a seed, uint8 (N, H, W, C), by DDIM in at most 20 steps of images and 200 of latents."""
+    cfg = Sampling(solver="ddim", steps=min(GRID_STEPS, model.schedule.num_steps), eta=0, guidance_scale=0)
+    return model.images(model.latents(seeds, LATENT_STEPS), seeds, cfg)
+
+
+@costs("pretrain-diffae")
+def cost(job: Job) -> Cost:
+    """Training and the grid, as through the denoiser and its encoder, which are taken to be as large."""
+    cfg = job.config(PretrainDiffAE)
+    seen = cfg.steps * cfg.batch
+    return Cost(Passes({DENOISER + TRAINING: seen, ENCODER + TRAINING: seen, DENOISER: GRID_IMAGES * GRID_STEPS}))

@@ -1,0 +1,121 @@
+"""Shards of a generator's images: exact numbers, only what is kept is drawn, and one line for what cannot be."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ddrep.config import GeneratedShard, LatentJudge, Sampling, Stage
+from ddrep.data.shards import LabelledImages, read_shards, write_shard
+from ddrep.errors import UserError
+from ddrep.files import sha256
+from ddrep.generators import judge
+from ddrep.generators.diffae import DiffAE
+from ddrep.generators.files import load_generator
+from ddrep.generators.network import LatentJudgeFile
+from ddrep.generators.shards import attribute_shard
+from ddrep.training.latent_judges import fit, run
+from tests import tiny
+from tests.generators.tiny_diffae import diffae
+
+FAST = Sampling(steps=2, eta=0.0, guidance_scale=0.0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DiffAE, examples of trousers and of shirts, and their judge."""
+    path = tmp_path_factory.mktemp("generated")
+    diffae().save(path / "g.safetensors")
+    images = tiny.images(classes=2)
+    names = ("not trousers", "trousers")
+    write_shard(path / "examples.tar", LabelledImages(images.images, images.labels, images.keys, names))
+    stage = Stage[LatentJudge](config=LatentJudge(steps=100))
+    run(stage, generator=path / "g.safetensors", examples=path / "examples.tar", run_seed=0, out=path / "j.safetensors")
+    return path
+
+
+def draw(folder: Path, name: str, batch: int = 4, pool: str = "pool", **settings: Any) -> pd.DataFrame:
+    stage = Stage[GeneratedShard](config=GeneratedShard(sampling=FAST, latent_steps=4, images=3, **settings))
+    files = {"generator": folder / "g.safetensors", "judge": folder / "j.safetensors", "pool": folder / pool}
+    attribute_shard(stage, **files, subset=0, run_seed=0, out=folder / f"{name}.tar", batch=batch)
+    return pd.read_parquet(folder / f"{name}.parquet")
+
+
+def test_as_many_of_each_target_and_only_these_are_made_images(folder: Path) -> None:
+    rows = draw(folder, "kept", threshold=0.4)
+    shard = read_shards([folder / "kept.tar"])
+    assert np.bincount(shard.labels).tolist() == [3, 3] and shard.classes == ("not trousers", "trousers")
+    assert len(rows) > 6 == rows["accepted"].sum() and (rows["p"] >= 0.4).equals(rows["accepted"])
+    assert rows["evaluations"].tolist() == [2 if kept else 0 for kept in rows["accepted"]]
+    (pool,) = (folder / "pool").glob("*/00000")
+    drawn = [np.load(path)["attempts"] for path in pool.glob("*.npz")]
+    assert sum(map(len, drawn)) == 6
+
+
+def test_whatever_the_batch_and_the_threshold_an_image_is_its_seeds(folder: Path) -> None:
+    draw(folder, "one", batch=1, pool="one", threshold=0.4)
+    draw(folder, "many", batch=50, pool="many", threshold=0.4)
+    assert (folder / "one.tar").read_bytes() == (folder / "many.tar").read_bytes()
+    model, every = load_generator(folder / "g.safetensors"), draw(folder, "every", threshold=0.0)
+    shard, row = read_shards([folder / "every.tar"]), every.iloc[4]
+    seeds = [int(row["seed"])]
+    image = model.images(model.latents(seeds, 4), seeds, FAST)[0]
+    np.testing.assert_array_equal(shard.images[shard.keys.index(row["key"])], image)
+
+
+def test_a_used_up_budget_is_one_line(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"table1.max_attempts: classes .* \(0/6 = 0.0%\).*lower table1.threshold"):
+        draw(folder, "never", threshold=1.0, max_attempts=2)
+    assert not (folder / "never.tar").exists()
+
+
+def test_the_judge_is_logistic_regression() -> None:
+    """On latents whose classes two Gaussians of the same spread make, its direction is that of their means."""
+    g = torch.Generator().manual_seed(0)
+    y = torch.arange(2000) % 2
+    latents = torch.randn(2000, 4, generator=g) + torch.tensor([1.0, 0.5, 0.0, -1.0]) * (y[:, None] - 0.5)
+    meta = LatentJudgeFile(classes=("a", "b"), latent=4, generator_sha256="0" * 64)
+    found = fit(meta, latents, y, LatentJudge(steps=600, batch=500, lr=0.02, weight_decay=0.0), seed=0)
+    weight = found.net.weight[1] - found.net.weight[0]
+    assert torch.allclose(weight, torch.tensor([1.0, 0.5, 0.0, -1.0]), atol=0.2)
+    p = found.probabilities(latents)
+    assert p.shape == (2000, 2) and np.allclose(p.sum(axis=1), 1) and (p.argmax(axis=1) == y.numpy()).mean() > 0.7
+    with pytest.raises(UserError, match="not finite"):
+        found.probabilities(latents / 0)
+
+
+def test_a_judge_knows_its_generator(folder: Path, tmp_path: Path) -> None:
+    loaded = judge.LatentJudge.load(folder / "j.safetensors", folder / "g.safetensors")
+    assert loaded.meta.generator_sha256 == sha256(folder / "g.safetensors") and loaded.meta.latent == 8
+    diffae(seed=1).save(tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match=r"trained with another generator than .*other"):
+        judge.LatentJudge.load(folder / "j.safetensors", tmp_path / "other.safetensors")
+
+
+def test_other_files_and_images_are_one_line(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("none")
+    wrong = {
+        folder / "j.safetensors": r"another format \(ddrep\.latent-judge/1\)",
+        tmp_path / "text": "not a readable safetensors",
+        tmp_path / "none": "no such file",
+    }
+    for path, said in wrong.items():
+        with pytest.raises(UserError, match=said):
+            load_generator(path)
+    with pytest.raises(UserError, match="expected 8x8x1 uint8"):
+        DiffAE.load(folder / "g.safetensors").encode(np.zeros((1, 9, 9, 1), np.uint8))
+    with pytest.raises(UserError, match="latent_layers: 1; expected 2 or more"):
+        DiffAE.load(_with_one_layer(tmp_path))
+
+
+def _with_one_layer(folder: Path) -> Path:
+    model = diffae()
+    model.net.cfg = dataclasses.replace(model.net.cfg, latent_layers=1)
+    model.save(folder / "one.safetensors")
+    return folder / "one.safetensors"
