@@ -57,11 +57,15 @@ def train_autoencoder(images: np.ndarray, model: DiffAE, cfg: PretrainDiffAE, *,
 
 @torch.no_grad()
 def normalise(images: np.ndarray, model: DiffAE) -> Tensor:
-    """Latents (N, latent) of all images, normalised by their mean and deviation, which become the model's."""
+    """Latents (N, latent) of all images, normalised by their mean and deviation, which become the model's.
+
+    A number that is the same for all images says nothing, and is not divided by its deviation of 0.
+    """
     x = (to_unit(images[i : i + READ_AT_ONCE], model.device) for i in range(0, len(images), READ_AT_ONCE))
     latents = torch.cat([model.net.encoder(part) for part in x])
     model.net.latent_mean.copy_(latents.mean(dim=0))
-    model.net.latent_std.copy_(latents.std(dim=0))
+    deviation = latents.std(dim=0)
+    model.net.latent_std.copy_(deviation.where(deviation > 0, 1.0))
     return (latents - model.net.latent_mean) / model.net.latent_std
 
 

@@ -44,6 +44,14 @@ def test_latents_are_normalised_by_those_of_the_training_images() -> None:
     assert torch.allclose(model.encode(images), latents, atol=5e-3)
 
 
+def test_a_number_that_all_latents_share_stays_finite() -> None:
+    images, model = tiny.images().images, diffae()
+    last = list(model.net.encoder.out.parameters())[-2:]  # of the last convolution: weights and biases
+    with torch.no_grad():
+        last[0][0], last[1][0] = 0, 7
+    assert normalise(images, model)[:, 0].unique().tolist() == [0]
+
+
 def test_drawn_latents_are_spread_as_what_was_learned() -> None:
     """Of a Gaussian with a mean and a deviation of its own, which DDIM is to give back."""
     torch.manual_seed(0)
