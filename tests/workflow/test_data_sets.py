@@ -29,8 +29,9 @@ READERS = {"labelled_images", "held_out_images", "attribute_images", "attribute_
 
 
 def following(started: set[str]) -> set[str]:
-    """What follows, where there are no images without labels."""
-    return downstream(started) - {"unlabelled_images", "labelled_shard"}
+    """What follows, where there are no images without labels and no other generator."""
+    absent = {"unlabelled_images", "labelled_shard", "pretrain_diffae", "attribute_latent_judge", "attribute_generated"}
+    return downstream(started) - absent
 
 
 def write_image(path: Path, value: int) -> None:
