@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ddrep.config import PretrainDiffAE, Sampling, Stage
 from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
-from ddrep.data.batches import batch_indices, to_unit
+from ddrep.data.batches import batch_indices, parts, to_unit
 from ddrep.data.digest import unchanged
 from ddrep.denoiser.schedule import Schedule, add_noise
 from ddrep.device import autocast, pick_device
@@ -61,8 +61,8 @@ def normalise(images: np.ndarray, model: DiffAE) -> Tensor:
 
     A number that is the same for all images says nothing, and is not divided by its deviation of 0.
     """
-    x = (to_unit(images[i : i + READ_AT_ONCE], model.device) for i in range(0, len(images), READ_AT_ONCE))
-    latents = torch.cat([model.net.encoder(part) for part in x])
+    x = (to_unit(images[part], model.device) for part in parts(len(images), READ_AT_ONCE))
+    latents = torch.cat([model.net.encoder(each) for each in x])
     model.net.latent_mean.copy_(latents.mean(dim=0))
     deviation = latents.std(dim=0)
     model.net.latent_std.copy_(deviation.where(deviation > 0, 1.0))
