@@ -91,7 +91,7 @@ def unlabelled_images(cfg: Pretrain, seed: int, apart_from: Sequence[Path]) -> t
         return read_images(cfg.images), sha256(cfg.images)
     if cfg.data is None:
         raise UserError(
-            "denoiser.pretrain.images: missing; name an IDX file of unlabelled images, or a data set in data"
+            "pretrain.images: missing; name an IDX file of unlabelled images, or a data set in data"
         )
     images = apart(labelled(cfg.data, "train", 0, seed), "train", apart_from, read_shards).images
     content = hashlib.sha256(repr(images.shape).encode())
