@@ -113,7 +113,7 @@ def run(
     """
     cfg = stage.config
     with unchanged(stage):
-        images, digest = unlabelled_images(cfg, stage.seed, apart_from)
+        images, digest = unlabelled_images(cfg, stage.seed, apart_from, "generators.diffae.pretrain")
     told = stage.model_dump_json(exclude={"files"})
     first, second = (state_path(f"pretrain-diffae-{part}", told, digest) for part in ("images", "latents"))
     model = pretrain(images, cfg, seed=stage.seed, device=pick_device(), states=(first, second))

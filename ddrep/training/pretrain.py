@@ -82,16 +82,18 @@ def run(stage: Stage[Pretrain], *, apart_from: Sequence[Path] = (), out: Path, g
     state.unlink(missing_ok=True)
 
 
-def unlabelled_images(cfg: Pretrain, seed: int, apart_from: Sequence[Path]) -> tuple[np.ndarray, str]:
+def unlabelled_images(
+    cfg: Pretrain, seed: int, apart_from: Sequence[Path], key: str = "denoiser.pretrain"
+) -> tuple[np.ndarray, str]:
     """uint8 (N, H, W[, C]), and the SHA-256 of what they were read from: of an IDX file, or else of their pixels.
 
-    Raises UserError.
+    key: of the section. Raises UserError.
     """
     if cfg.images:
         return read_images(cfg.images), sha256(cfg.images)
     if cfg.data is None:
         raise UserError(
-            "pretrain.images: missing; name an IDX file of unlabelled images, or a data set in data"
+            f"{key}.images: missing; name an IDX file of unlabelled images, or a data set in data"
         )
     images = apart(labelled(cfg.data, "train", 0, seed), "train", apart_from, read_shards).images
     content = hashlib.sha256(repr(images.shape).encode())
