@@ -92,9 +92,7 @@ def unlabelled_images(
     if cfg.images:
         return read_images(cfg.images), sha256(cfg.images)
     if cfg.data is None:
-        raise UserError(
-            f"{key}.images: missing; name an IDX file of unlabelled images, or a data set in data"
-        )
+        raise UserError(f"{key}.images: missing; name an IDX file of unlabelled images, or a data set in data")
     images = apart(labelled(cfg.data, "train", 0, seed), "train", apart_from, read_shards).images
     content = hashlib.sha256(repr(images.shape).encode())
     content.update(np.ascontiguousarray(images).data)
