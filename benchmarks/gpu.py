@@ -14,8 +14,9 @@ import dataclasses
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.nn.functional as F
@@ -31,9 +32,9 @@ from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import autocast
 from ddrep.sampling.guidance import classifier_free
 from ddrep.sampling.slots import FixedRows
-from ddrep.training import classifier
+from ddrep.training import classifier, graphs
 from ddrep.training.finetune import with_labels
-from ddrep.training.objective import loss_in_parts
+from ddrep.training.objective import COMPILE_STEPS, loss_in_parts
 
 DEVICE = torch.device("cuda")
 ROUNDS = 5
@@ -141,12 +142,15 @@ def candidates(part: str, model: Denoiser, base: Denoiser, images: int, steps_of
     page.record(part, ABOUT_CANDIDATES, rows_of(times, {"candidates a second": lambda ms: 1e3 * images / ms}))
 
 
-def training_step(model: Denoiser, batch: int, precision: str, compiled: bool) -> Run:
-    """One step of a fine-tune, as ddrep.training.finetune does it."""
+def training_step(model: Denoiser, batch: int, precision: str, how: str) -> Run:
+    """One step of a fine-tune, as ddrep.training.finetune does it: plain, its passes as graphs, or compiled."""
     net = copy.deepcopy(model.net).train().requires_grad_(True)
     mine = Denoiser(net, model.schedule, classes=model.classes)
-    cfg = FineTune.model_validate({"batch": batch, "precision": precision, "steps": 10**5 if compiled else 1})
-    optimizer, loss = torch.optim.AdamW(net.parameters(), 1e-4, fused=True), loss_in_parts(mine, cfg, batch)
+    steps = COMPILE_STEPS if how == "compiled" else 1
+    cfg = FineTune.model_validate({"batch": batch, "precision": precision, "steps": steps})
+    with mock.patch.object(graphs, "LARGEST", graphs.LARGEST if how == "as graphs" else 0):
+        loss = loss_in_parts(mine, cfg, batch)
+    optimizer = torch.optim.AdamW(net.parameters(), 1e-4, fused=True)
     x0, y = torch.randn(batch, *model.image_shape, device=DEVICE).clamp(-1, 1), torch.arange(batch, device=DEVICE) % 10
     index, noise = y * 50, torch.randn_like(x0)
 
@@ -160,14 +164,14 @@ def training_step(model: Denoiser, batch: int, precision: str, compiled: bool) -
     return step
 
 
-def training(part: str, model: Denoiser, batch: int) -> None:
+def training(part: str, model: Denoiser, batch: int, ways: Sequence[str]) -> None:
+    """Steps in fp32 and bf16, plain, and in these ways."""
     contestants = {
-        f"{precision}{', compiled' if compiled else ''}": training_step(model, batch, precision, compiled)
-        for precision, compiled in (("fp32", False), ("bf16", False), ("bf16", True))
+        f"{precision}, {how}": training_step(model, batch, precision, how)
+        for how, precision in [("plain", "fp32"), ("plain", "bf16"), *((way, "bf16") for way in ways)]
     }
     about = f"Steps of a fine-tune of batch {batch}; fp32 is with TF32 convolutions."
-    rows = rows_of(turns(contestants), {"steps a second": lambda ms: 1e3 / ms})
-    page.record(part, about, rows)
+    page.record(part, about, rows_of(turns(contestants), {"steps a second": lambda ms: 1e3 / ms}))
 
 
 def classifiers(steps: int = 60) -> None:
@@ -224,10 +228,10 @@ def main() -> None:
     classifiers()
     with torch.inference_mode():
         forward("GPU: forward, embedded denoiser", small, 256, best)
-    training("GPU: fine-tune, embedded denoiser", told, 64)
+    training("GPU: fine-tune, embedded denoiser", told, 64, ["as graphs"])
     with torch.inference_mode():
         forward("GPU: forward, ImageNet-64 architecture", large, 128, best)
-    training("GPU: fine-tune, ImageNet-64 architecture", with_labels(large, classes, std=1.0), 64)
+    training("GPU: fine-tune, ImageNet-64 architecture", with_labels(large, classes, std=1.0), 64, ["compiled"])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ They need torch and the package's light dependencies alone, and take about a min
 from __future__ import annotations
 
 import copy
+import os
 import signal
 import subprocess
 import sys
@@ -15,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from ddrep import stopping
-from ddrep.config import Classifier, Data, EmbeddedData, FineTune, Sampling
+from ddrep import gpus, stopping
+from ddrep.config import Classifier, Data, EmbeddedData, FineTune, Sampling, Taps
 from ddrep.config import DenoiserFile as Shipped
 from ddrep.data.batches import to_unit
 from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.denoiser.features import pooled_features
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.device import autocast
@@ -96,7 +98,11 @@ def test_the_gradient_that_guides_is_the_cpus(images):
 
     def steered(device: str) -> torch.Tensor:
         model = shipped(device)
-        listen = guided(model.eps, model.schedule, lambda x0: model.features(x0).mean(dim=(1, 2, 3)), scale=100.0)
+
+        def log_likelihood(x0: torch.Tensor) -> torch.Tensor:
+            return pooled_features(model, x0, Taps(blocks=("middle",), timesteps=(300.0,))).mean(dim=(1, 2, 3))
+
+        listen = guided(model.eps, model.schedule, log_likelihood, scale=10.0)
         return listen(x.to(device), index.to(device))
 
     assert distance(shipped("cpu").eps(x, index), steered("cpu")) > 0.01, "the guide steers"
@@ -175,13 +181,14 @@ def test_a_batch_that_does_not_fit_is_computed_in_parts():
     model = Denoiser(net.cuda(), Schedule())
     room = torch.cuda.get_device_properties(0).total_memory
     full = torch.empty(int(0.9 * room) - 2**32, dtype=torch.uint8, device="cuda")
-    parts = list(
-        objective.loss_in_parts(model, section(batch=256, steps=1))(
-            *(torch.randn(256, 3, 64, 64, device="cuda").clamp(-1, 1), torch.zeros(256, device="cuda").long()),
-            torch.randn(256, 3, 64, 64, device="cuda"),
-        )
-    )
-    assert len(parts) > 1 and all(part.isfinite() for part in parts)
+    x = torch.randn(256, 3, 64, 64, device="cuda").clamp(-1, 1)
+    losses = []
+    for part in objective.loss_in_parts(model, section(batch=256, steps=1))(
+        x, torch.zeros(256, device="cuda").long(), x
+    ):
+        part.backward()
+        losses.append(part.detach())
+    assert len(losses) > 1 and torch.stack(losses).isfinite().all()
     del full
 
 
@@ -193,6 +200,20 @@ def test_a_classifier_learns_its_images_in_either_precision(images):
         )  # fmt: skip
         said = classifier.predict(net, images, precision)
         assert (said["label"] == said["prediction"]).mean() > 0.9
+
+
+def test_steps_launched_as_graphs_are_those_of_the_plain_network(images, monkeypatch):
+    """A classifier's, whose statistics follow its batches, and a fine-tune's."""
+
+    def weights() -> list[torch.Tensor]:
+        cfg = Classifier.model_validate({"precision": "fp32"})
+        net = classifier.fit(images, "resnet18", cfg, mixed=True, steps=12, seed=0, device=torch.device("cuda"))
+        tuned = finetune(shipped("cuda"), images, section(steps=12), seed=1).net
+        return [torch.cat([v.flatten().float() for v in n.state_dict().values()]) for n in (net, tuned)]
+
+    fast, count = weights(), list[int]()
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda *_, **__: count.append(1))
+    assert all(distance(a, b) < 1e-3 for a, b in zip(weights(), fast, strict=True)) and len(count) == 2
 
 
 WAITS = """
@@ -211,8 +232,9 @@ print(time.time())
 def test_two_jobs_take_turns_at_one_gpu(tmp_path):
     if torch.cuda.device_count() > 1:
         pytest.skip("several GPUs: each job has its own")
+    free = {name: value for name, value in os.environ.items() if name != gpus.VISIBLE}
     first, second = (
-        subprocess.Popen([sys.executable, "-c", WAITS, tmp_path, "3"], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", WAITS, tmp_path, "3"], stdout=subprocess.PIPE, text=True, env=free)
         for _ in range(2)
     )
     told = [job.communicate(timeout=120)[0].split() for job in (first, second)]
