@@ -24,13 +24,18 @@ class _Outer(nn.Module):
         return out
 
 
+def launched_slowly(device: torch.device, pixels: int) -> bool:
+    """Whether launching the kernels of a batch of so many pixels takes longer than they do."""
+    return device.type == "cuda" and pixels <= LARGEST
+
+
 def captured(net: nn.Module, *inputs: Tensor, precision: str = "fp32") -> nn.Module:
     """`net` in mixed precision; on a GPU, for small images, its passes forward and back launched as one graph each.
 
     inputs: like those of every step, (N, C, H, W) first. Weights and statistics stay as they are.
     """
     outer = _Outer(net, precision)
-    if inputs[0].device.type != "cuda" or inputs[0].shape[0] * inputs[0].shape[2:].numel() > LARGEST:
+    if not launched_slowly(inputs[0].device, inputs[0].shape[0] * inputs[0].shape[2:].numel()):
         return outer
     before = [buffer.clone() for buffer in net.buffers()]
     torch.cuda.make_graphed_callables(outer, inputs, allow_unused_input=True)

@@ -6,6 +6,7 @@ However a batch is parted its images, times, noise and dropout are the same: the
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -19,7 +20,7 @@ from ddrep.denoiser.loss import denoising_loss
 from ddrep.device import autocast
 from ddrep.errors import UserError
 from ddrep.training import parallel
-from ddrep.training.graphs import captured
+from ddrep.training.graphs import captured, launched_slowly
 
 COMPILE_STEPS = 2000
 """Steps from which torch.compile is worth the minute or so that it takes."""
@@ -51,9 +52,11 @@ def loss_in_parts(denoiser: Denoiser, cfg: FineTune | Pretrain, micro_batch: int
     dropouts = _share_dropout(denoiser.net, cfg.batch)
     whole: nn.Module = loss
     if not dropouts:  # compiled code would draw other masks, and a graph those of one part for all
-        compile_where_it_pays(denoiser.net, denoiser.device, cfg.steps)
-        if len(parts) == 1 and parallel.processes() == 1 and cfg.steps < COMPILE_STEPS:
+        alone = len(parts) == 1 and parallel.processes() == 1
+        if alone and launched_slowly(denoiser.device, cfg.batch * math.prod(denoiser.image_shape[1:])):
             whole = captured(loss, *_blank(denoiser, cfg.batch))
+        else:
+            compile_where_it_pays(denoiser.net, denoiser.device, cfg.steps)
     team = DistributedDataParallel(loss, gradient_as_bucket_view=True) if parallel.processes() > 1 else None
     gpus = [torch.cuda.current_device()] if denoiser.device.type == "cuda" else []
 

@@ -102,7 +102,7 @@ def test_the_gradient_that_guides_is_the_cpus(images):
         def log_likelihood(x0: torch.Tensor) -> torch.Tensor:
             return pooled_features(model, x0, Taps(blocks=("middle",), timesteps=(300.0,))).mean(dim=(1, 2, 3))
 
-        listen = guided(model.eps, model.schedule, log_likelihood, scale=10.0)
+        listen = guided(model.eps, model.schedule, log_likelihood, scale=100.0)
         return listen(x.to(device), index.to(device))
 
     assert distance(shipped("cpu").eps(x, index), steered("cpu")) > 0.01, "the guide steers"

@@ -106,7 +106,7 @@ def slow_update(*given):
     sleep(0.3)
     return dying_update(*given)
 
-def slow_save(content, draft):
+def slow_save(content, file):
     save(content, file)
     sleep(0.2)
 
