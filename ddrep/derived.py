@@ -18,6 +18,7 @@ from ddrep.config import (
     Figure1,
     Figure2,
     Figure3,
+    FitGrid,
     GeneratedShard,
     GuidanceTable,
     Guide,
@@ -100,11 +101,18 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     sampling = experiment.sampling.model_copy(update=dict(own.sampling))
     if not sampling.guidance_scale:
         sampling = sampling.model_copy(update={"guidance_interval": (0.0, 1.0)})
+    if own.origin != "finetuned" and sampling.grid == "fitted":
+        sampling = sampling.model_copy(update={"grid": "even"})
     accepts: dict[str, Any] = {} if own.filtered else {"threshold": 0.0, "early_refusal": 0.0}
     accepts |= {} if own.origin == "pretrained" else {"balance": False}
     return Shard(
         sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts), labels=own.labels
     )  # fmt: skip
+
+
+def grid_of(experiment: Experiment) -> FitGrid:
+    """The section of a fitted time grid: what of sampling has a part in it."""
+    return FitGrid(**experiment.sampling.model_dump(include=set(FitGrid.model_fields)))
 
 
 def labelling_of(source: str | None, experiment: Experiment) -> Synthesis:
@@ -206,6 +214,7 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "pretrain": lambda e, w: pretrain_of(e.denoiser.pretrain),
     "pretrain-diffae": lambda e, w: pretrain_of(e.generators.diffae.pretrain),
     "finetune": lambda e, w: e.finetune,
+    "fit-grid": lambda e, w: grid_of(e),
     "features": lambda e, w: e.features,
     "rejection": lambda e, w: e.rejection,
     "pixel-rejection": lambda e, w: e.pixel_rejection,
@@ -244,7 +253,7 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
 }
 """Of every stage, by its name in VERSIONS."""
 OF_SUBSET = frozenset((
-    "finetune", "rejection", "pixel-rejection", "probe", "pixel-threshold", "synthesis",
+    "finetune", "fit-grid", "rejection", "pixel-rejection", "probe", "pixel-threshold", "synthesis",
     "classifier", "guide", "guided", "latent-judge", "generated", "robustness",
 ))  # fmt: skip
 """Stages whose seed is the labelled subset's, not the experiment's."""

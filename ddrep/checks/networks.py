@@ -77,8 +77,11 @@ def diffae(facts: Facts) -> Iterator[str]:
 
 
 def steps(facts: Facts) -> Iterator[str]:
-    """No solver takes more steps than the schedule has levels for it."""
+    """No solver takes more steps than the schedule has levels for it, and none that it has not."""
     e = facts.experiment
+    listed = e.sampling.grid[0] if facts.augments and isinstance(e.sampling.grid, tuple) else 0
+    if facts.denoiser and listed >= (levels := facts.denoiser.noise.num_steps):
+        yield f"sampling.grid: {listed}, but the denoiser's schedule has noise levels 0..{levels - 1}"
     asked = [
         (facts.augments, "sampling.steps", e.sampling.solver, e.sampling.steps),
         (facts.attributes, "table1.steps", e.attributes.sampling.solver, max(e.table1.steps)),

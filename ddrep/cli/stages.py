@@ -132,6 +132,19 @@ def _finetune(options: dict[str, Any]) -> None:
     run(**given, previews=verb.log and verb.log.with_suffix(""))
 
 
+class FitGrid(Verb):
+    """Fit the noise levels that sampling visits to a class-conditional denoiser (GITS)."""
+
+    does = "sampling.time_grid:run"
+    stage: Stage[config.FitGrid]
+    finetuned: Path
+    """The class-conditional denoiser."""
+    pretrained: Path
+    """The unconditional denoiser, for eps(x, t) where sampling.unconditional says so."""
+    out: OutputFile
+    """Time grid (.json) to write."""
+
+
 class Features(Verb):
     """Read the unconditional denoiser's features of labelled images."""
 
@@ -189,6 +202,8 @@ class Drawing(Verb):
     """The unconditional denoiser, whose features judge."""
     judge: Path
     """The rejection classifier: on features or, for synthesize, on pixels."""
+    grid: Path | None = None
+    """Where sampling.grid is fitted: JSON made by fit-grid."""
     pool: OutputFolder
     """Folder in which candidates outlive this command."""
     batch: Batch = 250

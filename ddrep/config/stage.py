@@ -17,6 +17,7 @@ VERSIONS = {
     "pretrain": 1,
     "pretrain-diffae": 1,
     "finetune": 1,
+    "fit-grid": 1,
     "attribute-images": 2,
     "guide": 1,
     "guided": 2,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from ddrep.config.base import (
     Epochs,
     Few,
     Flip,
+    Level,
     Natural,
     Noise,
     Once,
@@ -189,10 +191,14 @@ class PixelHead(Head):
     flip: Flip = False
 
 
+TEACHER = 60
+"""Steps of the trajectories that a time grid is fitted to."""
+
+
 class Sampling(Section):
     """How candidates are drawn from the fine-tuned denoiser."""
 
-    LATER = ("guidance_interval",)
+    LATER = ("guidance_interval", "grid")
     solver: SolverName = "dpm-solver++"
     """dpm-solver++ (second order), ipndm (fourth order, for eta 0), or ddim."""
     steps: SolverSteps = 12
@@ -205,13 +211,32 @@ class Sampling(Section):
     al. 2024)."""
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
+    grid: Literal["even", "fitted"] | Annotated[tuple[Level, ...], MinLen(2)] = "even"
+    """The noise levels that are visited: even, as the solver cuts the schedule; fitted to the fine-tuned denoiser by
+    `ddrep fit-grid` (GITS, Chen et al. 2024), for the sources that draw of it; or a list of indices into the schedule,
+    falling, one a step."""
 
     @model_validator(mode="after")
     def _fits(self) -> Sampling:
         check_eta(self.solver, self.eta)
         if not self.guidance_interval[0] < self.guidance_interval[1]:
             raise ValueError("guidance_interval: expected the first number below the second")
+        if isinstance(self.grid, tuple) and not self._one_a_step(self.grid):
+            raise ValueError(f"grid: expected {self.steps} indices, as many as steps, each below the one before it")
+        if self.grid == "fitted" and self.steps > TEACHER:
+            raise ValueError(f"grid: fitted, but steps are {self.steps}; expected {TEACHER} at most, or even")
         return self
+
+    def _one_a_step(self, grid: tuple[int, ...]) -> bool:
+        return len(grid) == self.steps and all(a > b for a, b in itertools.pairwise(grid))
+
+
+class FitGrid(Section):
+    """All that determines a fitted time grid, beside its inputs and seed; see `Sampling`."""
+
+    steps: Annotated[int, Ge(2), Le(TEACHER)] = Sampling().steps
+    guidance_scale: Annotated[float, Ge(0)] = Sampling().guidance_scale
+    unconditional: Literal["row", "pretrained"] = Sampling().unconditional
 
 
 class Synthesis(Section):

@@ -52,9 +52,10 @@ FOLLOWS = {
     },
     "unlabelled_images": {"labelled_shard"},
     "labelled_shard": {"shard_info", "classifier", "classifier_on_synthetic_alone", "copies"},
-    "pretrain": {"finetune", "features", "pixel_threshold", *LISTENING, *GUIDED},
+    "pretrain": {"finetune", "features", "fitted_grid", "pixel_threshold", *LISTENING, *GUIDED},
     "pretrain_diffae": {"attribute_latent_judge", "attribute_generated"},
-    "finetune": {"pixel_threshold", "synthesis"},
+    "finetune": {"pixel_threshold", "synthesis", "fitted_grid"},
+    "fitted_grid": {"pixel_threshold", "synthesis"},
     "features": {"rejection"},
     "rejection": {"pixel_threshold", "synthesis", "judge_score"},
     "pixel_rejection": {"pixel_threshold", "synthesis", "judge_score"},
@@ -104,6 +105,7 @@ OWN = {
     "pixel_rejection": {"pixel_rejection"},
     "probe": {"probe"},
     "sampling": SAMPLED,
+    "sampling.grid": SAMPLED | {"fitted_grid"},
     "synthesis": SAMPLED,
     "synthesis.balance": {"synthesis", "shard_info"},
     "synthesis.per_class": SAMPLED | {"classifier", "labelled_shard"},
@@ -169,6 +171,7 @@ MORE = {
         "robustness_table",
     },
     "table2": {"mask_examples", "mask_guide", "mask_shard", "mask_score", "figure2"},
+    "sampling": {"fitted_grid"},
     "table3": NEW,
     "table4": NEW,
     "table5": NEW | {"labelled_images", "finetune", "features", "rejection"},
@@ -214,7 +217,7 @@ def other_values(value: Any) -> list[Any]:
         more = [item for first in value[:1] for item in other_values(first) if item not in value]
         ends = [[*value[:-1], last / 2] for last in value[-1:] if isinstance(last, float)]
         return [[*value, item] for item in more] + [value[:-1], [*value, 5], *ends]
-    names = ["image-folder", "pretrain", "linear", "cosine", "fixed", "ddim", "pretrained", "small", "fp32"]
+    names = ["image-folder", "pretrain", "linear", "cosine", "fixed", "ddim", "pretrained", "small", "fp32", "fitted"]
     return ["other.file", *names, "classifier-free", "middle", 4, 0.5, [0]]
 
 
@@ -261,6 +264,7 @@ def base(kind: str) -> dict[str, Any]:
     if kind == "made here":
         return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},
                            "denoiser": {"kind": "pretrain"}, "generators": {"diffae": {"kind": "pretrain"}},
+                           "sampling": {"grid": "fitted"},
                            "evaluation": {"evaluator": None, "segmenter": None}})  # fmt: skip
     return raw
 
@@ -277,6 +281,8 @@ def _counts(path: tuple[str | int, ...], here: tuple[str, ...], kind: str) -> bo
     """Whether a key matters under a kind: that of a sub-table where it is used, any other as it is."""
     if path[:2] == ("generators", "diffae"):
         return (path[2] == "pretrain") == (kind == "made here")
+    if path == ("sampling", "steps"):  # to which a grid is fitted
+        return True
     if path[0] in ("data", "denoiser") or any(key in here for key in path[1:2]):
         return (path[1] in here) == (kind == "made here")
     return kind == "as it is"
@@ -351,7 +357,7 @@ def test_learning_rate_of_the_fine_tune(demo: Tree) -> None:
     assert {"subset0/rejection/classifier.safetensors", "subset0/pixel-rejection/classifier.safetensors"} <= kept
     assert "subset0/classifiers/resnet18/plain/real/0x/0.parquet" in kept
     assert "subset0/classifiers/resnet18/plain/real-equal-steps/1x/0.parquet" in kept
-    assert rules([job for job in jobs if job.pending]) == downstream({"finetune"})
+    assert rules([job for job in jobs if job.pending]) == downstream({"finetune"}) - {"fitted_grid"}
 
 
 def test_parts_leave_the_others_aside(demo: Tree) -> None:
@@ -382,6 +388,14 @@ def test_threshold_and_guidance_leave_the_sources_without_them(demo: Tree) -> No
     sources = [{job.output.split("/")[4] for job in jobs if job.pending and job.rule == "synthesis"} for jobs in plans]
     assert sources[0] == {"ours", "pixel-rejection", "probe-rejection"}
     assert sources[1] == sources[0] | {"classifier-free", "probe-soft"}
+
+
+def test_a_fitted_grid_is_of_the_sources_that_the_fine_tuned_denoiser_draws(demo: Tree) -> None:
+    jobs = demo.plans([{"sampling": {"grid": "fitted"}}])[0]
+    pending = [job for job in jobs if job.pending]
+    assert [job.output for job in pending if job.rule == "fitted_grid"] == ["results/fashion-demo/subset0/grid.json"]
+    drawn = {job.output.split("/")[4] for job in pending if job.rule == "synthesis"}
+    assert {"ours", "improved-ddpm", "pixel-rejection"} <= drawn and "unconditional-soft" not in drawn
 
 
 def test_mix_settings_leave_unmixed_runs(demo: Tree) -> None:
