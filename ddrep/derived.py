@@ -26,6 +26,7 @@ from ddrep.config import (
     Masks,
     Mix,
     Pretrain,
+    PretrainD2C,
     PretrainDiffAE,
     Sampling,
     Section,
@@ -43,7 +44,7 @@ from ddrep.runs import subset_of
 from ddrep.sources import SOURCES
 
 F = TypeVar("F", Figure1, Figure2, Figure3)
-P = TypeVar("P", Pretrain, PretrainDiffAE)
+P = TypeVar("P", Pretrain, PretrainDiffAE, PretrainD2C)
 Wildcards = Mapping[str, str]
 
 
@@ -168,7 +169,8 @@ def generated_of(method: str, steps: int, experiment: Experiment) -> GeneratedSh
     """The section of a shard of a generator's images, drawn by the solver of the guided ones."""
     drawn, table = experiment.attributes.sampling, experiment.table1
     sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
-    latent_steps = getattr(experiment.generators, METHODS[method].generator).latent_steps
+    # without a setting of its own, the table's steps are those of latents
+    latent_steps = getattr(getattr(experiment.generators, METHODS[method].generator), "latent_steps", steps)
     limits = {"images": table.images, "threshold": table.threshold, "max_attempts": table.max_attempts}
     return GeneratedShard(sampling=sampling, latent_steps=latent_steps, **limits)
 
@@ -205,6 +207,7 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "masks": lambda e, w: e.masks.data,
     "pretrain": lambda e, w: pretrain_of(e.denoiser.pretrain),
     "pretrain-diffae": lambda e, w: pretrain_of(e.generators.diffae.pretrain),
+    "pretrain-d2c": lambda e, w: pretrain_of(e.generators.d2c.pretrain),
     "finetune": lambda e, w: e.finetune,
     "features": lambda e, w: e.features,
     "rejection": lambda e, w: e.rejection,

@@ -37,6 +37,7 @@ METHODS.add(Method("rejection", refused=True, masks=False))
 METHODS.add(Method("ddim-i", steered=True, reads="pixels"))
 METHODS.add(Method("ours", steered=True))
 METHODS.add(Method("diffae", refused=True, reads="latents", generator="diffae", masks=False))
+METHODS.add(Method("d2c", refused=True, reads="latents", generator="d2c", masks=False))
 
 
 def for_masks() -> tuple[str, ...]:

@@ -93,6 +93,21 @@ class PretrainDiffae(Verb):
     """PNG of 64 samples to write."""
 
 
+class PretrainD2c(Verb):
+    """Train a D2C, the generator of Table 1's method d2c, on unlabelled images."""
+
+    does = "training.d2c:run"
+    stage: Stage[config.PretrainD2C]
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images of a data set with the same pixels are left out."""
+    half: bool = False
+    """Write weights in half precision, at half the size."""
+    out: OutputFile
+    """D2C (.safetensors) to write."""
+    grid: OutputImage | None = None
+    """PNG of 64 samples to write."""
+
+
 class Finetune(Verb):
     """Make an unconditional denoiser class-conditional."""
 

@@ -21,11 +21,15 @@ from ddrep.config.evaluation import Evaluation, Evaluator, Oracle, Segmenter
 from ddrep.config.experiment import Experiment
 from ddrep.config.generators import (
     AutoencoderNetwork,
+    Contrast,
+    D2CChoice,
     DiffAEChoice,
     GeneratedShard,
     Generators,
     LatentJudge,
+    LatentMapNetwork,
     LatentTraining,
+    PretrainD2C,
     PretrainDiffAE,
 )
 from ddrep.config.guidance import (
@@ -81,12 +85,12 @@ from ddrep.config.tables import (
 
 __all__ = [
     "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes",
-    "AutoencoderNetwork", "CelebA", "CelebAMaskHQ", "Classifier", "Copies", "CsvFile", "Data", "DenoiserChoice",
+    "AutoencoderNetwork", "CelebA", "CelebAMaskHQ", "Classifier", "Contrast", "Copies", "CsvFile", "D2CChoice", "Data", "DenoiserChoice",
     "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment",
     "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune", "GeneratedShard", "Generators",
     "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "JudgeScore",
-    "LatentJudge", "LatentTraining", "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain",
-    "PretrainDiffAE", "Probe", "ProbeReading", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard",
+    "LatentJudge", "LatentMapNetwork", "LatentTraining", "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain",
+    "PretrainD2C", "PretrainDiffAE", "Probe", "ProbeReading", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard",
     "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5", "Tables", "Tap", "Taps", "TinyImageNet",
     "Training", "Unlabelled", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json", "subset_seed",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import MaxLen
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
 
 from ddrep.config.base import (
     Attempts,
@@ -85,6 +85,75 @@ class DiffAEChoice(Section):
     """DDIM steps in which a latent is drawn; those of images are table1.steps."""
 
 
+class LatentMapNetwork(Network):
+    """The U-Net of a D2C's latents, and its autoencoder (ddrep.generators.network.D2CConfig)."""
+
+    model_channels: Pixels = 64
+    channel_mult: Annotated[tuple[Few, ...], MaxLen(16)] = (1, 1)
+    """Width of each level of the U-Net, in model_channels."""
+    num_res_blocks: Annotated[int, Gt(0), Le(100)] = 2
+    latent_channels: Pixels = 8
+    """Of the map of latents (published: 8 of 32x32 pixels for FFHQ), and"""
+    autoencoder_widths: Annotated[tuple[Pixels, ...], MinLen(1), MaxLen(16)] = (32, 64, 64)
+    """channels of each level of encoder and decoder, full resolution first; each level but the last halves it."""
+    autoencoder_blocks: Few = 1
+    """A level."""
+
+
+class Contrast(Section):
+    """The contrastive part of a D2C's objective, as MoCo-v2 has it (Chen et al. 2020)."""
+
+    weight: Annotated[float, Ge(0)] = 0.02
+    """lambda of L_D2 + lambda L_C (Sinha et al. 2021), against a reconstruction error a pixel."""
+    temperature: Rate = 0.2
+    queue: Annotated[int, Gt(0), Le(2**20)] = 4096
+    """Earlier images' keys, which the query is told apart from (published for FFHQ: 15000)."""
+    momentum: Share = 0.99
+    """With which the encoder of keys follows that of queries (published for FFHQ: 0.9999)."""
+    width: Pixels = 128
+    """Numbers in a projection, and in the hidden layer before it twice as many (published: 2048)."""
+
+
+class LatentMapTraining(LatentTraining):
+    """Training of the U-Net that denoises maps of latents (published: Adam at 2e-4)."""
+
+    steps: Steps = 20000
+    weight_decay: WeightDecay = 0.0
+
+
+class PretrainD2C(Pretrain):
+    """Training of a D2C from scratch, without labels: the autoencoder, then the U-Net of its latents."""
+
+    network: LatentMapNetwork = LatentMapNetwork()
+    schedule: Literal["cosine", "linear"] = "linear"
+    """Of the noise of latents (published: linear)."""
+    steps: Steps = 6000
+    """Of training, of the autoencoder."""
+    batch: Batch = 64
+    lr: Rate = 1e-3
+    warmup: Warmup = 200
+    ema_decay: Share = 0.995
+    kl_weight: Annotated[float, Ge(0)] = 0.003
+    """Of the latents' divergence from standard normal ones, against half of the squared error."""
+    contrast: Contrast = Contrast()
+    latents: LatentMapTraining = LatentMapTraining()
+
+
+class D2CFile(Section):
+    """A D2C that is there already."""
+
+    path: Path | None = None
+
+
+class D2CChoice(Section):
+    """The generator of method d2c (Sinha et al. 2021); its latents are drawn in table1.steps."""
+
+    kind: Literal["file", "pretrain"] = "file"
+    """The sub-table that counts: a file, or pretrain to train one here."""
+    file: D2CFile = D2CFile()
+    pretrain: PretrainD2C = PretrainD2C()
+
+
 class LatentJudge(Section):
     """Training of the linear layer on latents that decides which are made images (paper, 5.1)."""
 
@@ -98,6 +167,7 @@ class Generators(Section):
     """Generators beside the denoiser, for methods of Table 1 that draw of one: they count where one is asked for."""
 
     diffae: DiffAEChoice = DiffAEChoice()
+    d2c: D2CChoice = D2CChoice()
     judge: LatentJudge = LatentJudge()
 
 

@@ -10,10 +10,11 @@ from safetensors import SafetensorError, safe_open
 from ddrep.errors import UserError
 from ddrep.files import check_readable
 from ddrep.generators.base import Generator
+from ddrep.generators.d2c import D2C
 from ddrep.generators.diffae import DiffAE
 
-KINDS: tuple[type[Generator], ...] = (DiffAE,)
-EXPECTED = "a generator's file, as `ddrep pretrain-diffae` or `ddrep import-diffae` writes it"
+KINDS: tuple[type[Generator], ...] = (DiffAE, D2C)
+EXPECTED = "a generator's file, as `ddrep pretrain-diffae`, `import-diffae` or `pretrain-d2c` writes it"
 
 
 def load_generator(path: Path, device: str | torch.device = "cpu") -> Generator:

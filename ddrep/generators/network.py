@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from ddrep.config import AutoencoderNetwork
+from pydantic import ConfigDict
+
+from ddrep.config import AutoencoderNetwork, LatentMapNetwork
 from ddrep.denoiser.network import Few, Levels, ScheduleConfig, Size, UNetConfig
 from ddrep.errors import UserError
 from ddrep.networks.metadata import Names
 from ddrep.saved import Saved
+
+AUTOENCODER_GROUPS = 8
+"""Of the group normalisations of a D2C's autoencoder."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,65 @@ class DiffAEFile(Saved):
 def diffae_of(section: AutoencoderNetwork, size: int, channels: int) -> DiffAEConfig:
     """The whole configuration of a section's network for images of `size` pixels a side. Raises UserError."""
     cfg = DiffAEConfig(image_size=size, in_channels=channels, out_channels=channels, **section.model_dump())
+    if problems := list(cfg.problems()):
+        raise UserError("; ".join(f"network.{problem}" for problem in problems))
+    return cfg
+
+
+@dataclass(frozen=True)
+class D2CConfig:
+    """An autoencoder with a map of latents, and the U-Net that denoises these (Sinha et al. 2021)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    image_size: Size
+    channels: Size
+    unet: UNetConfig
+    """Of latents: its size and channels are theirs."""
+    autoencoder_widths: Levels = (32, 64, 64)
+    """Channels of each level of encoder and decoder, full resolution first; the last has the latents."""
+    autoencoder_blocks: Few = 1
+    """A level, in each of them."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w)."""
+        return self.unet.in_channels, self.unet.image_size, self.unet.image_size
+
+    def problems(self) -> Iterator[str]:
+        """What makes it no network: a line for each setting."""
+        levels = len(self.autoencoder_widths)
+        if not levels:
+            yield "autoencoder_widths: empty; expected a number for each level"
+        if odd := [width for width in self.autoencoder_widths if width % AUTOENCODER_GROUPS]:
+            yield f"autoencoder_widths: {odd[0]} channels; expected multiples of {AUTOENCODER_GROUPS}"
+        if self.unet.image_size * 2 ** max(0, levels - 1) != self.image_size:
+            yield f"autoencoder_widths: {levels} levels; {self.image_size} pixels cannot be halved {levels - 1} times"
+        if self.unet.out_channels != self.unet.in_channels or self.unet.num_classes:
+            yield "unet: out_channels, num_classes: neither is a D2C's to set"
+        yield from self.unet.problems()
+
+
+class D2CFile(Saved):
+    """What a D2C's file says of it, beside the weights; see ddrep.generators.d2c."""
+
+    FORMAT = "ddrep.d2c/1"
+    WHAT = "a D2C"
+    HOW = "make one with `ddrep pretrain-d2c`"
+    network: D2CConfig
+    schedule: ScheduleConfig
+    provenance: dict[str, Any]
+
+
+def d2c_of(section: LatentMapNetwork, size: int, channels: int) -> D2CConfig:
+    """The whole configuration of a section's network for images of `size` pixels a side. Raises UserError."""
+    given = section.model_dump()
+    latents, widths = given.pop("latent_channels"), given.pop("autoencoder_widths")
+    blocks, side = given.pop("autoencoder_blocks"), size // 2 ** max(0, len(widths) - 1)
+    if not side:
+        raise UserError(f"network.autoencoder_widths: {len(widths)} levels are too many for {size} pixels")
+    unet = UNetConfig(image_size=side, in_channels=latents, out_channels=latents, **given)
+    cfg = D2CConfig(size, channels, unet, widths, blocks)
     if problems := list(cfg.problems()):
         raise UserError("; ".join(f"network.{problem}" for problem in problems))
     return cfg
