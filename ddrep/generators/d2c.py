@@ -61,7 +61,7 @@ class Encoder(nn.Sequential):
 
     def __init__(self, cfg: D2CConfig):
         widths = cfg.autoencoder_widths
-        layers: list[nn.Module] = [nn.Conv2d(cfg.channels, widths[0], 3, padding=1)]
+        layers: list[nn.Module] = [nn.Conv2d(cfg.in_channels, widths[0], 3, padding=1)]
         for i, width in enumerate(widths):
             if i:
                 layers.append(nn.Conv2d(widths[i - 1], widths[i - 1], 3, stride=2, padding=1))
@@ -85,7 +85,7 @@ class Decoder(nn.Sequential):
             if i:
                 layers += [nn.Upsample(scale_factor=2), nn.Conv2d(widths[i - 1], width, 3, padding=1)]
             layers += _level(width, width, cfg.autoencoder_blocks)
-        super().__init__(*layers, norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], cfg.channels, 3, padding=1))
+        super().__init__(*layers, norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], cfg.in_channels, 3, padding=1))
 
 
 class D2CNetwork(nn.Module):
@@ -124,7 +124,7 @@ class D2C(Generator):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         cfg = self.net.cfg
-        return cfg.channels, cfg.image_size, cfg.image_size
+        return cfg.in_channels, cfg.image_size, cfg.image_size
 
     @property
     def latent_size(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -89,7 +89,7 @@ class D2CConfig:
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     image_size: Size
-    channels: Size
+    in_channels: Size
     unet: UNetConfig
     """Of latents: its size and channels are theirs."""
     autoencoder_widths: Levels = (32, 64, 64)
@@ -113,7 +113,7 @@ class D2CConfig:
             yield f"autoencoder_widths: {levels} levels; {self.image_size} pixels cannot be halved {levels - 1} times"
         if self.unet.out_channels != self.unet.in_channels or self.unet.num_classes:
             yield "unet: out_channels, num_classes: neither is a D2C's to set"
-        yield from self.unet.problems()
+        yield from (f"unet: {problem}" for problem in self.unet.problems())
 
 
 class D2CFile(Saved):
@@ -139,6 +139,14 @@ def d2c_of(section: LatentMapNetwork, size: int, channels: int) -> D2CConfig:
     if problems := list(cfg.problems()):
         raise UserError("; ".join(f"network.{problem}" for problem in problems))
     return cfg
+
+
+GENERATORS: dict[str, tuple[Any, Callable[[Any, int, int], object]]] = {
+    "diffae": (DiffAEFile, diffae_of),
+    "d2c": (D2CFile, d2c_of),
+}
+"""By their names in `generators` of config.yaml: what a file says, whose network has image_size and in_channels, and
+what makes a network of the section's."""
 
 
 class LatentJudgeFile(Saved):

@@ -55,7 +55,7 @@ def train_autoencoder(images: np.ndarray, model: D2C, cfg: PretrainD2C, *, seed:
     encoder, decoder, section = model.net.encoder, model.net.decoder, cfg.contrast
     projected = Projected(model.latent_size, section.width).to(model.device)
     keys = Keys(encoder, projected, section).to(model.device)
-    net = nn.ModuleDict({"encoder": encoder, "decoder": decoder, "projected": projected, "keys": keys})
+    net = nn.ModuleDict({"encoder": encoder, "decoder": decoder, "projected": projected, "momentum": keys})
     learning = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, cfg.lr, weight_decay=cfg.weight_decay, fused=True)
 
