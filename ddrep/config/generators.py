@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from pydantic import model_validator
 
 from ddrep.config.base import (
     Attempts,
@@ -137,6 +138,12 @@ class PretrainD2C(Pretrain):
     """Of the latents' divergence from standard normal ones, against half of the squared error."""
     contrast: Contrast = Contrast()
     latents: LatentMapTraining = LatentMapTraining()
+
+    @model_validator(mode="after")
+    def _queue_has_room(self) -> PretrainD2C:
+        if self.contrast.queue < self.batch:
+            raise ValueError(f"contrast.queue: {self.contrast.queue}; expected a batch, {self.batch}, at least")
+        return self
 
 
 class D2CFile(Section):

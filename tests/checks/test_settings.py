@@ -28,6 +28,11 @@ def diffae(**settings: Any) -> dict[str, Any]:
     return {"table1": {"methods": ["unguided", "diffae"]}, "generators": {"diffae": settings}}
 
 
+def d2c(**settings: Any) -> dict[str, Any]:
+    """Table 1 with method d2c."""
+    return {"table1": {"methods": ["unguided", "d2c"]}, "generators": {"d2c": settings}}
+
+
 def network(**settings: Any) -> dict[str, Any]:
     return merge(PRETRAIN, {"denoiser": {"pretrain": {"network": settings}}})
 
@@ -148,6 +153,22 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a DiffAE that is no network": (
         diffae(kind="pretrain", pretrain={"network": {"encoder_mult": [1, 2, 2, 2]}}),
         "generators.diffae.pretrain.network.encoder: image_size: 28; 7 pixels cannot be halved by such a network",
+    ),
+    "no D2C": (
+        d2c(),
+        "generators.d2c.file.path: none, of which table1.methods' d2c draws; give a D2C's file, or set generators.d2c",
+    ),
+    "a denoiser as a D2C": (
+        d2c(file={"path": "ddrep/data/embedded/denoiser.safetensors"}),
+        "generators.d2c.file.path: ddrep/data/embedded/denoiser.safetensors: of another format (ddrep.denoiser/1)",
+    ),
+    "nothing to train a D2C on": (
+        d2c(kind="pretrain"),
+        "generators.d2c.pretrain.images: none; name an IDX file of unlabelled images, or generators.d2c.pretrain",
+    ),
+    "a D2C that is no network": (
+        d2c(kind="pretrain", pretrain={"network": {"autoencoder_widths": [16, 32, 64, 64]}}),
+        "generators.d2c.pretrain.network.autoencoder_widths: 4 levels; 28 pixels cannot be halved 3 times",
     ),
     "no levels": (network(channel_mult=[]), "denoiser.pretrain.network.channel_mult: empty"),
     "no images without labels": (

@@ -12,7 +12,7 @@ import yaml
 
 from ddrep import cli
 from ddrep.cli.base import Verb
-from ddrep.methods import METHODS
+from ddrep.methods import METHODS, generators
 from ddrep.sources import with_shards
 from tests.test_cli import VERBS
 from tests.workflow.tree import copy_workflow, link_networks
@@ -27,6 +27,7 @@ OTHERS = {
     "classify": "/mix/",
     "guide": r"/pixels\.safetensors",
     "guide-attribute": "/unguided/|/rejection/",
+    "generate-attribute": "/d2c/",
     "guide-masks": r"/unguided/|/50\.tar",
 }
 """Outputs of members that no option of the verb names: their sections are others than the one by hand."""
@@ -34,7 +35,7 @@ MORE = {
     "denoiser": {"kind": "pretrain"},
     "evaluation": {"evaluator": None, "segmenter": None},
     "table1": {"methods": [*METHODS]},
-    "generators": {"diffae": {"kind": "pretrain"}},
+    "generators": dict.fromkeys(generators(), {"kind": "pretrain"}),
     "table3": {"sources": [*with_shards()]},
     "table5": {"labels": [10]},
 }
@@ -55,7 +56,8 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     for command in commands:
         if "--stage" in command and command[0] in STAGED:
             named = (option for option in ("--stage", "--split", "--of", "--source", "--number") if option in command)
-            distinct[command[0], *(command[command.index(option) + 1] for option in named)] = command
+            other = re.search(OTHERS.get(command[0], "(?!)"), command[command.index("--out") + 1]) is not None
+            distinct[command[0], other, *(command[command.index(option) + 1] for option in named)] = command
     return list(distinct.values())
 
 
