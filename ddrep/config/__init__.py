@@ -85,12 +85,13 @@ from ddrep.config.tables import (
 
 __all__ = [
     "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes",
-    "AutoencoderNetwork", "CelebA", "CelebAMaskHQ", "Classifier", "Contrast", "Copies", "CsvFile", "D2CChoice", "Data", "DenoiserChoice",
-    "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment",
-    "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune", "GeneratedShard", "Generators",
-    "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "JudgeScore",
-    "LatentJudge", "LatentMapNetwork", "LatentTraining", "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain",
-    "PretrainD2C", "PretrainDiffAE", "Probe", "ProbeReading", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard",
-    "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5", "Tables", "Tap", "Taps", "TinyImageNet",
-    "Training", "Unlabelled", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json", "subset_seed",
+    "AutoencoderNetwork", "CelebA", "CelebAMaskHQ", "Classifier", "Contrast", "Copies", "CsvFile", "D2CChoice",
+    "Data", "DenoiserChoice", "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation",
+    "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune",
+    "GeneratedShard", "Generators", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head",
+    "ImageFolder", "JudgeScore", "LatentJudge", "LatentMapNetwork", "LatentTraining", "MaskData", "Masks",
+    "Mix", "Network", "Oracle", "PixelHead", "Pretrain", "PretrainD2C", "PretrainDiffAE", "Probe",
+    "ProbeReading", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard", "Stage", "Synthesis",
+    "Table1", "Table2", "Table3", "Table5", "Tables", "Tap", "Taps", "TinyImageNet", "Training", "Unlabelled",
+    "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json", "subset_seed",
 ]  # fmt: skip

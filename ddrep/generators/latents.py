@@ -22,7 +22,8 @@ def drawn(
 
     eps: of latents (N, *shape) and times (N,) in embedded units. Raises UserError for steps that the schedule has not.
     """
-    grid, generators = time_grid(schedule, "ddim", steps), [torch.Generator().manual_seed(latent_seed(s)) for s in seeds]
+    grid = time_grid(schedule, "ddim", steps)
+    generators = [torch.Generator().manual_seed(latent_seed(seed)) for seed in seeds]
     z = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
     for here, after in zip(grid, [*grid[1:], -1], strict=True):
         index = torch.full((len(z),), here, device=device)

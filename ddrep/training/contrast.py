@@ -89,8 +89,9 @@ class Keys(nn.Module):
     @torch.no_grad()
     def follow(self, encoder: Encoder, projected: Projected) -> None:
         """Own weights = momentum x own + (1 - momentum) x theirs (MoCo, eq. 2)."""
-        theirs = [*encoder.parameters(), *projected.parameters()]
-        torch._foreach_lerp_(list(self.parameters()), theirs, 1 - self.momentum)
+        own: list[Tensor] = [*self.parameters()]
+        theirs: list[Tensor] = [*encoder.parameters(), *projected.parameters()]
+        torch._foreach_lerp_(own, theirs, 1 - self.momentum)
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor, step: int) -> None:

@@ -50,8 +50,8 @@ def objective(x0: Tensor, mean_x: Tensor, mean: Tensor, log_variance: Tensor, kl
 
 
 def train_autoencoder(images: np.ndarray, model: D2C, cfg: PretrainD2C, *, seed: int, state: Path | None) -> None:
-    """Reconstruction, divergence and contrast at once: L_D2 + lambda L_C (Sinha et al. 2021, section 4), of which the
-    diffusion of latents comes later, as published."""
+    """Reconstruction, divergence and contrast at once: L_D2 + lambda L_C (Sinha et al. 2021), of which the diffusion
+    of latents comes later, as in the published code."""
     encoder, decoder, section = model.net.encoder, model.net.decoder, cfg.contrast
     projected = Projected(model.latent_size, section.width).to(model.device)
     keys = Keys(encoder, projected, section).to(model.device)

@@ -106,7 +106,7 @@ def test_a_file_gives_the_same_images(tmp_path: Path) -> None:
 
 def test_broken_weights_are_one_line() -> None:
     model = d2c()
-    model.net.decoder[-1].bias.fill_(torch.nan)  # type: ignore[operator, union-attr]
+    model.net.decoder[-1].bias.fill_(torch.nan)  # type: ignore[operator]
     with pytest.raises(UserError, match="the D2C: gave values that are not finite for 2 of 2 images"):
         model.images(model.latents([1, 2], 2), [1, 2], FAST)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 
 import pytest
 import torch
@@ -31,8 +32,8 @@ def test_the_loss_is_the_share_of_the_own_key() -> None:
     """MoCo, eq. 1, number by number."""
     queries, own, queue, losses = units(3, 0), units(3, 1), units(5, 2), []
     for q, k in zip(queries.tolist(), own.tolist(), strict=True):
-        score = lambda other, q=q: math.exp(sum(a * b for a, b in zip(q, other, strict=True)) / 0.2)
-        losses.append(-math.log(score(k) / (score(k) + sum(map(score, queue.tolist())))))
+        own_share, *others = (math.exp(sum(map(operator.mul, q, other)) / 0.2) for other in (k, *queue.tolist()))
+        losses.append(-math.log(own_share / (own_share + sum(others))))
     assert info_nce(queries, own, queue, 0.2).item() == pytest.approx(sum(losses) / 3, rel=1e-6)
 
 

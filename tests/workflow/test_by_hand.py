@@ -35,7 +35,7 @@ MORE = {
     "denoiser": {"kind": "pretrain"},
     "evaluation": {"evaluator": None, "segmenter": None},
     "table1": {"methods": [*METHODS]},
-    "generators": dict.fromkeys(generators(), {"kind": "pretrain"}),
+    "generators": {name: {"kind": "pretrain"} for name in generators()},
     "table3": {"sources": [*with_shards()]},
     "table5": {"labels": [10]},
 }

@@ -265,7 +265,8 @@ def base(kind: str) -> dict[str, Any]:
     raw = merge(raw, {"generators": {name: {"file": {"path": f"{name}.safetensors"}} for name in generators()}})
     if kind == "made here":
         return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},
-                           "denoiser": {"kind": "pretrain"}, "generators": dict.fromkeys(generators(), {"kind": "pretrain"}),
+                           "denoiser": {"kind": "pretrain"},
+                           "generators": {name: {"kind": "pretrain"} for name in generators()},
                            "evaluation": {"evaluator": None, "segmenter": None}})  # fmt: skip
     return raw
 
