@@ -93,9 +93,9 @@ class LatentMapNetwork(Network):
     channel_mult: Annotated[tuple[Few, ...], MaxLen(16)] = (1, 1)
     """Width of each level of the U-Net, in model_channels."""
     num_res_blocks: Annotated[int, Gt(0), Le(100)] = 2
-    latent_channels: Pixels = 8
-    """Of the map of latents (published: 8 of 32x32 pixels for FFHQ), and"""
-    autoencoder_widths: Annotated[tuple[Pixels, ...], MinLen(1), MaxLen(16)] = (32, 64, 64)
+    latent_channels: Pixels = 4
+    """Of the map of latents (published for FFHQ: 8, of 32x32 pixels), and"""
+    autoencoder_widths: Annotated[tuple[Pixels, ...], MinLen(1), MaxLen(16)] = (16, 32, 64)
     """channels of each level of encoder and decoder, full resolution first; each level but the last halves it."""
     autoencoder_blocks: Few = 1
     """A level."""
@@ -118,7 +118,7 @@ class Contrast(Section):
 class LatentMapTraining(LatentTraining):
     """Training of the U-Net that denoises maps of latents (published: Adam at 2e-4)."""
 
-    steps: Steps = 20000
+    steps: Steps = 8000
     weight_decay: WeightDecay = 0.0
 
 
@@ -128,13 +128,13 @@ class PretrainD2C(Pretrain):
     network: LatentMapNetwork = LatentMapNetwork()
     schedule: Literal["cosine", "linear"] = "linear"
     """Of the noise of latents (published: linear)."""
-    steps: Steps = 6000
+    steps: Steps = 4000
     """Of training, of the autoencoder."""
     batch: Batch = 64
     lr: Rate = 1e-3
-    warmup: Warmup = 200
+    warmup: Warmup = 100
     ema_decay: Share = 0.995
-    kl_weight: Annotated[float, Ge(0)] = 0.003
+    kl_weight: Annotated[float, Ge(0)] = 0.001
     """Of the latents' divergence from standard normal ones, against half of the squared error."""
     contrast: Contrast = Contrast()
     latents: LatentMapTraining = LatentMapTraining()

@@ -92,7 +92,7 @@ class D2CConfig:
     in_channels: Size
     unet: UNetConfig
     """Of latents: its size and channels are theirs."""
-    autoencoder_widths: Levels = (32, 64, 64)
+    autoencoder_widths: Levels = (16, 32, 64)
     """Channels of each level of encoder and decoder, full resolution first; the last has the latents."""
     autoencoder_blocks: Few = 1
     """A level, in each of them."""
