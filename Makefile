@@ -1,6 +1,6 @@
 # make demo: the whole embedded experiment on all cores, then its tables.  make test: the tests.  make lint: style and types.
 # make check: both of these, with the fast tests alone.
-# make bench: what images cost, into benchmarks/README.md.
+# make bench: what images cost, into benchmarks/README.md; make bench DEVICE=cuda: the same of a GPU.
 # make docs: the documentation as a site, into build/docs (open build/docs/docs/index.html).
 # make install: only .venv, for the calls of README.md and docs/slurm.md.
 # Each starts again at once when repeated; only a changed requirements.lock or pyproject.toml installs anew.
@@ -25,8 +25,10 @@ check: lint
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest --quiet --numprocesses 2 tests/config tests/test_*config.py tests/test_members.py \
 		tests/test_architecture.py tests/test_derived.py tests/test_rules.py tests/test_text.py tests/networks
 
+DEVICE := cpu
+BENCHMARK := $(if $(filter cuda,$(DEVICE)),benchmarks.gpu,benchmarks.kept_image --results $(RESULTS_OF))
 bench: .venv/.installed
-	.venv/bin/python -m benchmarks.kept_image --results $(RESULTS_OF)
+	.venv/bin/python -m $(BENCHMARK)
 
 docs: .venv/.installed
 	.venv/bin/sphinx-build -W --keep-going --quiet -c docs . build/docs

@@ -38,9 +38,10 @@ def conditions() -> dict[str, Any]:
         model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     except OSError:
         model = None
+    gpu = f"{torch.cuda.get_device_name()}, " if torch.cuda.is_available() else ""
     return {
         "commit": subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or "unknown",
-        "machine": f"{os.cpu_count()} x {model[1] if model else platform.processor()}, torch {torch.__version__}",
+        "machine": f"{gpu}{os.cpu_count()} x {model[1] if model else platform.processor()}, torch {torch.__version__}",
         "load": round(os.getloadavg()[0], 1),
         "date": datetime.date.today().isoformat(),
     }

@@ -35,7 +35,7 @@ def features(base: Denoiser, x: Tensor) -> Tensor:
     read: list[Tensor] = []
     hook = base.net.middle_block.register_forward_hook(lambda _, inputs, output: read.append(output))
     for t in TIMESTEPS:
-        index = torch.full((len(x),), base.schedule.index(t))
+        index = torch.full((len(x),), base.schedule.index(t), device=x.device)
         base.net(x, base.schedule.embedded(index).to(x.dtype))
     hook.remove()
     return torch.cat([h / h.square().mean(dim=(1, 2, 3), keepdim=True).sqrt() for h in read], dim=1)

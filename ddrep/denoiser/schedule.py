@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -49,8 +49,14 @@ class Schedule(ScheduleConfig):
 
     def abar_at(self, index: Tensor, like: Tensor) -> Tensor:
         """abar of each index (N,), shaped (N, 1, 1, 1) in the dtype of `like`; index -1 stands for clean images."""
-        table = torch.cat([self.abar, torch.ones(1, dtype=torch.float64)]).to(index.device)
-        return table[index].to(like).reshape(-1, *[1] * (like.ndim - 1))
+        return _table(self, index.device)[index].to(like).reshape(-1, *[1] * (like.ndim - 1))
+
+
+@lru_cache
+def _table(schedule: Schedule, device: torch.device) -> Tensor:
+    """abar and the 1 of clean images, on a device once and for all, for a GPU is waited for while it is sent one."""
+    with torch.inference_mode(False):
+        return torch.cat([schedule.abar, torch.ones(1, dtype=torch.float64)]).to(device)
 
 
 def add_noise(x0: Tensor, eps: Tensor, abar: Tensor) -> Tensor:

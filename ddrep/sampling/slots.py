@@ -1,6 +1,6 @@
 """Candidates on their way through the solver's steps, each in a slot with a timestep of its own.
 
-A slot whose candidate is finished or stopped is free for the next at once. Networks are always given `ROWS` images
+A slot whose candidate is finished or stopped is free for the next at once. Networks are always given as many images
 together: matrix products of one shape give a row the same bits whatever the other rows are, so an image is a function
 of its own seed and class alone, on one machine, however many slots there are and whatever lies in them.
 """
@@ -21,19 +21,28 @@ from ddrep.sampling.sampler import guided_at
 from ddrep.solvers import SOLVERS, Estimate, time_grid
 
 ROWS = 16
-"""Images that a network is given at once."""
+"""Images that a network is given at once on a CPU, whose caches hold what comes of so many;"""
+GPU_ROWS, GPU_PIXELS = 256, 2**19
+"""and on a GPU, which fewer leave idle: at most so many, and of so many pixels in all, which bounds the memory."""
+
+
+def rows_at_once(like: Tensor) -> int:
+    """Of inputs like this one, (N, C, H, W) or (N, numbers)."""
+    if like.device.type == "cpu":
+        return ROWS
+    return max(1, min(GPU_ROWS, GPU_PIXELS // like.shape[2:].numel()))
 
 
 def in_rows(network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """network(*inputs), `ROWS` rows at a time; the last ones are filled up with zeros, whose outputs are left out."""
-    n = len(inputs[0])
-    padded = [torch.cat([each, each.new_zeros(-n % ROWS, *each.shape[1:])]) for each in inputs]
-    parts = [network(*(each[i : i + ROWS] for each in padded)) for i in range(0, len(padded[0]), ROWS)]
+    """network(*inputs), always as many rows at once; the last are filled up with zeros, whose outputs are left out."""
+    n, rows = len(inputs[0]), rows_at_once(inputs[0])
+    padded = [torch.cat([each, each.new_zeros(-n % rows, *each.shape[1:])]) for each in inputs]
+    parts = [network(*(each[i : i + rows] for each in padded)) for i in range(0, len(padded[0]), rows)]
     return torch.cat(parts)[:n]
 
 
 class FixedRows(Denoiser):
-    """A denoiser whose network always sees `ROWS` images."""
+    """A denoiser whose network always sees as many images."""
 
     def eps(self, x: Tensor, index: Tensor, y: Tensor | None = None) -> Tensor:
         return in_rows(super().eps, x, index, *([] if y is None else [y]))

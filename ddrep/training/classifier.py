@@ -29,6 +29,7 @@ from ddrep.networks.metadata import ClassifierMeta
 from ddrep.runs import Run
 from ddrep.saved import save
 from ddrep.sources import SOURCES
+from ddrep.training.graphs import captured
 from ddrep.training.loop import LoopConfig, step_seed, train
 
 log = logging.getLogger("ddrep")
@@ -163,6 +164,8 @@ def fit(
     optimizer = torch.optim.Adam(net.parameters(), cfg.lr, fused=True)
     images, targets = torch.as_tensor(data.images), torch.as_tensor(data.targets)
     mixup = make_mixup(cfg.mix, len(data.classes) if targets.ndim == 1 else cfg.batch) if mixed else None
+    blank = torch.zeros(cfg.batch, height, width, channels, device=device).movedim(-1, 1)
+    forward = captured(net, blank, precision=cfg.precision)
 
     def loss_at(step: int) -> Tensor:
         index = torch.as_tensor(batch_of(cfg, n_real, len(images), step, seed))
@@ -173,9 +176,7 @@ def fit(
         if mixup:
             np.random.seed(step_seed(seed, step) % 2**32)  # timm draws from numpy's global generator
             x, y = mix(mixup, x, y)
-        with autocast(cfg.precision, device):
-            logits = net(x)
-        return F.cross_entropy(logits.float(), y, label_smoothing=cfg.label_smoothing)
+        return F.cross_entropy(forward(x).float(), y, label_smoothing=cfg.label_smoothing)
 
     started, loop = time.monotonic(), LoopConfig(steps=steps, seed=seed)
     factor = lambda step: lr_factor(step, steps, cfg.drops)  # noqa: E731

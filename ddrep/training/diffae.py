@@ -23,6 +23,7 @@ from ddrep.generators.diffae import LATENT_SCHEDULE, DiffAE, DiffAENetwork
 from ddrep.generators.network import diffae_of
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed
+from ddrep.training.graphs import captured
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.pretrain import GRID_IMAGES, GRID_STEPS, unlabelled_images
 
@@ -33,19 +34,36 @@ LATENT_STEPS = 200
 READ_AT_ONCE = 250
 
 
+class _Loss(nn.Module):
+    """(x0, index, noise) of a batch -> the mean square error of eps."""
+
+    def __init__(self, model: DiffAE, precision: str):
+        super().__init__()
+        self.unet, self.encoder = model.net.unet, model.net.encoder
+        self.schedule, self.precision = model.schedule, precision
+
+    def forward(self, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
+        x = add_noise(x0, noise, self.schedule.abar_at(index, x0))
+        with autocast(self.precision, x0.device):
+            eps = self.unet.eps(x, self.schedule.embedded(index).to(x.dtype), self.encoder(x0))
+        return F.mse_loss(eps.float(), noise)
+
+
 def train_autoencoder(images: np.ndarray, model: DiffAE, cfg: PretrainDiffAE, *, seed: int, state: Path | None) -> None:
     """eps is learned of x_t, t and the encoder's latent of x0, all at once (Preechakul et al. 2022, eq. 6)."""
     net = nn.ModuleDict({"unet": model.net.unet, "encoder": model.net.encoder})
     optimizer = torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
 
-    def loss_at(step: int) -> Tensor:
+    def batch_at(step: int) -> tuple[Tensor, Tensor, Tensor]:
         x0 = to_unit(images[batch_indices(len(images), cfg.batch, step, seed)], model.device)
         index = torch.randint(cfg.num_steps, (len(x0),), device=model.device)
-        noise = torch.randn_like(x0)
-        x = add_noise(x0, noise, model.schedule.abar_at(index, x0))
-        with autocast(cfg.precision, x0.device):
-            eps = model.net.unet.eps(x, model.schedule.embedded(index).to(x.dtype), model.net.encoder(x0))
-        return F.mse_loss(eps.float(), noise)
+        return x0, index, torch.randn_like(x0)
+
+    loss = captured(_Loss(model, cfg.precision), *batch_at(0))
+
+    def loss_at(step: int) -> Tensor:
+        value: Tensor = loss(*batch_at(step))
+        return value
 
     loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
     factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731

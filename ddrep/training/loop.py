@@ -177,7 +177,8 @@ def _save(
     with written_whole(state) as (draft,):
         content = {"step": step, "net": net.state_dict(), "optimizer": optimizer.state_dict(), "records": records}
         content |= {"losses": losses[:step].clone()} | ({"ema": ema.state_dict()} if ema is not net else {})
-        torch.save(content, draft)
+        with draft.open("wb") as file:  # given the name, torch before 2.12 stumbles over a dot at its beginning
+            torch.save(content, file)
 
 
 def _resume(

@@ -6,6 +6,7 @@ However a batch is parted its images, times, noise and dropout are the same: the
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -19,6 +20,7 @@ from ddrep.denoiser.loss import denoising_loss
 from ddrep.device import autocast
 from ddrep.errors import UserError
 from ddrep.training import parallel
+from ddrep.training.graphs import captured, launched_slowly
 
 COMPILE_STEPS = 2000
 """Steps from which torch.compile is worth the minute or so that it takes."""
@@ -34,7 +36,7 @@ class _Loss(nn.Module):
         super().__init__()
         self.net, self.denoiser, self.precision = denoiser.net, denoiser, precision
 
-    def forward(self, x0: Tensor, index: Tensor, noise: Tensor, y: Tensor | None) -> Tensor:
+    def forward(self, x0: Tensor, index: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
         with autocast(self.precision, x0.device):
             return denoising_loss(self.denoiser, x0, index, noise, y)
 
@@ -48,8 +50,13 @@ def loss_in_parts(denoiser: Denoiser, cfg: FineTune | Pretrain, micro_batch: int
     size = micro_batch or _micro_batch(loss, mine.stop - mine.start)
     parts = [slice(start, min(start + size, mine.stop)) for start in range(mine.start, mine.stop, size)]
     dropouts = _share_dropout(denoiser.net, cfg.batch)
-    if not dropouts:  # compiled code would draw other masks
-        compile_where_it_pays(denoiser.net, denoiser.device, cfg.steps)
+    whole: nn.Module = loss
+    if not dropouts:  # compiled code would draw other masks, and a graph those of one part for all
+        alone = len(parts) == 1 and parallel.processes() == 1
+        if alone and launched_slowly(denoiser.device, cfg.batch * math.prod(denoiser.image_shape[1:])):
+            whole = captured(loss, *_blank(denoiser, cfg.batch))
+        else:
+            compile_where_it_pays(denoiser.net, denoiser.device, cfg.steps)
     team = DistributedDataParallel(loss, gradient_as_bucket_view=True) if parallel.processes() > 1 else None
     gpus = [torch.cuda.current_device()] if denoiser.device.type == "cuda" else []
 
@@ -60,7 +67,8 @@ def loss_in_parts(denoiser: Denoiser, cfg: FineTune | Pretrain, micro_batch: int
             # Gradients are averaged behind the last part, and that is decided in the forward pass.
             with team.no_sync() if team and part is not parts[-1] else contextlib.nullcontext():
                 with torch.random.fork_rng(gpus, enabled=bool(dropouts)):
-                    value = (team or loss)(x0[part], index[part], noise[part], None if y is None else y[part])
+                    inputs = [x0[part], index[part], noise[part], *([] if y is None else [y[part]])]
+                    value = (team or whole)(*inputs)
                 yield value * ((part.stop - part.start) * parallel.processes() / cfg.batch)
 
     return losses
@@ -107,9 +115,7 @@ def _micro_batch(loss: _Loss, share: int) -> int:
     room = [torch.empty_like(p) for p in loss.parameters() for _ in range(3)]  # for Adam's moments and the EMA
 
     def attempt(size: int) -> None:
-        x = torch.zeros(size, *denoiser.image_shape, device=denoiser.device)
-        zeros = torch.zeros(size, dtype=torch.long, device=denoiser.device)
-        loss(x, zeros, x, zeros if denoiser.net.cfg.num_classes else None).backward()
+        loss(*_blank(denoiser, size)).backward()
 
     torch.cuda.set_per_process_memory_fraction(0.9)  # what is in pieces cannot all be used
     size = largest_that_fits(attempt, share)
@@ -118,6 +124,13 @@ def _micro_batch(loss: _Loss, share: int) -> int:
     del room
     torch.cuda.empty_cache()
     return parallel.minimum(size, denoiser.device)
+
+
+def _blank(denoiser: Denoiser, images: int) -> list[Tensor]:
+    """Inputs of the loss of so many images."""
+    x = torch.zeros(images, *denoiser.image_shape, device=denoiser.device)
+    zeros = torch.zeros(images, dtype=torch.long, device=denoiser.device)
+    return [x, zeros, torch.zeros_like(x), *([zeros.clone()] if denoiser.net.cfg.num_classes else [])]
 
 
 def largest_that_fits(attempt: Callable[[int], None], most: int) -> int:

@@ -38,11 +38,12 @@ def dying_update(net, optimizer, loss_at, at, clip):
         os.kill(os.getpid(), signal.SIGKILL)
     return loss
 
-def dying_save(content, draft):
+def dying_save(content, file):
     if (content["step"], "while the checkpoint is written") == (step + 1, moment):
-        draft.write_bytes(b"half of it")
+        file.write(b"half of it")
+        file.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-    save(content, draft)
+    save(content, file)
 
 loop._update, loop.torch.save = dying_update, dying_save
 sys.exit(main(sys.argv[3:]))
@@ -105,8 +106,8 @@ def slow_update(*given):
     sleep(0.3)
     return dying_update(*given)
 
-def slow_save(content, draft):
-    save(content, draft)
+def slow_save(content, file):
+    save(content, file)
     sleep(0.2)
 
 def late_resume(state, *given):
