@@ -24,6 +24,7 @@ from ddrep.generators.network import d2c_of
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed
 from ddrep.training.contrast import Keys, Projected, info_nce, view
+from ddrep.training.graphs import captured
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.pretrain import GRID_IMAGES, unlabelled_images
 
@@ -49,27 +50,47 @@ def objective(x0: Tensor, mean_x: Tensor, mean: Tensor, log_variance: Tensor, kl
     return (error + kl_weight * divergence(mean, log_variance)).mean() / x0[0].numel()
 
 
+class _Autoencoding(nn.Module):
+    """(x0, two views of it, noise of its latents, queue) of a batch -> the loss, and the second view's keys."""
+
+    def __init__(self, model: D2C, projected: Projected, keys: Keys, cfg: PretrainD2C):
+        super().__init__()
+        self.encoder, self.decoder = model.net.encoder, model.net.decoder
+        self.projected, self.keys, self.cfg = projected, keys, cfg
+
+    def forward(self, x0: Tensor, one: Tensor, other: Tensor, noise: Tensor, queue: Tensor) -> tuple[Tensor, Tensor]:
+        with autocast(self.cfg.precision, x0.device):
+            means, log_variances = self.encoder.posterior(torch.cat([x0, one]))  # in one pass
+            mean, log_variance = means[: len(x0)], log_variances[: len(x0)]
+            mean_x = self.decoder(mean + (0.5 * log_variance).exp() * noise)
+            queries, told = self.projected(means[len(x0) :]), self.keys(other)
+        section, loss = self.cfg.contrast, objective(x0, mean_x, mean, log_variance, self.cfg.kl_weight)
+        return loss + section.weight * info_nce(queries, told, queue, section.temperature), told
+
+
 def train_autoencoder(images: np.ndarray, model: D2C, cfg: PretrainD2C, *, seed: int, state: Path | None) -> None:
     """Reconstruction, divergence and contrast at once: L_D2 + lambda L_C (Sinha et al. 2021), of which the diffusion
     of latents comes later, as in the published code."""
-    encoder, decoder, section = model.net.encoder, model.net.decoder, cfg.contrast
-    projected = Projected(model.latent_size, section.width).to(model.device)
-    keys = Keys(encoder, projected, section).to(model.device)
+    encoder, decoder = model.net.encoder, model.net.decoder
+    projected = Projected(model.latent_size, cfg.contrast.width).to(model.device)
+    keys = Keys(encoder, projected, cfg.contrast).to(model.device)
     net = nn.ModuleDict({"encoder": encoder, "decoder": decoder, "projected": projected, "momentum": keys})
     learning = [p for p in net.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learning, cfg.lr, weight_decay=cfg.weight_decay, fused=True)
 
-    def loss_at(step: int) -> Tensor:
+    def batch_at(step: int) -> tuple[Tensor, ...]:
         x0 = to_unit(images[batch_indices(len(images), cfg.batch, step, seed)], model.device)
+        noise = torch.randn(len(x0), *model.net.cfg.latent_shape, device=model.device)
+        return x0, view(x0), view(x0), noise, keys.queue.clone()  # which changes before the gradient is taken
+
+    forward = captured(_Autoencoding(model, projected, keys, cfg), *batch_at(0))
+
+    def loss_at(step: int) -> Tensor:
         keys.follow(encoder, projected)
-        with autocast(cfg.precision, x0.device):
-            means, log_variances = encoder.posterior(torch.cat([x0, view(x0)]))  # in one pass
-            mean, log_variance = means[: len(x0)], log_variances[: len(x0)]
-            mean_x = decoder(mean + (0.5 * log_variance).exp() * torch.randn_like(mean))
-            queries, told = projected(means[len(x0) :]), keys(view(x0))
-        contrast = info_nce(queries, told, keys.queue.clone(), section.temperature)
+        loss, told = forward(*batch_at(step))
         keys.enqueue(told, step)
-        return objective(x0, mean_x, mean, log_variance, cfg.kl_weight) + section.weight * contrast
+        value: Tensor = loss
+        return value
 
     loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
     factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
@@ -91,19 +112,34 @@ def normalise(images: np.ndarray, model: D2C) -> Tensor:
     return (latents - model.net.latent_mean) / model.net.latent_std
 
 
+class _Denoising(nn.Module):
+    """(latents, index, noise) of a batch -> the mean square error of eps."""
+
+    def __init__(self, model: D2C, precision: str):
+        super().__init__()
+        self.unet, self.schedule, self.precision = model.net.unet, model.schedule, precision
+
+    def forward(self, z: Tensor, index: Tensor, noise: Tensor) -> Tensor:
+        noised = add_noise(z, noise, self.schedule.abar_at(index, z))
+        with autocast(self.precision, z.device):
+            eps = self.unet(noised, self.schedule.embedded(index).to(z.dtype))
+        return F.mse_loss(eps.float(), noise)
+
+
 def train_latents(latents: Tensor, model: D2C, cfg: PretrainD2C, *, seed: int, state: Path | None) -> None:
     """eps of noised normalised latents is learned, as of images (Ho et al. 2020, eq. 14)."""
     net, section = model.net.unet, cfg.latents
     optimizer = torch.optim.AdamW(net.parameters(), section.lr, weight_decay=section.weight_decay, fused=True)
 
-    def loss_at(step: int) -> Tensor:
+    def batch_at(step: int) -> tuple[Tensor, Tensor, Tensor]:
         z = latents[batch_indices(len(latents), section.batch, step, seed)]
-        index = torch.randint(cfg.num_steps, (len(z),), device=z.device)
-        noise = torch.randn_like(z)
-        noised = add_noise(z, noise, model.schedule.abar_at(index, z))
-        with autocast(cfg.precision, z.device):
-            eps = net(noised, model.schedule.embedded(index).to(z.dtype))
-        return F.mse_loss(eps.float(), noise)
+        return z, torch.randint(cfg.num_steps, (len(z),), device=z.device), torch.randn_like(z)
+
+    forward = captured(_Denoising(model, cfg.precision), *batch_at(0))
+
+    def loss_at(step: int) -> Tensor:
+        value: Tensor = forward(*batch_at(step))
+        return value
 
     loop = LoopConfig(section.steps, seed, section.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
     factor = lambda step: cosine_with_warmup(step, section.steps, cfg.warmup)  # noqa: E731
