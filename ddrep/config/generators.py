@@ -118,7 +118,7 @@ class Contrast(Section):
 class LatentMapTraining(LatentTraining):
     """Training of the U-Net that denoises maps of latents (published: Adam at 2e-4)."""
 
-    steps: Steps = 8000
+    steps: Steps = 6000
     weight_decay: WeightDecay = 0.0
 
 
