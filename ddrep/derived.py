@@ -27,11 +27,13 @@ from ddrep.config import (
     Mix,
     Pretrain,
     PretrainDiffAE,
+    PretrainNVAE,
     Sampling,
     Section,
     Shard,
     Synthesis,
     Training,
+    UnlabelledImages,
     stage_json,
     subset_seed,
 )
@@ -43,7 +45,7 @@ from ddrep.runs import subset_of
 from ddrep.sources import SOURCES
 
 F = TypeVar("F", Figure1, Figure2, Figure3)
-P = TypeVar("P", Pretrain, PretrainDiffAE)
+P = TypeVar("P", Pretrain, PretrainDiffAE, PretrainNVAE)
 Wildcards = Mapping[str, str]
 
 
@@ -60,7 +62,7 @@ def generator_path(name: str, experiment: Experiment) -> str:
     return f"results/{experiment.experiment}/{name}.safetensors" if choice.kind == "pretrain" else str(choice.file.path)
 
 
-def pretrained_on_data(experiment: Experiment, section: Pretrain) -> bool:
+def pretrained_on_data(experiment: Experiment, section: UnlabelledImages) -> bool:
     """Whether a denoiser or generator is trained on a data set, beside which images are held out."""
     return section.data is not None and set(experiment.parts) != {"masks"}
 
@@ -168,7 +170,7 @@ def generated_of(method: str, steps: int, experiment: Experiment) -> GeneratedSh
     """The section of a shard of a generator's images, drawn by the solver of the guided ones."""
     drawn, table = experiment.attributes.sampling, experiment.table1
     sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
-    latent_steps = getattr(experiment.generators, METHODS[method].generator).latent_steps
+    latent_steps = getattr(getattr(experiment.generators, METHODS[method].generator), "latent_steps", 1)
     limits = {"images": table.images, "threshold": table.threshold, "max_attempts": table.max_attempts}
     return GeneratedShard(sampling=sampling, latent_steps=latent_steps, **limits)
 
@@ -205,6 +207,7 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "masks": lambda e, w: e.masks.data,
     "pretrain": lambda e, w: pretrain_of(e.denoiser.pretrain),
     "pretrain-diffae": lambda e, w: pretrain_of(e.generators.diffae.pretrain),
+    "pretrain-nvae": lambda e, w: pretrain_of(e.generators.nvae.pretrain),
     "finetune": lambda e, w: e.finetune,
     "features": lambda e, w: e.features,
     "rejection": lambda e, w: e.rejection,

@@ -93,6 +93,21 @@ class PretrainDiffae(Verb):
     """PNG of 64 samples to write."""
 
 
+class PretrainNvae(Verb):
+    """Train an NVAE, the generator of Table 1's method nvae, on unlabelled images."""
+
+    does = "training.nvae:run"
+    stage: Stage[config.PretrainNVAE]
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images of a data set with the same pixels are left out."""
+    half: bool = False
+    """Write weights in half precision, at half the size."""
+    out: OutputFile
+    """NVAE (.safetensors) to write."""
+    grid: OutputImage | None = None
+    """PNG of 64 samples to write."""
+
+
 class Finetune(Verb):
     """Make an unconditional denoiser class-conditional."""
 

@@ -26,7 +26,10 @@ from ddrep.config.generators import (
     Generators,
     LatentJudge,
     LatentTraining,
+    NVAEChoice,
     PretrainDiffAE,
+    PretrainNVAE,
+    VAENetwork,
 )
 from ddrep.config.guidance import (
     AttributeImages,
@@ -64,6 +67,7 @@ from ddrep.config.stages import (
     Synthesis,
     Tap,
     Training,
+    UnlabelledImages,
 )
 from ddrep.config.tables import (
     AccuracyTable,
@@ -83,10 +87,11 @@ __all__ = [
     "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes",
     "AutoencoderNetwork", "CelebA", "CelebAMaskHQ", "Classifier", "Copies", "CsvFile", "Data", "DenoiserChoice",
     "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment",
-    "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune", "GeneratedShard", "Generators",
-    "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "JudgeScore",
-    "LatentJudge", "LatentTraining", "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain",
-    "PretrainDiffAE", "Probe", "ProbeReading", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard",
-    "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5", "Tables", "Tap", "Taps", "TinyImageNet",
-    "Training", "Unlabelled", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json", "subset_seed",
+    "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune", "GeneratedShard",
+    "Generators", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder",
+    "JudgeScore", "LatentJudge", "LatentTraining", "MaskData", "Masks", "Mix", "NVAEChoice", "Network",
+    "Oracle", "PixelHead", "Pretrain", "PretrainDiffAE", "PretrainNVAE", "Probe", "ProbeReading", "Robustness",
+    "Runs", "Sampling", "Section", "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2", "Table3",
+    "Table5", "Tables", "Tap", "Taps", "TinyImageNet", "Training", "Unlabelled", "UnlabelledImages",
+    "VAENetwork", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json", "subset_seed",
 ]  # fmt: skip

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import MaxLen
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen, MultipleOf
 
 from ddrep.config.base import (
     Attempts,
     Batch,
+    Clip,
     Few,
     Pixels,
     Positive,
+    Precision,
     Rate,
     Section,
     Share,
@@ -21,7 +23,7 @@ from ddrep.config.base import (
     Warmup,
     WeightDecay,
 )
-from ddrep.config.stages import Network, Pretrain, Sampling
+from ddrep.config.stages import Network, Pretrain, Sampling, UnlabelledImages
 
 
 class AutoencoderNetwork(Network):
@@ -85,6 +87,61 @@ class DiffAEChoice(Section):
     """DDIM steps in which a latent is drawn; those of images are table1.steps."""
 
 
+class VAENetwork(Section):
+    """An NVAE (ddrep.generators.network.NVAEConfig); its size and channels are the images'."""
+
+    channels: Annotated[Pixels, MultipleOf(2)] = 16
+    """At full resolution, and twice as many at each halving (published: 64)."""
+    outer_blocks: Annotated[int, Gt(0), Le(8)] = 2
+    """Halvings of the image before the first latents, and"""
+    outer_cells: Annotated[int, Gt(0), Le(100)] = 1
+    """cells in each (published: 2)."""
+    groups: Annotated[tuple[Annotated[int, Gt(0), Le(100)], ...], MinLen(1), MaxLen(5)] = (2, 4)
+    """Of latents on each scale, the coarsest first (published: 5, 10, 20)."""
+    cells: Annotated[int, Gt(0), Le(100)] = 1
+    """For each group, of the encoder and of the decoder (published: 2)."""
+    latent: Pixels = 8
+    """Channels of a group's latents (published: 20)."""
+    mixtures: Annotated[int, Gt(0), Le(100)] = 5
+    """Logistic distributions in what is said of a pixel (published: 10)."""
+
+
+class PretrainNVAE(UnlabelledImages):
+    """Training of an NVAE from scratch, without labels (AdaMax, cosine decay of the learning rate)."""
+
+    network: VAENetwork = VAENetwork()
+    steps: Steps = 6000
+    batch: Batch = 64
+    lr: Rate = 5e-3
+    weight_decay: WeightDecay = 3e-4
+    warmup: Warmup = 200
+    clip: Clip = 0.0
+    ema_decay: Share = 0.999
+    kl_warmup: Share = 0.3
+    """Share of the steps in which the weight of the KL rises to 1, balanced over the groups meanwhile."""
+    spectral: Annotated[float, Ge(0)] = 0.01
+    """Of the largest singular value of every convolution, and of the largest scale of every batch norm, in the loss in
+    nats an image (published: 0.1)."""
+    temperature: Annotated[float, Gt(0), Le(2)] = 0.7
+    """Factor on the deviation of every drawn latent (published: 0.6 to 1)."""
+    precision: Precision = "fp32"
+
+
+class NVAEFile(Section):
+    """An NVAE that is there already, trained or imported."""
+
+    path: Path | None = None
+
+
+class NVAEChoice(Section):
+    """The generator of method nvae (Vahdat & Kautz 2020)."""
+
+    kind: Literal["file", "pretrain"] = "file"
+    """The sub-table that counts: a file, or pretrain to train one here."""
+    file: NVAEFile = NVAEFile()
+    pretrain: PretrainNVAE = PretrainNVAE()
+
+
 class LatentJudge(Section):
     """Training of the linear layer on latents that decides which are made images (paper, 5.1)."""
 
@@ -98,6 +155,7 @@ class Generators(Section):
     """Generators beside the denoiser, for methods of Table 1 that draw of one: they count where one is asked for."""
 
     diffae: DiffAEChoice = DiffAEChoice()
+    nvae: NVAEChoice = NVAEChoice()
     judge: LatentJudge = LatentJudge()
 
 

@@ -16,6 +16,7 @@ VERSIONS = {
     "masks": 2,
     "pretrain": 1,
     "pretrain-diffae": 1,
+    "pretrain-nvae": 1,
     "finetune": 1,
     "attribute-images": 2,
     "guide": 1,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from pydantic import Field, model_validator
@@ -49,8 +49,8 @@ class Network(Section):
     num_heads: Few = 2
 
 
-class Pretrain(Section):
-    """Unconditional training from scratch (AdamW, cosine decay of the learning rate)."""
+class UnlabelledImages(Section):
+    """Base of the sections of training without labels: which images."""
 
     LATER = ("data",)
     images: Path | None = None
@@ -61,6 +61,17 @@ class Pretrain(Section):
     ] = None
     """Instead of an IDX file: the training images of any kind of data set, as in `data`, whose labels are not looked
     at; kind unlabelled is a folder of images."""
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if self.images and self.data:
+            raise ValueError("images, data: expected one of them; set the other to null")
+        return self
+
+
+class Pretrain(UnlabelledImages):
+    """Unconditional training from scratch (AdamW, cosine decay of the learning rate)."""
+
     network: Network = Network()
     schedule: Literal["cosine", "linear"] = "cosine"
     """Of the noise."""
@@ -75,12 +86,6 @@ class Pretrain(Section):
     clip: Clip = 1.0
     ema_decay: Share = 0.999
     precision: Precision = "auto"
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> Pretrain:
-        if self.images and self.data:
-            raise ValueError("images, data: expected one of them; set the other to null")
-        return self
 
 
 class DenoiserFile(Section):

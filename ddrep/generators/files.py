@@ -11,9 +11,10 @@ from ddrep.errors import UserError
 from ddrep.files import check_readable
 from ddrep.generators.base import Generator
 from ddrep.generators.diffae import DiffAE
+from ddrep.generators.nvae import NVAE
 
-KINDS: tuple[type[Generator], ...] = (DiffAE,)
-EXPECTED = "a generator's file, as `ddrep pretrain-diffae` or `ddrep import-diffae` writes it"
+KINDS: tuple[type[Generator], ...] = (DiffAE, NVAE)
+EXPECTED = "a generator's file, as `ddrep pretrain-diffae`, `pretrain-nvae` or their imports write it"
 
 
 def load_generator(path: Path, device: str | torch.device = "cpu") -> Generator:

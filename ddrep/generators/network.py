@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from ddrep.config import AutoencoderNetwork
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from pydantic import ConfigDict
+
+from ddrep.config import AutoencoderNetwork, VAENetwork
 from ddrep.denoiser.network import Few, Levels, ScheduleConfig, Size, UNetConfig
 from ddrep.errors import UserError
 from ddrep.networks.metadata import Names
@@ -72,6 +75,81 @@ class DiffAEFile(Saved):
 def diffae_of(section: AutoencoderNetwork, size: int, channels: int) -> DiffAEConfig:
     """The whole configuration of a section's network for images of `size` pixels a side. Raises UserError."""
     cfg = DiffAEConfig(image_size=size, in_channels=channels, out_channels=channels, **section.model_dump())
+    if problems := list(cfg.problems()):
+        raise UserError("; ".join(f"network.{problem}" for problem in problems))
+    return cfg
+
+
+@dataclass(frozen=True)
+class NVAEConfig:
+    """What determines an NVAE (Vahdat & Kautz 2020); the defaults are those of the published CelebA-64 but for size."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    image_size: Size
+    in_channels: Literal[1, 3] = 3
+    channels: Size = 64
+    """At full resolution; twice as many at each halving."""
+    outer_blocks: Few = 1
+    """Halvings of the image before the first latents, and"""
+    outer_cells: Few = 2
+    """cells in each."""
+    groups: Annotated[tuple[Few, ...], MinLen(1), MaxLen(8)] = (5, 10, 20)
+    """Of latents on each scale, the coarsest first."""
+    cells: Few = 2
+    """For each group, of the encoder and of the decoder."""
+    latent: Size = 20
+    """Channels of a group's latents."""
+    flows: Annotated[int, Ge(0), Le(10)] = 0
+    """Pairs of them behind each group's posterior."""
+    mixtures: Few = 10
+    """Logistic distributions in what is said of a pixel."""
+
+    @property
+    def halvings(self) -> int:
+        """Of the padded image, down to the coarsest latents."""
+        return self.outer_blocks + len(self.groups) - 1
+
+    @property
+    def padded(self) -> int:
+        """Pixels a side, black ones around the image included, so that all halvings are even."""
+        return -(-self.image_size // 2**self.halvings) * 2**self.halvings
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Halvings down to each group's latents, the first group's first."""
+        return tuple(self.halvings - scale for scale, count in enumerate(self.groups) for _ in range(count))
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """(C, H, W) of each group's latents."""
+        return tuple((self.latent, self.padded >> halvings, self.padded >> halvings) for halvings in self.scales)
+
+    def problems(self) -> Iterator[str]:
+        """What makes it no network: a line for each setting."""
+        if self.channels % 2:
+            yield f"channels: {self.channels}; expected an even number"
+        if self.halvings > 12:
+            yield f"outer_blocks, groups: {self.halvings} halvings; expected 12 at most"
+
+
+class NVAEFile(Saved):
+    """What an NVAE's file says of it, beside the weights; see ddrep.generators.nvae."""
+
+    FORMAT = "ddrep.nvae/1"
+    WHAT = "an NVAE"
+    HOW = "make one with `ddrep pretrain-nvae` or `ddrep import-nvae`"
+    network: NVAEConfig
+    temperature: Annotated[float, Gt(0), Le(2)]
+    """Factor on the deviation of every drawn latent, for which the batch norms' statistics are."""
+    provenance: dict[str, Any]
+
+
+def nvae_of(section: VAENetwork, size: int, channels: int) -> NVAEConfig:
+    """The whole configuration of a section's network for images of `size` pixels a side. Raises UserError."""
+    if channels not in (1, 3):
+        raise UserError(f"network: images have {channels} channels; an NVAE draws 1 or 3")
+    cfg = NVAEConfig(image_size=size, in_channels=1 if channels == 1 else 3, **section.model_dump())
     if problems := list(cfg.problems()):
         raise UserError("; ".join(f"network.{problem}" for problem in problems))
     return cfg
