@@ -46,6 +46,8 @@ OLD = {"ada_groups": False, "min_groups_per_scale": 1, "num_mixture_dec": 10, "n
 SIZES = {"cifar10": 32}
 """Pixels of data sets whose names do not tell."""
 WEIGHT_EPS = 1e-5
+COUNT = "num_batches_tracked"
+"""Of a batch norm, which nothing depends on."""
 BATCH, BATCHES = 16, 40
 """Images by which statistics of batch norms are settled (published: 500 batches)."""
 Pair = tuple[str, str]
@@ -127,6 +129,7 @@ def _groups(given: Mapping[str, Any]) -> tuple[int, ...]:
 def in_our_names(file: Path, net: NVAENetwork, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of each of our layers in float32. Raises UserError for one that is not there."""
     modules, found = dict(net.named_modules()), {"start": theirs.get("prior_ftr0", torch.zeros(0)).float()}
+    found |= {"latent_mean": torch.zeros(net.latent_mean.shape), "latent_std": torch.ones(net.latent_std.shape)}
     try:
         for ours, name in layers(net):
             layer = modules[ours]
@@ -136,8 +139,10 @@ def in_our_names(file: Path, net: NVAENetwork, theirs: Mapping[str, Tensor]) -> 
             elif isinstance(layer, nn.Conv2d):
                 made = _convolution(theirs, name, _mask(layer, ours) if ".flows." in ours else None)
             else:
-                made = {key: theirs[f"{name}.{key}"] for key in layer.state_dict()}
-            found |= {f"{ours}.{key}": t if t.dtype == torch.int64 else t.float() for key, t in made.items()}
+                made = {key: theirs[f"{name}.{key}"] for key in layer.state_dict() if key != COUNT}
+            found |= {f"{ours}.{key}": t.float() for key, t in made.items()}
+            if isinstance(layer, nn.BatchNorm2d):
+                found[f"{ours}.{COUNT}"] = torch.tensor(0)
     except KeyError as e:
         raise UserError(f"{file}: no {e.args[0]} in it, which its args ask for; expected {EXPECTED}") from None
     return found

@@ -24,7 +24,7 @@ from ddrep.generators.nvae import NVAE, NVAENetwork
 from ddrep.generators.settling import SETTLING, averaging, readjust
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed
-from ddrep.training.loop import LoopConfig, cosine_with_warmup, train
+from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.pretrain import GRID_IMAGES, unlabelled_images
 
 log = logging.getLogger("ddrep")
@@ -112,10 +112,11 @@ def fit(images: np.ndarray, model: NVAE, cfg: PretrainNVAE, *, seed: int, state:
         with autocast(cfg.precision, x0.device):
             log_p, kl = elbo(model.net, x0)
         paid = balanced(kl, sizes, kl_weight(step, cfg.steps, cfg.kl_warmup))
-        smooth = net["spectral"]() + torch.stack([scale.abs().max() for scale in scales]).sum()
+        smooth = net["spectral"]() + torch.stack(torch._foreach_norm(scales, math.inf)).sum()
         return ((paid - log_p).mean() + cfg.spectral * smooth) / bit
 
-    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf)
+    # statistics that a step without a finite loss has spoiled are settled at the end
+    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
     factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
     trained = train(net, optimizer, loss_at, loop, lr_factor=factor, state=state)
     model.net.load_state_dict(trained["nvae"].state_dict())
