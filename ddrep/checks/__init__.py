@@ -21,6 +21,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[str]], ...] = (
     networks.taps,
     networks.probes,
     networks.diffae,
+    networks.nvae,
     networks.steps,
     networks.inception,
     networks.architectures,

@@ -8,7 +8,7 @@ from ddrep.checks import paths, sets
 from ddrep.checks.facts import Facts
 from ddrep.checks.headers import pickled
 from ddrep.errors import UserError
-from ddrep.generators.network import DiffAEFile, diffae_of
+from ddrep.generators.network import DiffAEFile, NVAEFile, diffae_of, nvae_of
 from ddrep.runs import generators_asked, judges_asked
 from ddrep.saved import header
 from ddrep.sources import PROBE
@@ -68,6 +68,32 @@ def diffae(facts: Facts) -> Iterator[str]:
     elif paths.readable(facts.experiment, f"{key}.file.path"):
         try:
             network = header(choice.file.path, DiffAEFile).network
+        except UserError as e:
+            yield f"{key}.file.path: {e}"
+            return
+        if (network.image_size, network.image_size, network.in_channels) != image:
+            there = f"{network.image_size}x{network.image_size}x{network.in_channels}"
+            yield f"{key}.file.path: draws images of {there}; the data's are {'x'.join(map(str, image))}: give another"
+
+
+def nvae(facts: Facts) -> Iterator[str]:
+    """Method nvae has an NVAE of the images' size to draw of."""
+    if "nvae" not in generators_asked(facts.experiment):
+        return
+    choice, key = facts.experiment.generators.nvae, "generators.nvae"
+    image = sets.image_shape(facts.experiment.data)
+    if choice.kind == "pretrain":
+        if not choice.pretrain.images and not choice.pretrain.data:
+            yield f"{key}.pretrain.images: none; name an IDX file of unlabelled images, or {key}.pretrain.data"
+        try:
+            nvae_of(choice.pretrain.network, image[0], image[2])
+        except UserError as e:
+            yield f"{key}.pretrain.{e}"
+    elif choice.file.path is None:
+        yield f"{key}.file.path: none, of which table1.methods' nvae draws; give an NVAE's file, or set {key}.kind"
+    elif paths.readable(facts.experiment, f"{key}.file.path"):
+        try:
+            network = header(choice.file.path, NVAEFile).network
         except UserError as e:
             yield f"{key}.file.path: {e}"
             return

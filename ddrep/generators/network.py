@@ -129,8 +129,8 @@ class NVAEConfig:
         """What makes it no network: a line for each setting."""
         if self.channels % 2:
             yield f"channels: {self.channels}; expected an even number"
-        if self.halvings > 12:
-            yield f"outer_blocks, groups: {self.halvings} halvings; expected 12 at most"
+        if 2**self.halvings > self.image_size:
+            yield f"groups: {self.halvings} halvings of {self.image_size} pixels, outer_blocks included; expected fewer"
 
 
 class NVAEFile(Saved):

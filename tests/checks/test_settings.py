@@ -28,6 +28,11 @@ def diffae(**settings: Any) -> dict[str, Any]:
     return {"table1": {"methods": ["unguided", "diffae"]}, "generators": {"diffae": settings}}
 
 
+def nvae(**settings: Any) -> dict[str, Any]:
+    """Table 1 with method nvae."""
+    return {"table1": {"methods": ["unguided", "nvae"]}, "generators": {"nvae": settings}}
+
+
 def network(**settings: Any) -> dict[str, Any]:
     return merge(PRETRAIN, {"denoiser": {"pretrain": {"network": settings}}})
 
@@ -148,6 +153,22 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "a DiffAE that is no network": (
         diffae(kind="pretrain", pretrain={"network": {"encoder_mult": [1, 2, 2, 2]}}),
         "generators.diffae.pretrain.network.encoder: image_size: 28; 7 pixels cannot be halved by such a network",
+    ),
+    "no NVAE": (
+        nvae(),
+        "generators.nvae.file.path: none, of which table1.methods' nvae draws; give an NVAE's file, or set",
+    ),
+    "a denoiser as an NVAE": (
+        nvae(file={"path": "ddrep/data/embedded/denoiser.safetensors"}),
+        "generators.nvae.file.path: ddrep/data/embedded/denoiser.safetensors: of another format (ddrep.denoiser/1)",
+    ),
+    "nothing to train an NVAE on": (
+        nvae(kind="pretrain"),
+        "generators.nvae.pretrain.images: none; name an IDX file of unlabelled images, or generators.nvae.pretrain",
+    ),
+    "an NVAE that is no network": (
+        nvae(kind="pretrain", pretrain={"network": {"outer_blocks": 8, "groups": [1] * 5}}),
+        "generators.nvae.pretrain.network.groups: 12 halvings of 28 pixels",
     ),
     "no levels": (network(channel_mult=[]), "denoiser.pretrain.network.channel_mult: empty"),
     "no images without labels": (

@@ -1,4 +1,4 @@
-"""Our NVAE against the published code's stored outputs (see nvae_recipe.py), its file, and an image that is its seed's."""
+"""Our NVAE against the published code's stored outputs (see nvae_recipe.py), its file, and whose an image is."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ MORE = {
     "denoiser": {"kind": "pretrain"},
     "evaluation": {"evaluator": None, "segmenter": None},
     "table1": {"methods": [*METHODS]},
-    "generators": {"diffae": {"kind": "pretrain"}},
+    "generators": {"diffae": {"kind": "pretrain"}, "nvae": {"kind": "pretrain"}},
     "table3": {"sources": [*with_shards()]},
     "table5": {"labels": [10]},
 }

@@ -30,8 +30,8 @@ READERS = {"labelled_images", "held_out_images", "attribute_images", "attribute_
 
 def following(started: set[str]) -> set[str]:
     """What follows, where there are no images without labels and no other generator."""
-    absent = {"unlabelled_images", "labelled_shard", "pretrain_diffae", "attribute_latent_judge", "attribute_generated"}
-    return downstream(started) - absent
+    absent = {"unlabelled_images", "labelled_shard", "attribute_latent_judge", "attribute_generated"}
+    return downstream(started) - absent - {"pretrain_diffae", "pretrain_nvae"}
 
 
 def write_image(path: Path, value: int) -> None:

@@ -11,7 +11,9 @@ import pytest
 from ddrep.data import embedded
 from ddrep.data.embedded import FOLDER
 from ddrep.generators.diffae import DiffAE
+from ddrep.generators.nvae import NVAE
 from tests.generators.tiny_diffae import LATENTS, NETWORK
+from tests.generators.tiny_nvae import NETWORK as NVAE_NETWORK
 from tests.workflow.tree import Tree, copy_workflow
 
 SMALLEST: dict[str, Any] = {
@@ -32,11 +34,18 @@ SMALLEST: dict[str, Any] = {
             },
             "latent_steps": 4,
         },
+        "nvae": {
+            "kind": "pretrain",
+            "pretrain": {
+                "images": str(embedded.path("test", "images")), "steps": 2, "batch": 4, "warmup": 1,
+                "network": NVAE_NETWORK,
+            },
+        },
         "judge": {"steps": 5},
     },
     "evaluation": {"evaluator": str(FOLDER / "evaluator.safetensors")},
     "robustness": {"timesteps": [300], "images": 4},
-    "table1": {"methods": ["unguided", "diffae"], "steps": [2], "images": 3, "threshold": 0.3},
+    "table1": {"methods": ["unguided", "diffae", "nvae"], "steps": [2], "images": 3, "threshold": 0.3},
 }  # fmt: skip
 
 
@@ -55,11 +64,11 @@ def results(tree: Tree) -> Path:
 
 def test_table1_has_its_rows_and_the_papers_stay_apart(finished: Tree) -> None:
     rows = pd.read_parquet(results(finished) / "tables/table1.parquet")
-    assert rows["method"].tolist() == ["unguided", "diffae"] * 2
+    assert rows["method"].tolist() == ["unguided", "diffae", "nvae"] * 2
     assert rows["share"].between(0, 100).all() and (rows["n"] == 3).all() and (rows["attempts"] >= 3).all()
     text = (results(finished) / "tables/table1-summary.md").read_text()
     measured, _, reported = text.partition("## Reported by the paper")
-    assert "Attempts of diffae are latents" in measured
+    assert "Attempts of diffae, nvae are latents" in measured
     assert "diffae" in measured and "DiffAE" not in measured and "DiffAE" in reported
 
 
@@ -70,14 +79,18 @@ def test_costs_count_what_was_drawn(finished: Tree) -> None:
     assert row["accepted"] == 6 and row["attempts"] == len(attempts) >= 6
     assert row["network_evaluations_per_accepted"] == 2, "what is refused is a latent, which no evaluation has drawn"
     assert row["seconds_per_accepted"] > 0
+    of_nvae = costs[(costs["stage"] == "guided") & (costs["source"] == "nvae")].iloc[0]
+    assert of_nvae["accepted"] == 6 and of_nvae["network_evaluations_per_accepted"] == 1
     jobs = set(costs["job"])
-    assert {"diffae", "subset0/footwear-0-diffae"} <= jobs
+    assert {"diffae", "subset0/footwear-0-diffae", "nvae", "subset0/footwear-0-nvae"} <= jobs
 
 
-def test_the_generator_is_one(finished: Tree) -> None:
+def test_generators_are_there(finished: Tree) -> None:
     made = DiffAE.load(results(finished) / "diffae.safetensors")
     assert made.image_shape == (1, 28, 28) and made.latent_size == 8
-    assert (results(finished) / "diffae.png").read_bytes().startswith(b"\x89PNG")
+    assert NVAE.load(results(finished) / "nvae.safetensors").image_shape == (1, 28, 28)
+    for name in ("diffae", "nvae"):
+        assert (results(finished) / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_nothing_is_planned_again_but_what_a_changed_key_is_of(finished: Tree) -> None:
@@ -88,4 +101,4 @@ def test_nothing_is_planned_again_but_what_a_changed_key_is_of(finished: Tree) -
     started = {job.rule for job in judge if job.pending}
     assert started == {"attribute_latent_judge", "attribute_generated", "attribute_score", "table1", "costs", "report"}
     drawn = {job.output.split("/")[-2] for job in threshold if job.pending and job.output.endswith("/2.tar")}
-    assert drawn == {"diffae"}, "unguided images are refused by no threshold"
+    assert drawn == {"diffae", "nvae"}, "unguided images are refused by no threshold"

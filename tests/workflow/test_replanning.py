@@ -54,6 +54,7 @@ FOLLOWS = {
     "labelled_shard": {"shard_info", "classifier", "classifier_on_synthetic_alone", "copies"},
     "pretrain": {"finetune", "features", "pixel_threshold", *LISTENING, *GUIDED},
     "pretrain_diffae": {"attribute_latent_judge", "attribute_generated"},
+    "pretrain_nvae": {"attribute_latent_judge", "attribute_generated"},
     "finetune": {"pixel_threshold", "synthesis"},
     "features": {"rejection"},
     "rejection": {"pixel_threshold", "synthesis", "judge_score"},
@@ -118,6 +119,8 @@ OWN = {
     "generators.diffae.file": {"attribute_latent_judge", "attribute_generated"},
     "generators.diffae.pretrain": {"pretrain_diffae"},
     "generators.diffae.latent_steps": {"attribute_generated"},
+    "generators.nvae.file": {"attribute_latent_judge", "attribute_generated"},
+    "generators.nvae.pretrain": {"pretrain_nvae"},
     "generators.judge": {"attribute_latent_judge"},
     "masks.data": {"mask_images", "mask_examples"},
     "masks.taps": {"mask_guide"},
@@ -184,6 +187,7 @@ SHARED = {
     "denoiser.kind",
     "masks.data.kind",
     "generators.diffae.kind",
+    "generators.nvae.kind",
     "experiment",
     "seed",
     "digest",
@@ -256,11 +260,13 @@ def base(kind: str) -> dict[str, Any]:
     raw: dict[str, Any] = yaml.safe_load((REPO / "config.yaml").read_text())
     raw |= {"table4": TABLE4, "table5": {"labels": [10], "sources": ["ours"], "scale": 1}}
     raw["table3"]["sources"] += ["probe-rejection"] + ["unlabelled-soft"] * (kind == "as it is")
-    raw["table1"]["methods"] += ["diffae"]
-    raw = merge(raw, {"generators": {"diffae": {"file": {"path": "diffae.safetensors"}}}})
+    raw["table1"]["methods"] += ["diffae", "nvae"]
+    files = {name: {"file": {"path": f"{name}.safetensors"}} for name in ("diffae", "nvae")}
+    raw = merge(raw, {"generators": files})
     if kind == "made here":
         return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},
-                           "denoiser": {"kind": "pretrain"}, "generators": {"diffae": {"kind": "pretrain"}},
+                           "denoiser": {"kind": "pretrain"},
+                           "generators": {"diffae": {"kind": "pretrain"}, "nvae": {"kind": "pretrain"}},
                            "evaluation": {"evaluator": None, "segmenter": None}})  # fmt: skip
     return raw
 
@@ -275,7 +281,7 @@ def keys(kind: str) -> list[tuple[str | int, ...]]:
 
 def _counts(path: tuple[str | int, ...], here: tuple[str, ...], kind: str) -> bool:
     """Whether a key matters under a kind: that of a sub-table where it is used, any other as it is."""
-    if path[:2] == ("generators", "diffae"):
+    if path[:2] in (("generators", "diffae"), ("generators", "nvae")):
         return (path[2] == "pretrain") == (kind == "made here")
     if path[0] in ("data", "denoiser") or any(key in here for key in path[1:2]):
         return (path[1] in here) == (kind == "made here")
@@ -305,7 +311,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def finish(path: Path, config: dict[str, Any]) -> Tree:
     link_networks(path)
-    for name in ("other.file", "diffae.safetensors"):
+    for name in ("other.file", "diffae.safetensors", "nvae.safetensors"):
         (path / name).touch()
     tree = copy_workflow(path, checked=False)  # one key is changed at a time, and files are empty
     tree.configure(**config)

@@ -34,8 +34,9 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, set[i
     tables["table1"] |= {"methods": [*METHODS]}
     pretrain = {"images": str(embedded.path("test", "images"))}
     runs = {"sources": ["real", "ours", "classifier-free"], "scales": [0, 1], "mix": [False], "subsets": [0, 1, 2]}
+    made = {"kind": "pretrain", "pretrain": pretrain}
     tree.configure(seed=7, **tables, table3={"subsets": [0, 1, 2]}, table4=[runs],
-                   generators={"diffae": {"kind": "pretrain", "pretrain": pretrain}})  # fmt: skip
+                   generators={"diffae": made, "nvae": made})  # fmt: skip
     done = tree.snakemake("--cores", "1", "--dry-run", "--forceall", "--printshellcmds")
     assert done.returncode == 0, done.stderr
     found: dict[str, dict[int, set[int]]] = defaultdict(lambda: defaultdict(set))
