@@ -7,8 +7,9 @@ use, was run beside it, and the networks compute the same.
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -126,10 +127,20 @@ class NVAENetwork(nn.Module):
         return LogisticMixture(said[:, :, edge : edge + size, edge : edge + size], self.cfg.in_channels)
 
 
+def _noise(seeds: Iterable[int], size: int, device: torch.device) -> Tensor:
+    """Standard normal numbers (N, size), those of each seed its own, drawn on the CPU whatever the device."""
+    generators = (torch.Generator().manual_seed(seed) for seed in seeds)
+    return torch.stack([torch.randn(size, generator=g) for g in generators]).to(device)
+
+
+def _seed_of(image: np.ndarray) -> int:
+    return int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big") >> 1
+
+
 @dataclass
 class NVAE(Generator):
-    """Its latent is all that is drawn on the coarsest scale, z_1, z_2, ...: what an image is of is decided there, and
-    it costs a small part of the network. What is drawn on finer scales is the image's own noise, from its seed.
+    """Its latent is all that is drawn on the coarsest scale, z_1, z_2, ...: few numbers that the whole image hangs on,
+    and a small part of the network. What is drawn on finer scales is the image's own noise, from its seed.
 
     Latents are normalised by the mean and the deviation of drawn ones.
     """
@@ -153,17 +164,22 @@ class NVAE(Generator):
 
     @property
     def latent_size(self) -> int:
-        return sum(map(math.prod, self.net.cfg.shapes[: self.coarse]))
+        return sum(map(math.prod, self.net.cfg.shapes[self.coarse]))
 
     @property
     def noise_size(self) -> int:
         """Numbers in what is drawn on finer scales."""
-        return sum(map(math.prod, self.net.cfg.shapes[self.coarse :]))
+        return sum(map(math.prod, self.net.cfg.shapes[self.fine]))
 
     @property
-    def coarse(self) -> int:
-        """Groups on the coarsest scale, whose latents are the image's."""
-        return self.net.cfg.groups[0]
+    def coarse(self) -> slice:
+        """The groups on the coarsest scale, whose latents are the image's, and"""
+        return slice(self.net.cfg.groups[0])
+
+    @property
+    def fine(self) -> slice:
+        """those on finer ones."""
+        return slice(self.net.cfg.groups[0], None)
 
     def _cut(self, numbers: Tensor, groups: slice) -> list[Tensor]:
         """(N, numbers of these groups) -> (N, C, H, W) of each."""
@@ -180,51 +196,54 @@ class NVAE(Generator):
         return 1
 
     def encoded(self, x0: Tensor) -> Tensor:
-        """Of the posteriors' means."""
+        """Of one sample of each image's posterior, whose noise is a function of the image's pixels.
+
+        The posterior's mean would not do: it tells classes apart by differences far below the noise of drawn latents,
+        of which a judge that has learned of means says nothing (docs/guidance.md).
+        """
+        noise = self._cut(_noise(map(_seed_of, to_uint8(x0, self.name)), self.latent_size, self.device), self.coarse)
         seen, found = self.net.look(x0), list[Tensor]()
 
         def chosen(number: int, s: Tensor, prior: Normal) -> Tensor:
             group = self.net.levels[number]
-            found.append(group.flows(group.posterior_of(seen[number], s, prior).mu))
+            posterior = group.posterior_of(seen[number], s, prior)
+            found.append(group.flows(posterior.mu + posterior.sigma * noise[number]))
             return found[-1]
 
-        self.net.descend(len(x0), chosen, self.coarse)
+        self.net.descend(len(x0), chosen, self.net.cfg.groups[0])
         return (torch.cat([z.flatten(1) for z in found], dim=1) - self.net.latent_mean) / self.net.latent_std
 
     @torch.no_grad()
     def latents(self, seeds: Sequence[int], steps: int) -> Tensor:
         """In one pass, whatever the steps."""
-        generators = [torch.Generator().manual_seed(latent_seed(seed)) for seed in seeds]
-        noise = torch.stack([torch.randn(self.latent_size, generator=g) for g in generators]).to(self.device)
+        noise = _noise(map(latent_seed, seeds), self.latent_size, self.device)
         return (in_rows(self.drawn, noise) - self.net.latent_mean) / self.net.latent_std
 
     def drawn(self, noise: Tensor) -> Tensor:
         """Standard normal numbers (N, latent_size) -> latents, not normalised."""
-        parts, found = self._cut(noise, slice(self.coarse)), list[Tensor]()
+        parts, found = self._cut(noise, self.coarse), list[Tensor]()
 
         def chosen(number: int, s: Tensor, prior: Normal) -> Tensor:
             found.append(prior.mu + self.temperature * prior.sigma * parts[number])
             return found[-1]
 
-        self.net.descend(len(noise), chosen, self.coarse)
+        self.net.descend(len(noise), chosen, self.net.cfg.groups[0])
         return torch.cat([z.flatten(1) for z in found], dim=1)
 
     @torch.no_grad()
     def images(self, latents: Tensor, seeds: Sequence[int], cfg: Sampling) -> np.ndarray:
         """The mean of what is said of each pixel, in one pass; cfg counts for nothing."""
         z = latents.to(self.device) * self.net.latent_std + self.net.latent_mean
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        noise = torch.stack([torch.randn(self.noise_size, generator=g) for g in generators]).to(self.device)
+        noise = _noise(seeds, self.noise_size, self.device)
         return to_uint8(in_rows(self.decoded, z, noise), self.name)
 
     def decoded(self, z: Tensor, noise: Tensor) -> Tensor:
         """Latents that are not normalised, and noise of the finer scales -> images (N, C, H, W) in [-1, 1]."""
-        given, fine = self._cut(z, slice(self.coarse)), self._cut(noise, slice(self.coarse, None))
+        parts = [*self._cut(z, self.coarse), *self._cut(noise, self.fine)]
 
         def chosen(number: int, s: Tensor, prior: Normal) -> Tensor:
-            if number < self.coarse:
-                return given[number]
-            return prior.mu + self.temperature * prior.sigma * fine[number - self.coarse]
+            coarse = number < self.net.cfg.groups[0]
+            return parts[number] if coarse else prior.mu + self.temperature * prior.sigma * parts[number]
 
         return self.net.say(self.net.descend(len(z), chosen)).mean()
 

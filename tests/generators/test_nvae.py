@@ -142,6 +142,24 @@ def test_an_image_is_its_seeds_alone(channels: int) -> None:
     assert model.encode(many).shape == (3, model.latent_size) == (3, 2 * 2 * 2)
 
 
+def test_an_images_latent_is_its_pixels_alone() -> None:
+    model = nvae()
+    images = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 1)).astype(np.uint8)
+    one, many = model.encode(images[1:2]), model.encode(images)
+    assert torch.allclose(one, many[1:2], atol=1e-5) and not torch.allclose(many[0], many[1])
+
+
+def test_latents_of_images_are_spread_as_drawn_ones() -> None:
+    """Where the posterior is the prior an image's latent is a draw of it, and not its mean."""
+    model = nvae()
+    model.temperature = 1.0
+    readjust(model, 8, batches=3)
+    for level in model.net.levels:
+        torch.nn.init.zeros_(level.posterior.weight), torch.nn.init.zeros_(level.posterior.bias)
+    latents = model.encode(np.random.default_rng(0).integers(0, 256, (1000, 8, 8, 1)).astype(np.uint8))
+    assert latents.mean(dim=0).abs().max() < 0.2 and (latents.std(dim=0) - 1).abs().max() < 0.15
+
+
 def test_an_image_is_of_its_latent_and_its_own_noise() -> None:
     model, cfg = nvae(), Sampling()
     readjust(model, 8, batches=3)
