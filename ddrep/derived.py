@@ -170,9 +170,10 @@ def generated_of(method: str, steps: int, experiment: Experiment) -> GeneratedSh
     """The section of a shard of a generator's images, drawn by the solver of the guided ones."""
     drawn, table = experiment.attributes.sampling, experiment.table1
     sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
-    latent_steps = getattr(getattr(experiment.generators, METHODS[method].generator), "latent_steps", 1)
+    choice = getattr(experiment.generators, METHODS[method].generator)
     limits = {"images": table.images, "threshold": table.threshold, "max_attempts": table.max_attempts}
-    return GeneratedShard(sampling=sampling, latent_steps=latent_steps, **limits)
+    limits |= {"latent_steps": choice.latent_steps} if hasattr(choice, "latent_steps") else {}
+    return GeneratedShard(sampling=sampling, **limits)
 
 
 def accuracy_table_of(experiment: Experiment) -> AccuracyTable:

@@ -111,11 +111,11 @@ class PretrainNVAE(UnlabelledImages):
 
     network: VAENetwork = VAENetwork()
     steps: Steps = 6000
-    batch: Batch = 64
-    lr: Rate = 5e-3
+    batch: Batch = 32
+    lr: Rate = 0.01
     weight_decay: WeightDecay = 3e-4
     warmup: Warmup = 200
-    clip: Clip = 0.0
+    clip: Clip = 5.0
     ema_decay: Share = 0.999
     kl_warmup: Share = 0.3
     """Share of the steps in which the weight of the KL rises to 1, balanced over the groups meanwhile."""

@@ -103,7 +103,7 @@ def fit(images: np.ndarray, model: NVAE, cfg: PretrainNVAE, *, seed: int, state:
     net = nn.ModuleDict({"nvae": model.net, "spectral": Spectral(model.net)}).to(model.device).train()
     if model.device.type == "cpu":  # depthwise convolutions take half the time
         net.to(memory_format=torch.channels_last)
-    scales = [norm.weight for norm in model.net.modules() if isinstance(norm, nn.BatchNorm2d)]
+    scales: list[Tensor] = [norm.weight for norm in model.net.modules() if isinstance(norm, nn.BatchNorm2d)]
     optimizer = torch.optim.Adamax(model.net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, foreach=True)
     sizes, bit = sizes_of(model.net.cfg).to(model.device), math.log(2) * math.prod(model.image_shape)
 

@@ -43,10 +43,8 @@ def test_colours_sum_to_one_given_the_channels_before() -> None:
     whole = torch.stack([blue(level).double().exp() for level in LEVELS]).sum(dim=0)
     two = LogisticMixture(said, 3)
     two.log_scales[:, 2] = 50.0  # every level of blue as probable: half of it black, half white
-    ends = sum(
-        two.log_prob(torch.stack([red, green, end * torch.ones(4, 1, 1)], dim=1)).double().exp() for end in (1, -1)
-    )
-    assert torch.allclose(whole, ends, rtol=1e-4)
+    ends = [torch.stack([red, green, end * torch.ones(4, 1, 1)], dim=1) for end in (-1, 1)]
+    assert torch.allclose(whole, torch.stack([two.log_prob(x).double().exp() for x in ends]).sum(dim=0), rtol=1e-4)
 
 
 def test_a_level_has_the_logistics_probability_between_its_neighbours() -> None:

@@ -155,7 +155,8 @@ def test_latents_of_images_are_spread_as_drawn_ones() -> None:
     model.temperature = 1.0
     readjust(model, 8, batches=3)
     for level in model.net.levels:
-        torch.nn.init.zeros_(level.posterior.weight), torch.nn.init.zeros_(level.posterior.bias)
+        for p in level.posterior.parameters():
+            torch.nn.init.zeros_(p)
     latents = model.encode(np.random.default_rng(0).integers(0, 256, (1000, 8, 8, 1)).astype(np.uint8))
     assert latents.mean(dim=0).abs().max() < 0.2 and (latents.std(dim=0) - 1).abs().max() < 0.15
 
@@ -181,7 +182,8 @@ def test_drawn_latents_are_normalised_and_statistics_are_of_what_is_drawn() -> N
     latents = model.latents(range(10_000, 12_000), 1)
     assert latents.mean(dim=0).abs().max() < 0.1 and (latents.std(dim=0) - 1).abs().max() < 0.1
     seen = list[Tensor]()
-    norm = model.net.levels[-1].decoder[-1].norms[0]
+    norm = model.net.levels[-1].decoder.get_submodule("0.norms.0")
+    assert isinstance(norm, torch.nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None
     norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     model.images(latents[:500], range(500), Sampling())
     x = torch.cat(seen)

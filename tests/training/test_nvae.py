@@ -47,9 +47,10 @@ def test_a_decoder_that_ignores_latents_has_the_closed_form() -> None:
     net = model.net
     with torch.no_grad():
         for level in net.levels:
-            level.posterior.weight.zero_(), level.posterior.bias.zero_()
-        last = net.out[-1]
-        last.weight.zero_(), last.bias.zero_()
+            torch.nn.init.zeros_(level.posterior.weight)
+            level.posterior.bias = None
+        for p in net.out.parameters():
+            torch.nn.init.zeros_(p)
         log_p, kl = elbo(net, torch.full((2, 1, 8, 8), 1 / 255))
     middle = 1 / (1 + math.exp(-2 / 255)) - 0.5
     assert kl.abs().max() == 0 and kl.shape == (2, 3)
@@ -61,8 +62,8 @@ def test_the_first_groups_kl_is_that_to_a_standard_normal() -> None:
     net = nvae().net
     with torch.no_grad():
         level = net.levels[0]
-        level.posterior.weight.zero_()
-        level.posterior.bias.copy_(torch.tensor([0.5, -1.0, 0.3, 0.0]))
+        torch.nn.init.zeros_(level.posterior.weight)
+        level.posterior.bias = nn.Parameter(torch.tensor([0.5, -1.0, 0.3, 0.0]))
         _, kl = elbo(net, torch.zeros(1, 1, 8, 8))
         mu, sigma = (
             5 * torch.tanh(torch.tensor([0.5, -1.0]) / 5),
