@@ -122,7 +122,7 @@ class PretrainNVAE(UnlabelledImages):
     spectral: Annotated[float, Ge(0)] = 0.01
     """Of the largest singular value of every convolution, and of the largest scale of every batch norm, in the loss in
     nats an image (published: 0.1)."""
-    temperature: Annotated[float, Gt(0), Le(2)] = 0.7
+    temperature: Annotated[float, Gt(0), Le(2)] = 0.85
     """Factor on the deviation of every drawn latent (published: 0.6 to 1)."""
     precision: Precision = "fp32"
 
