@@ -126,7 +126,7 @@ class DecoderCell(nn.Module):
 
 
 class Flow(nn.Module):
-    """z - m(z) of a posterior's sample (Kingma et al. 2016; paper, section 4, "normalizing flows"), volume preserved:
+    """z - m(z) of a posterior's sample (Kingma et al. 2016; paper, section 3.2), volume preserved:
     m looks at what comes before each number alone, for all other weights are 0."""
 
     def __init__(self, latent: int):

@@ -8,7 +8,7 @@ of flows are multiplied into the weights.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,10 @@ OLD = {"ada_groups": False, "min_groups_per_scale": 1, "num_mixture_dec": 10, "n
 """What older files do not say."""
 SIZES = {"cifar10": 32}
 """Pixels of data sets whose names do not tell."""
+LATENTS: dict[str, Callable[[torch.Size], Tensor]] = {"latent_mean": torch.zeros, "latent_std": torch.ones}
+"""What is ours alone, until statistics are settled."""
+MOST = 100
+"""Of anything that `args` counts but channels."""
 WEIGHT_EPS = 1e-5
 COUNT = "num_batches_tracked"
 """Of a batch norm, which nothing depends on."""
@@ -78,9 +82,11 @@ def import_nvae(file: Path) -> NVAE:
         net = NVAENetwork(cfg)
     theirs = {str(name): t for name, t in content["state_dict"].items() if isinstance(t, Tensor)}
     weights = in_our_names(file, net, theirs)
-    if text := differences(shapes(weights), shapes(net.state_dict())):
+    own = {name: shape for name, shape in shapes(net.state_dict()).items() if name not in LATENTS}
+    if text := differences(shapes(weights), own):
         raise UserError(f"{file}: not quite an NVAE (names are ours): {text}")
     check_finite(file, weights)
+    weights |= {name: make(net.get_buffer(name).shape) for name, make in LATENTS.items()}
     net.load_state_dict(weights, strict=True, assign=True)
     log.info("%s: an NVAE of %d pixels, %d groups of latents", file, cfg.image_size, len(net.groups))
     provenance = {"kind": "import", "file": file.name, "sha256": sha256(file), "format": "nvlabs-nvae"}
@@ -91,11 +97,8 @@ def config_of(file: Path, args: Mapping[str, Any]) -> NVAEConfig:
     """Of the hyper-parameters. Raises UserError for those that make another network."""
     given = OLD | dict(args)
     odd = [f"{name} {given.get(name)}" for name, value in SETTINGS.items() if given.get(name) != value]
-    odd += [
-        f"{one} {given.get(one)}, {two} {given.get(two)}"
-        for one, two in PAIRS.items()
-        if given.get(one) != given.get(two)
-    ]
+    unlike = ((one, two) for one, two in PAIRS.items() if given.get(one) != given.get(two))
+    odd += [f"{one} {given.get(one)}, {two} {given.get(two)}" for one, two in unlike]
     size = _size_of(str(given.get("dataset")))
     odd += [] if size else [f"dataset {given.get('dataset')}"]
     if odd or given["num_mixture_dec"] == 1:
@@ -107,8 +110,9 @@ def config_of(file: Path, args: Mapping[str, Any]) -> NVAEConfig:
             "groups": _groups(given), "cells": given["num_cell_per_cond_enc"], "latent": given["num_latent_per_group"],
             "flows": given["num_nf"], "mixtures": given["num_mixture_dec"],
         })  # fmt: skip
-    except ValidationError as e:
-        raise UserError(f"{file}: args: {explain(e)}; expected {EXPECTED}") from None
+    except ValueError as e:
+        why = explain(e) if isinstance(e, ValidationError) else e
+        raise UserError(f"{file}: args: {why}; expected {EXPECTED}") from None
     except KeyError as e:
         raise UserError(f"{file}: args has no {e.args[0]}; expected {EXPECTED}") from None
 
@@ -121,7 +125,10 @@ def _size_of(dataset: str) -> int:
 
 def _groups(given: Mapping[str, Any]) -> tuple[int, ...]:
     """Of each scale, the coarsest first: as many on all, or half as many on each that is coarser."""
-    most, scales, least = given["num_groups_per_scale"], given["num_latent_scales"], given["min_groups_per_scale"]
+    names = "num_groups_per_scale", "num_latent_scales", "min_groups_per_scale"
+    most, scales, least = (given[name] for name in names)
+    if not all(isinstance(number, int) and 0 < number <= MOST for number in (most, scales, least)):
+        raise ValueError(f"{', '.join(names)}: {most}, {scales}, {least}; expected 1 to {MOST}")
     halved = [max(least, most >> scale) for scale in range(scales)] if given["ada_groups"] else [most] * scales
     return tuple(reversed([most, *halved[1:]]))
 
@@ -129,7 +136,6 @@ def _groups(given: Mapping[str, Any]) -> tuple[int, ...]:
 def in_our_names(file: Path, net: NVAENetwork, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of each of our layers in float32. Raises UserError for one that is not there."""
     modules, found = dict(net.named_modules()), {"start": theirs.get("prior_ftr0", torch.zeros(0)).float()}
-    found |= {"latent_mean": torch.zeros(net.latent_mean.shape), "latent_std": torch.ones(net.latent_std.shape)}
     try:
         for ours, name in layers(net):
             layer = modules[ours]
@@ -145,6 +151,8 @@ def in_our_names(file: Path, net: NVAENetwork, theirs: Mapping[str, Tensor]) -> 
                 found[f"{ours}.{COUNT}"] = torch.tensor(0)
     except KeyError as e:
         raise UserError(f"{file}: no {e.args[0]} in it, which its args ask for; expected {EXPECTED}") from None
+    except (RuntimeError, IndexError):
+        raise UserError(f"{file}: {name}: of another shape than its args ask for; expected {EXPECTED}") from None
     return found
 
 

@@ -34,8 +34,7 @@ def averaging(parts: Sequence[nn.Module]) -> Iterator[None]:
 @torch.no_grad()
 def readjust(model: NVAE, batch: int, batches: int = SETTLING) -> None:
     """Of the decoder, and of latents, by drawing at the model's temperature: at a low one, what the decoder sees has
-    other statistics than in training (paper, appendix A). Noise comes from torch's global generator.
-    """
+    other statistics than in training (published code: --readjust_bn). Noise comes from torch's global generator."""
     net = model.net
     with averaging([net.after, *(group.decoder for group in net.levels)]):
         for _ in range(batches):

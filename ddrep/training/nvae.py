@@ -34,8 +34,8 @@ LEAST_KL = 1e-4
 
 
 class Spectral(nn.Module):
-    """The largest singular value of each convolution, by power iteration (paper, section 3.2, "spectral
-    regularization"): a step of it each time, from where the last one ended."""
+    """The largest singular value of each convolution, by power iteration (paper, eq. 3): a step of it each time, from
+    where the last one ended."""
 
     def __init__(self, net: nn.Module):
         super().__init__()
@@ -62,7 +62,7 @@ class Spectral(nn.Module):
 
 
 def elbo(net: NVAENetwork, x0: Tensor) -> tuple[Tensor, Tensor]:
-    """Of images (N, C, H, W) in [-1, 1], in nats: log p(x | z) (N,), and the KL of each group (N, groups) (eq. 3)."""
+    """Of images (N, C, H, W) in [-1, 1], in nats: log p(x | z) (N,), and the KL of each group (N, groups) (eq. 1)."""
     seen, kl = net.look(x0), list[Tensor]()
 
     def chosen(number: int, s: Tensor, prior: Normal) -> Tensor:

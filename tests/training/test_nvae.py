@@ -99,6 +99,12 @@ def test_the_kl_warms_up_and_is_balanced_meanwhile() -> None:
     assert sizes_of(cfg).tolist() == [1, 2, 2], "of 8x8 pixels one group, of 16x16 two"
 
 
+def test_it_trains_in_mixed_precision() -> None:
+    """Latents, KL and likelihood stay in single precision."""
+    model = pretrain(tiny.images().images, section(precision="bf16"), seed=0, device=torch.device("cpu"))
+    assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.net.parameters())
+
+
 class Killed(Exception):
     pass
 
