@@ -12,7 +12,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from ddrep import config as settings
-from ddrep.derived import denoiser_path, generator_path, pretrained_on_data
+from ddrep.derived import denoiser_path, generator_path, pretrained_on_data, shard_of
 from ddrep.errors import UserError
 from ddrep.methods import METHODS, generated, generators, guided
 from ddrep.rules import constrained, files, growing, on_gpu, params

@@ -68,8 +68,13 @@ def record(part: str, about: str, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def table(rows: pd.DataFrame) -> str:
-    """Contestants down, quantities across: median [range of the rounds], and how many times less than the reference."""
-    first = rows.iloc[0]
+    """Contestants down, quantities across: median [range of the rounds], and how many times less than the reference.
+
+    Below stands what each was measured at; rows that were added later say theirs.
+    """
+    measured = rows.drop_duplicates(["machine", "commit", "date"])
+    stamps = [f"{each.machine}; load {each.load}; commit {each.commit}; {each.date}." for each in measured.itertuples()]
+    stamps[1:] = [f"From *{name}* on: {said}" for name, said in zip(measured["name"][1:], stamps[1:], strict=True)]
     quantities = list(dict.fromkeys(zip(rows["quantity"], rows["unit"], strict=True)))
     head = ["", *(f"{quantity}, {unit}" if unit else quantity for quantity, unit in quantities)]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
@@ -77,7 +82,7 @@ def table(rows: pd.DataFrame) -> str:
         mine = rows[rows["name"] == name].set_index("quantity")
         lines.append(" | ".join([name, *(_cell(mine, quantity) for quantity, _ in quantities)]))
     lines = [f"| {line} |" for line in lines]
-    return "\n".join([*lines, "", f"{first.machine}; load {first.load}; commit {first.commit}; {first.date}."])
+    return "\n".join([*lines, "", " ".join(stamps)])
 
 
 def _cell(rows: pd.DataFrame, quantity: str) -> str:

@@ -1,4 +1,4 @@
-"""Evaluations against what comes of them: solvers, steps, fresh noise and guidance, on the embedded denoiser.
+"""Evaluations against what comes of them: solvers, steps, grids, fresh noise, guidance, on the embedded denoiser.
 
     python -m benchmarks.steps [--results results/fashion-demo] [--candidates 120]
 
@@ -18,13 +18,14 @@ import pandas as pd
 import torch
 
 from benchmarks import page
-from ddrep.config import DenoiserFile, Sampling, Synthesis
+from ddrep.config import DenoiserFile, FitGrid, Sampling, Synthesis
 from ddrep.data.embedded import FOLDER
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import keep_freed_memory, set_threads
 from ddrep.networks.judges import Judge
 from ddrep.networks.measures import Evaluator
-from ddrep.sampling.sampler import evaluations, image_seed, sample
+from ddrep.sampling import time_grid
+from ddrep.sampling.sampler import evaluations, image_seed, levels, sample
 
 EARLY_HALF, MIDDLE = (0.0, 0.5), (0.25, 0.75)
 WAYS = (
@@ -34,13 +35,28 @@ WAYS = (
     *(Sampling(steps=steps, guidance_scale=0.0) for steps in (12, 8)),
     *(Sampling(solver=solver, steps=steps, eta=0.0) for steps in (12, 8, 6, 5) for solver in ("dpm-solver++", "ipndm")),
 )
+FITTED = (
+    *(Sampling(steps=steps) for steps in (12, 8, 6)),
+    Sampling(steps=8, guidance_interval=EARLY_HALF),
+    *(Sampling(solver=solver, steps=steps, eta=0.0) for steps in (8, 6) for solver in ("dpm-solver++", "ipndm")),
+)
+"""Drawn on a grid that is fitted to the denoiser."""
 AT_ONCE = 40
 
 
 def name(cfg: Sampling) -> str:
     first, last = cfg.guidance_interval
     where = "" if (first, last) == (0, 1) or not cfg.guidance_scale else f" in [{first:g}, {last:g}]"
-    return f"{cfg.solver}, {cfg.steps} steps, eta {cfg.eta:g}, w {cfg.guidance_scale:g}{where}"
+    grid = "" if cfg.grid == "even" else ", fitted grid"
+    return f"{cfg.solver}, {cfg.steps} steps, eta {cfg.eta:g}, w {cfg.guidance_scale:g}{where}{grid}"
+
+
+def fitted(model: Denoiser) -> list[Sampling]:
+    """The ways of `FITTED`, each with its grid, all by the same trajectories."""
+    teacher = time_grid.teacher_of(FitGrid(), model.schedule)
+    cost, visited = time_grid.mean_costs(model, None, teacher, 0), levels(model.schedule, teacher)
+    grids = {steps: time_grid.best_path(cost, steps) for steps in {cfg.steps for cfg in FITTED}}
+    return [cfg.model_copy(update={"grid": tuple(visited[i] for i in grids[cfg.steps])}) for cfg in FITTED]
 
 
 def row(cfg: Sampling, images: np.ndarray, labels: np.ndarray, judge: Judge, evaluator: Evaluator) -> dict[str, Any]:
@@ -79,7 +95,7 @@ def main() -> None:
     labels = np.arange(args.candidates) % len(model.classes)
     seeds = [image_seed(0, int(label), 3000, i // len(model.classes)) for i, label in enumerate(labels)]
     found = []
-    for cfg in WAYS:
+    for cfg in (*WAYS, *fitted(model)):
         parts = [slice(i, i + AT_ONCE) for i in range(0, len(seeds), AT_ONCE)]
         images = np.concatenate([sample(model, seeds[part], cfg, labels[part].tolist()) for part in parts])
         found.append(row(cfg, images, labels, judge, evaluator))

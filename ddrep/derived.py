@@ -18,6 +18,7 @@ from ddrep.config import (
     Figure1,
     Figure2,
     Figure3,
+    FitGrid,
     GeneratedShard,
     GuidanceTable,
     Guide,
@@ -26,12 +27,15 @@ from ddrep.config import (
     Masks,
     Mix,
     Pretrain,
+    PretrainD2C,
     PretrainDiffAE,
+    PretrainNVAE,
     Sampling,
     Section,
     Shard,
     Synthesis,
     Training,
+    UnlabelledImages,
     stage_json,
     subset_seed,
 )
@@ -43,7 +47,7 @@ from ddrep.runs import subset_of
 from ddrep.sources import SOURCES
 
 F = TypeVar("F", Figure1, Figure2, Figure3)
-P = TypeVar("P", Pretrain, PretrainDiffAE)
+P = TypeVar("P", Pretrain, PretrainDiffAE, PretrainD2C, PretrainNVAE)
 Wildcards = Mapping[str, str]
 
 
@@ -60,7 +64,7 @@ def generator_path(name: str, experiment: Experiment) -> str:
     return f"results/{experiment.experiment}/{name}.safetensors" if choice.kind == "pretrain" else str(choice.file.path)
 
 
-def pretrained_on_data(experiment: Experiment, section: Pretrain) -> bool:
+def pretrained_on_data(experiment: Experiment, section: UnlabelledImages) -> bool:
     """Whether a denoiser or generator is trained on a data set, beside which images are held out."""
     return section.data is not None and set(experiment.parts) != {"masks"}
 
@@ -100,11 +104,18 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     sampling = experiment.sampling.model_copy(update=dict(own.sampling))
     if not sampling.guidance_scale:
         sampling = sampling.model_copy(update={"guidance_interval": (0.0, 1.0)})
+    if own.origin != "finetuned" and sampling.grid == "fitted":
+        sampling = sampling.model_copy(update={"grid": "even"})
     accepts: dict[str, Any] = {} if own.filtered else {"threshold": 0.0, "early_refusal": 0.0}
     accepts |= {} if own.origin == "pretrained" else {"balance": False}
     return Shard(
         sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts), labels=own.labels
     )  # fmt: skip
+
+
+def grid_of(experiment: Experiment) -> FitGrid:
+    """The section of a fitted time grid: what of sampling has a part in it."""
+    return FitGrid(**experiment.sampling.model_dump(include=set(FitGrid.model_fields)))
 
 
 def labelling_of(source: str | None, experiment: Experiment) -> Synthesis:
@@ -168,9 +179,11 @@ def generated_of(method: str, steps: int, experiment: Experiment) -> GeneratedSh
     """The section of a shard of a generator's images, drawn by the solver of the guided ones."""
     drawn, table = experiment.attributes.sampling, experiment.table1
     sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
-    latent_steps = getattr(experiment.generators, METHODS[method].generator).latent_steps
+    own = METHODS[method]
     limits = {"images": table.images, "threshold": table.threshold, "max_attempts": table.max_attempts}
-    return GeneratedShard(sampling=sampling, latent_steps=latent_steps, **limits)
+    if not own.one_pass:  # without a setting of its own, the table's steps are those of latents
+        limits["latent_steps"] = getattr(getattr(experiment.generators, own.generator), "latent_steps", steps)
+    return GeneratedShard(sampling=sampling, **limits)
 
 
 def accuracy_table_of(experiment: Experiment) -> AccuracyTable:
@@ -205,7 +218,10 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
     "masks": lambda e, w: e.masks.data,
     "pretrain": lambda e, w: pretrain_of(e.denoiser.pretrain),
     "pretrain-diffae": lambda e, w: pretrain_of(e.generators.diffae.pretrain),
+    "pretrain-d2c": lambda e, w: pretrain_of(e.generators.d2c.pretrain),
+    "pretrain-nvae": lambda e, w: pretrain_of(e.generators.nvae.pretrain),
     "finetune": lambda e, w: e.finetune,
+    "fit-grid": lambda e, w: grid_of(e),
     "features": lambda e, w: e.features,
     "rejection": lambda e, w: e.rejection,
     "pixel-rejection": lambda e, w: e.pixel_rejection,
@@ -244,7 +260,7 @@ SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
 }
 """Of every stage, by its name in VERSIONS."""
 OF_SUBSET = frozenset((
-    "finetune", "rejection", "pixel-rejection", "probe", "pixel-threshold", "synthesis",
+    "finetune", "fit-grid", "rejection", "pixel-rejection", "probe", "pixel-threshold", "synthesis",
     "classifier", "guide", "guided", "latent-judge", "generated", "robustness",
 ))  # fmt: skip
 """Stages whose seed is the labelled subset's, not the experiment's."""

@@ -26,6 +26,8 @@ class Method:
     """What its guide reads."""
     generator: str = ""
     """Which generator draws, in `generators` of config.yaml; empty for the denoiser."""
+    one_pass: bool = False
+    """Whether an image is one pass of its generator's network, and has no steps."""
     masks: bool = True
     """Whether it draws for masks (Table 2) as for attributes (Table 1)."""
 
@@ -37,6 +39,8 @@ METHODS.add(Method("rejection", refused=True, masks=False))
 METHODS.add(Method("ddim-i", steered=True, reads="pixels"))
 METHODS.add(Method("ours", steered=True))
 METHODS.add(Method("diffae", refused=True, reads="latents", generator="diffae", masks=False))
+METHODS.add(Method("d2c", refused=True, reads="latents", generator="d2c", masks=False))
+METHODS.add(Method("nvae", refused=True, reads="latents", generator="nvae", one_pass=True, masks=False))
 
 
 def for_masks() -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from ddrep.data.shards import read_shards
 
 REPO = Path(__file__).resolve().parents[1]
 VERBS: dict[str, type[Verb]] = {name: verb.load() for name, verb in verbs().items()}
-EXCHANGE = {"import", "import-diffae", "export", "export-data"}
+EXCHANGE = {"import", "import-diffae", "import-nvae", "export", "export-data"}
 BY_HAND = {"init", "check", "status", "recover", "config", "sample"} | EXCHANGE
 """Verbs about a whole experiment, that write config.yaml, that are between the workflow's files and those of others, or
 look at them."""

@@ -20,7 +20,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[str]], ...] = (
     networks.unconditional,
     networks.taps,
     networks.probes,
-    networks.diffae,
+    networks.generators,
     networks.steps,
     networks.inception,
     networks.architectures,

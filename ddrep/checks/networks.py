@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from ddrep.checks import paths, sets
 from ddrep.checks.facts import Facts
 from ddrep.checks.headers import pickled
 from ddrep.errors import UserError
-from ddrep.generators.network import DiffAEFile, diffae_of
+from ddrep.generators.network import GENERATORS
 from ddrep.runs import generators_asked, judges_asked
 from ddrep.saved import header
 from ddrep.sources import PROBE
@@ -50,24 +51,28 @@ def probes(facts: Facts) -> Iterator[str]:
             yield f"probe.{e}"
 
 
-def diffae(facts: Facts) -> Iterator[str]:
-    """Method diffae has a DiffAE of the images' size to draw of."""
-    if "diffae" not in generators_asked(facts.experiment):
-        return
-    choice, key = facts.experiment.generators.diffae, "generators.diffae"
+def generators(facts: Facts) -> Iterator[str]:
+    """Methods that draw of another generator have one of the images' size."""
+    for name in generators_asked(facts.experiment):
+        yield from _generator(facts, name, *GENERATORS[name])
+
+
+def _generator(facts: Facts, name: str, kind: Any, network_of: Callable[..., object]) -> Iterator[str]:
+    choice, key = getattr(facts.experiment.generators, name), f"generators.{name}"
     image = sets.image_shape(facts.experiment.data)
     if choice.kind == "pretrain":
         if not choice.pretrain.images and not choice.pretrain.data:
             yield f"{key}.pretrain.images: none; name an IDX file of unlabelled images, or {key}.pretrain.data"
         try:
-            diffae_of(choice.pretrain.network, image[0], image[2])
+            network_of(choice.pretrain.network, image[0], image[2])
         except UserError as e:
             yield f"{key}.pretrain.{e}"
     elif choice.file.path is None:
-        yield f"{key}.file.path: none, of which table1.methods' diffae draws; give a DiffAE's file, or set {key}.kind"
+        own = f"{kind.WHAT}'s file"
+        yield f"{key}.file.path: none, of which table1.methods' {name} draws; give {own}, or set {key}.kind"
     elif paths.readable(facts.experiment, f"{key}.file.path"):
         try:
-            network = header(choice.file.path, DiffAEFile).network
+            network = header(choice.file.path, kind).network
         except UserError as e:
             yield f"{key}.file.path: {e}"
             return
@@ -77,8 +82,11 @@ def diffae(facts: Facts) -> Iterator[str]:
 
 
 def steps(facts: Facts) -> Iterator[str]:
-    """No solver takes more steps than the schedule has levels for it."""
+    """No solver takes more steps than the schedule has levels for it, and none that it has not."""
     e = facts.experiment
+    listed = e.sampling.grid[0] if facts.augments and isinstance(e.sampling.grid, tuple) else 0
+    if facts.denoiser and listed >= (levels := facts.denoiser.noise.num_steps):
+        yield f"sampling.grid: {listed}, but the denoiser's schedule has noise levels 0..{levels - 1}"
     asked = [
         (facts.augments, "sampling.steps", e.sampling.solver, e.sampling.steps),
         (facts.attributes, "table1.steps", e.attributes.sampling.solver, max(e.table1.steps)),

@@ -61,6 +61,20 @@ class ImportDiffae(Verb):
     """DiffAE (.safetensors) to write."""
 
 
+class ImportNvae(Verb):
+    """Make an NVAE, the generator of Table 1's method nvae, of a published checkpoint."""
+
+    does = "generators.import_nvae:run"
+    file: CliPositionalArg[Path]
+    """checkpoint.pt, which holds its hyper-parameters."""
+    temperature: Annotated[float, Gt(0), Le(2)] = 0.7
+    """Factor on the deviation of every drawn latent (published: 0.6 to 1), for which batch norms are settled."""
+    half: bool = False
+    """Write weights in half precision, at half the size."""
+    out: OutputFile
+    """NVAE (.safetensors) to write."""
+
+
 class Export(Verb):
     """Write a denoiser as a folder that diffusers reads (UNet2DModel, DDPMScheduler, DDIMScheduler)."""
 

@@ -93,6 +93,36 @@ class PretrainDiffae(Verb):
     """PNG of 64 samples to write."""
 
 
+class PretrainD2c(Verb):
+    """Train a D2C, the generator of Table 1's method d2c, on unlabelled images."""
+
+    does = "training.d2c:run"
+    stage: Stage[config.PretrainD2C]
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images of a data set with the same pixels are left out."""
+    half: bool = False
+    """Write weights in half precision, at half the size."""
+    out: OutputFile
+    """D2C (.safetensors) to write."""
+    grid: OutputImage | None = None
+    """PNG of 64 samples to write."""
+
+
+class PretrainNvae(Verb):
+    """Train an NVAE, the generator of Table 1's method nvae, on unlabelled images."""
+
+    does = "training.nvae:run"
+    stage: Stage[config.PretrainNVAE]
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images of a data set with the same pixels are left out."""
+    half: bool = False
+    """Write weights in half precision, at half the size."""
+    out: OutputFile
+    """NVAE (.safetensors) to write."""
+    grid: OutputImage | None = None
+    """PNG of 64 samples to write."""
+
+
 class Finetune(Verb):
     """Make an unconditional denoiser class-conditional."""
 
@@ -130,6 +160,19 @@ def _finetune(options: dict[str, Any]) -> None:
         log_to(verb.log, "a")
     given = {name: value for name, value in verb.options.items() if name != "processes"}
     run(**given, previews=verb.log and verb.log.with_suffix(""))
+
+
+class FitGrid(Verb):
+    """Fit the noise levels that sampling visits to a class-conditional denoiser (GITS)."""
+
+    does = "sampling.time_grid:run"
+    stage: Stage[config.FitGrid]
+    finetuned: Path
+    """The class-conditional denoiser."""
+    pretrained: Path
+    """The unconditional denoiser, for eps(x, t) where sampling.unconditional says so."""
+    out: OutputFile
+    """Time grid (.json) to write."""
 
 
 class Features(Verb):
@@ -189,6 +232,8 @@ class Drawing(Verb):
     """The unconditional denoiser, whose features judge."""
     judge: Path
     """The rejection classifier: on features or, for synthesize, on pixels."""
+    grid: Path | None = None
+    """Where sampling.grid is fitted: JSON made by fit-grid."""
     pool: OutputFolder
     """Folder in which candidates outlive this command."""
     batch: Batch = 250

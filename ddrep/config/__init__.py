@@ -21,12 +21,19 @@ from ddrep.config.evaluation import Evaluation, Evaluator, Oracle, Segmenter
 from ddrep.config.experiment import Experiment
 from ddrep.config.generators import (
     AutoencoderNetwork,
+    Contrast,
+    D2CChoice,
     DiffAEChoice,
     GeneratedShard,
     Generators,
     LatentJudge,
+    LatentMapNetwork,
     LatentTraining,
+    NVAEChoice,
+    PretrainD2C,
     PretrainDiffAE,
+    PretrainNVAE,
+    VAENetwork,
 )
 from ddrep.config.guidance import (
     AttributeImages,
@@ -52,6 +59,7 @@ from ddrep.config.stages import (
     DenoiserFile,
     Features,
     FineTune,
+    FitGrid,
     Head,
     Mix,
     Network,
@@ -64,6 +72,7 @@ from ddrep.config.stages import (
     Synthesis,
     Tap,
     Training,
+    UnlabelledImages,
 )
 from ddrep.config.tables import (
     AccuracyTable,
@@ -81,12 +90,14 @@ from ddrep.config.tables import (
 
 __all__ = [
     "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes",
-    "AutoencoderNetwork", "CelebA", "CelebAMaskHQ", "Classifier", "Copies", "CsvFile", "Data", "DenoiserChoice",
-    "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment",
-    "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune", "GeneratedShard", "Generators",
-    "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard", "Head", "ImageFolder", "JudgeScore",
-    "LatentJudge", "LatentTraining", "MaskData", "Masks", "Mix", "Network", "Oracle", "PixelHead", "Pretrain",
-    "PretrainDiffAE", "Probe", "ProbeReading", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard",
+    "AutoencoderNetwork", "CelebA", "CelebAMaskHQ", "Classifier", "Contrast", "Copies", "CsvFile", "D2CChoice",
+    "Data", "DenoiserChoice", "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation",
+    "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune",
+    "FitGrid", "GeneratedShard", "Generators", "GuidanceTable", "Guide", "GuideTraining", "Guided", "GuidedShard",
+    "Head", "ImageFolder", "JudgeScore", "LatentJudge", "LatentMapNetwork", "LatentTraining", "MaskData", "Masks",
+    "Mix", "NVAEChoice", "Network", "Oracle", "PixelHead", "Pretrain", "PretrainD2C", "PretrainDiffAE",
+    "PretrainNVAE", "Probe", "ProbeReading", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard",
     "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5", "Tables", "Tap", "Taps", "TinyImageNet",
-    "Training", "Unlabelled", "WebDatasetFiles", "explain", "load", "merge", "parse", "stage_json", "subset_seed",
+    "Training", "Unlabelled", "UnlabelledImages", "VAENetwork", "WebDatasetFiles", "explain", "load", "merge",
+    "parse", "stage_json", "subset_seed",
 ]  # fmt: skip

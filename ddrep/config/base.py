@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from annotated_types import Ge, Gt, Le, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -24,6 +24,8 @@ Steps = Annotated[int, Gt(0), Le(10**7)]
 """Of training: the loss of each is kept."""
 SolverSteps = Annotated[int, Ge(2), Le(10**6)]
 """As many as a schedule may have; how many a denoiser's has is known when it is read."""
+Level = Annotated[int, Ge(0), Lt(10**6)]
+"""An index into a schedule."""
 Batch = Annotated[int, Gt(0), Le(2**16)]
 Seed = Annotated[int, Ge(0), Le(2**63 - 1)]
 """What a generator takes."""

@@ -5,14 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from annotated_types import MaxLen
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen, MultipleOf
+from pydantic import model_validator
 
 from ddrep.config.base import (
     Attempts,
     Batch,
+    Clip,
     Few,
     Pixels,
     Positive,
+    Precision,
     Rate,
     Section,
     Share,
@@ -21,7 +24,7 @@ from ddrep.config.base import (
     Warmup,
     WeightDecay,
 )
-from ddrep.config.stages import Network, Pretrain, Sampling
+from ddrep.config.stages import Network, Pretrain, Sampling, UnlabelledImages
 
 
 class AutoencoderNetwork(Network):
@@ -85,6 +88,136 @@ class DiffAEChoice(Section):
     """DDIM steps in which a latent is drawn; those of images are table1.steps."""
 
 
+class LatentMapNetwork(Network):
+    """The U-Net of a D2C's latents, and its autoencoder (ddrep.generators.network.D2CConfig)."""
+
+    model_channels: Pixels = 64
+    channel_mult: Annotated[tuple[Few, ...], MaxLen(16)] = (1, 1)
+    """Width of each level of the U-Net, in model_channels."""
+    num_res_blocks: Annotated[int, Gt(0), Le(100)] = 2
+    latent_channels: Pixels = 4
+    """Of the map of latents (published for FFHQ: 8, of 32x32 pixels), and"""
+    autoencoder_widths: Annotated[tuple[Pixels, ...], MinLen(1), MaxLen(16)] = (16, 32, 64)
+    """channels of each level of encoder and decoder, full resolution first; each level but the last halves it."""
+    autoencoder_blocks: Few = 1
+    """A level."""
+
+
+class Contrast(Section):
+    """The contrastive part of a D2C's objective, as MoCo-v2 has it (Chen et al. 2020)."""
+
+    weight: Annotated[float, Ge(0)] = 0.02
+    """lambda of L_D2 + lambda L_C (Sinha et al. 2021), against a reconstruction error a pixel."""
+    temperature: Rate = 0.2
+    queue: Annotated[int, Gt(0), Le(2**20)] = 4096
+    """Earlier images' keys, which the query is told apart from (published for FFHQ: 15000)."""
+    momentum: Share = 0.99
+    """With which the encoder of keys follows that of queries (published for FFHQ: 0.9999)."""
+    width: Pixels = 128
+    """Numbers in a projection, and in the hidden layer before it twice as many (published: 2048)."""
+
+
+class LatentMapTraining(LatentTraining):
+    """Training of the U-Net that denoises maps of latents (published: Adam at 2e-4)."""
+
+    steps: Steps = 6000
+    weight_decay: WeightDecay = 0.0
+
+
+class PretrainD2C(Pretrain):
+    """Training of a D2C from scratch, without labels: the autoencoder, then the U-Net of its latents."""
+
+    network: LatentMapNetwork = LatentMapNetwork()
+    schedule: Literal["cosine", "linear"] = "linear"
+    """Of the noise of latents (published: linear)."""
+    steps: Steps = 4000
+    """Of training, of the autoencoder."""
+    batch: Batch = 64
+    lr: Rate = 1e-3
+    warmup: Warmup = 100
+    ema_decay: Share = 0.995
+    kl_weight: Annotated[float, Ge(0)] = 0.001
+    """Of the latents' divergence from standard normal ones, against half of the squared error."""
+    contrast: Contrast = Contrast()
+    latents: LatentMapTraining = LatentMapTraining()
+
+    @model_validator(mode="after")
+    def _queue_has_room(self) -> PretrainD2C:
+        if self.contrast.queue < self.batch:
+            raise ValueError(f"contrast.queue: {self.contrast.queue}; expected a batch, {self.batch}, at least")
+        return self
+
+
+class D2CFile(Section):
+    """A D2C that is there already."""
+
+    path: Path | None = None
+
+
+class D2CChoice(Section):
+    """The generator of method d2c (Sinha et al. 2021); its latents are drawn in table1.steps."""
+
+    kind: Literal["file", "pretrain"] = "file"
+    """The sub-table that counts: a file, or pretrain to train one here."""
+    file: D2CFile = D2CFile()
+    pretrain: PretrainD2C = PretrainD2C()
+
+
+class VAENetwork(Section):
+    """An NVAE (ddrep.generators.network.NVAEConfig); its size and channels are the images'."""
+
+    channels: Annotated[Pixels, MultipleOf(2)] = 16
+    """At full resolution, and twice as many at each halving (published: 64)."""
+    outer_blocks: Annotated[int, Gt(0), Le(8)] = 2
+    """Halvings of the image before the first latents, and"""
+    outer_cells: Annotated[int, Gt(0), Le(100)] = 1
+    """cells in each (published: 2)."""
+    groups: Annotated[tuple[Annotated[int, Gt(0), Le(100)], ...], MinLen(1), MaxLen(5)] = (2, 4)
+    """Of latents on each scale, the coarsest first (published: 5, 10, 20)."""
+    cells: Annotated[int, Gt(0), Le(100)] = 1
+    """For each group, of the encoder and of the decoder (published: 2)."""
+    latent: Pixels = 8
+    """Channels of a group's latents (published: 20)."""
+    mixtures: Annotated[int, Gt(0), Le(100)] = 5
+    """Logistic distributions in what is said of a pixel (published: 10)."""
+
+
+class PretrainNVAE(UnlabelledImages):
+    """Training of an NVAE from scratch, without labels (AdaMax, cosine decay of the learning rate)."""
+
+    network: VAENetwork = VAENetwork()
+    steps: Steps = 6000
+    batch: Batch = 32
+    lr: Rate = 0.01
+    weight_decay: WeightDecay = 3e-4
+    warmup: Warmup = 200
+    clip: Clip = 5.0
+    ema_decay: Share = 0.999
+    kl_warmup: Share = 0.3
+    """Share of the steps in which the weight of the KL rises to 1, balanced over the groups meanwhile."""
+    spectral: Annotated[float, Ge(0)] = 0.01
+    """Of the largest singular value of every convolution, and of the largest scale of every batch norm, in the loss in
+    nats an image (published: 0.1)."""
+    temperature: Annotated[float, Gt(0), Le(2)] = 0.85
+    """Factor on the deviation of every drawn latent (published: 0.6 to 1)."""
+    precision: Precision = "fp32"
+
+
+class NVAEFile(Section):
+    """An NVAE that is there already, trained or imported."""
+
+    path: Path | None = None
+
+
+class NVAEChoice(Section):
+    """The generator of method nvae (Vahdat & Kautz 2020)."""
+
+    kind: Literal["file", "pretrain"] = "file"
+    """The sub-table that counts: a file, or pretrain to train one here."""
+    file: NVAEFile = NVAEFile()
+    pretrain: PretrainNVAE = PretrainNVAE()
+
+
 class LatentJudge(Section):
     """Training of the linear layer on latents that decides which are made images (paper, 5.1)."""
 
@@ -98,6 +231,8 @@ class Generators(Section):
     """Generators beside the denoiser, for methods of Table 1 that draw of one: they count where one is asked for."""
 
     diffae: DiffAEChoice = DiffAEChoice()
+    d2c: D2CChoice = D2CChoice()
+    nvae: NVAEChoice = NVAEChoice()
     judge: LatentJudge = LatentJudge()
 
 

@@ -128,8 +128,8 @@ class Table1(Section):
     images: Positive = 50
     """With the attribute, and as many without, in each run; distances are of all runs' images together."""
     threshold: Share = 0.5
-    """Method rejection keeps an image when the guide on features gives its target at least this probability; diffae a
-    latent, by the judge on latents."""
+    """Method rejection keeps an image when the guide on features gives its target at least this probability; diffae,
+    d2c and nvae a latent, by the judge on latents."""
     max_attempts: Attempts = 60
     """Budget: attempts for each image asked for."""
     subsets: Subsets = (0,)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from pydantic import Field, model_validator
@@ -16,6 +17,7 @@ from ddrep.config.base import (
     Epochs,
     Few,
     Flip,
+    Level,
     Natural,
     Noise,
     Once,
@@ -49,8 +51,8 @@ class Network(Section):
     num_heads: Few = 2
 
 
-class Pretrain(Section):
-    """Unconditional training from scratch (AdamW, cosine decay of the learning rate)."""
+class UnlabelledImages(Section):
+    """Base of the sections of training without labels: which images."""
 
     LATER = ("data",)
     images: Path | None = None
@@ -61,6 +63,17 @@ class Pretrain(Section):
     ] = None
     """Instead of an IDX file: the training images of any kind of data set, as in `data`, whose labels are not looked
     at; kind unlabelled is a folder of images."""
+
+    @model_validator(mode="after")
+    def _has_one_source(self) -> Self:
+        if self.images and self.data:
+            raise ValueError("images, data: expected one of them; set the other to null")
+        return self
+
+
+class Pretrain(UnlabelledImages):
+    """Unconditional training from scratch (AdamW, cosine decay of the learning rate)."""
+
     network: Network = Network()
     schedule: Literal["cosine", "linear"] = "cosine"
     """Of the noise."""
@@ -75,12 +88,6 @@ class Pretrain(Section):
     clip: Clip = 1.0
     ema_decay: Share = 0.999
     precision: Precision = "auto"
-
-    @model_validator(mode="after")
-    def _has_one_source(self) -> Pretrain:
-        if self.images and self.data:
-            raise ValueError("images, data: expected one of them; set the other to null")
-        return self
 
 
 class DenoiserFile(Section):
@@ -189,10 +196,14 @@ class PixelHead(Head):
     flip: Flip = False
 
 
+TEACHER = 60
+"""Steps of the trajectories that a time grid is fitted to."""
+
+
 class Sampling(Section):
     """How candidates are drawn from the fine-tuned denoiser."""
 
-    LATER = ("guidance_interval",)
+    LATER = ("guidance_interval", "grid")
     solver: SolverName = "dpm-solver++"
     """dpm-solver++ (second order), ipndm (fourth order, for eta 0), or ddim."""
     steps: SolverSteps = 12
@@ -205,13 +216,32 @@ class Sampling(Section):
     al. 2024)."""
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
+    grid: Literal["even", "fitted"] | Annotated[tuple[Level, ...], MinLen(2)] = "even"
+    """The noise levels that are visited: even, as the solver cuts the schedule; fitted to the fine-tuned denoiser by
+    `ddrep fit-grid` (GITS, Chen et al. 2024), for the sources that draw of it; or a list of indices into the schedule,
+    falling, one a step."""
 
     @model_validator(mode="after")
     def _fits(self) -> Sampling:
         check_eta(self.solver, self.eta)
         if not self.guidance_interval[0] < self.guidance_interval[1]:
             raise ValueError("guidance_interval: expected the first number below the second")
+        if isinstance(self.grid, tuple) and not self._one_a_step(self.grid):
+            raise ValueError(f"grid: expected {self.steps} indices, as many as steps, each below the one before it")
+        if self.grid == "fitted" and self.steps > TEACHER:
+            raise ValueError(f"grid: fitted, but steps are {self.steps}; expected {TEACHER} at most, or even")
         return self
+
+    def _one_a_step(self, grid: tuple[int, ...]) -> bool:
+        return len(grid) == self.steps and all(a > b for a, b in itertools.pairwise(grid))
+
+
+class FitGrid(Section):
+    """All that determines a fitted time grid, beside its inputs and seed; see `Sampling`."""
+
+    steps: Annotated[int, Ge(2), Le(TEACHER)] = Sampling().steps
+    guidance_scale: Annotated[float, Ge(0)] = Sampling().guidance_scale
+    unconditional: Literal["row", "pretrained"] = Sampling().unconditional
 
 
 class Synthesis(Section):

@@ -63,8 +63,8 @@ class Generator(ABC):
 
     @abstractmethod
     def evaluations(self, cfg: Sampling) -> int:
-        """Of the network that denoises images, for one image; those of what draws and judges latents, which take a
-        thousandth of the time, are left out as judges' are."""
+        """Of the network that makes images of latents, for one image; those of what draws and judges latents are left
+        out, as judges' are."""
 
     @classmethod
     @abstractmethod

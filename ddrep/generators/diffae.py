@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from ddrep.config import Sampling
 from ddrep.data.batches import to_uint8
-from ddrep.denoiser.schedule import Schedule, x0_from_eps
+from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import Embedding, HalfUNet, ResBlock, UNet, UNetConfig, group_norm, timestep_embedding
-from ddrep.generators.base import Generator, latent_seed
+from ddrep.generators.base import Generator
+from ddrep.generators.latents import drawn
 from ddrep.generators.network import DiffAEConfig, DiffAEFile
 from ddrep.sampling.sampler import ImageNoise, solve
 from ddrep.sampling.slots import in_rows
 from ddrep.saved import load, save
-from ddrep.solvers import ddim_step, time_grid
 
 TIME_CHANNELS = 64
 """Of the sines and cosines that the latent DDIM is told the time by."""
@@ -189,18 +189,9 @@ class DiffAE(Generator):
     def encoded(self, x0: Tensor) -> Tensor:
         return (self.net.encoder(x0) - self.net.latent_mean) / self.net.latent_std
 
-    @torch.no_grad()
     def latents(self, seeds: Sequence[int], steps: int) -> Tensor:
         """By DDIM without noise, and without clipping (`latent_clip_sample` in the published code)."""
-        generators = [torch.Generator().manual_seed(latent_seed(seed)) for seed in seeds]
-        z = torch.stack([torch.randn(self.latent_size, generator=g) for g in generators]).to(self.device)
-        grid = time_grid(LATENT_SCHEDULE, "ddim", steps)
-        for here, after in zip(grid, [*grid[1:], -1], strict=True):
-            index = torch.full((len(z),), here, device=self.device)
-            abar, abar_next = (LATENT_SCHEDULE.abar_at(torch.full_like(index, i), z) for i in (here, after))
-            eps = in_rows(self.net.latent_net, z, LATENT_SCHEDULE.embedded(index))
-            z = ddim_step(z, x0_from_eps(z, eps, abar), abar, abar_next)
-        return z
+        return drawn(self.net.latent_net, LATENT_SCHEDULE, (self.latent_size,), seeds, steps, self.device)
 
     @torch.no_grad()
     def images(self, latents: Tensor, seeds: Sequence[int], cfg: Sampling) -> np.ndarray:

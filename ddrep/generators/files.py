@@ -10,10 +10,12 @@ from safetensors import SafetensorError, safe_open
 from ddrep.errors import UserError
 from ddrep.files import check_readable
 from ddrep.generators.base import Generator
+from ddrep.generators.d2c import D2C
 from ddrep.generators.diffae import DiffAE
+from ddrep.generators.nvae import NVAE
 
-KINDS: tuple[type[Generator], ...] = (DiffAE,)
-EXPECTED = "a generator's file, as `ddrep pretrain-diffae` or `ddrep import-diffae` writes it"
+KINDS: tuple[type[Generator], ...] = (DiffAE, D2C, NVAE)
+EXPECTED = "a generator's file, as `ddrep pretrain-diffae`, `pretrain-d2c`, `pretrain-nvae` or an import writes it"
 
 
 def load_generator(path: Path, device: str | torch.device = "cpu") -> Generator:

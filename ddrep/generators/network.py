@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, Literal
 
-from ddrep.config import AutoencoderNetwork
+from annotated_types import Ge, Gt, Le, MaxLen, MinLen
+from pydantic import ConfigDict
+
+from ddrep.config import AutoencoderNetwork, LatentMapNetwork, VAENetwork
 from ddrep.denoiser.network import Few, Levels, ScheduleConfig, Size, UNetConfig
 from ddrep.errors import UserError
 from ddrep.networks.metadata import Names
 from ddrep.saved import Saved
+
+AUTOENCODER_GROUPS = 8
+"""Of the group normalisations of a D2C's autoencoder."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,149 @@ def diffae_of(section: AutoencoderNetwork, size: int, channels: int) -> DiffAECo
     if problems := list(cfg.problems()):
         raise UserError("; ".join(f"network.{problem}" for problem in problems))
     return cfg
+
+
+@dataclass(frozen=True)
+class D2CConfig:
+    """An autoencoder with a map of latents, and the U-Net that denoises these (Sinha et al. 2021)."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    image_size: Size
+    in_channels: Size
+    unet: UNetConfig
+    """Of latents: its size and channels are theirs."""
+    autoencoder_widths: Levels = (16, 32, 64)
+    """Channels of each level of encoder and decoder, full resolution first; the last has the latents."""
+    autoencoder_blocks: Few = 1
+    """A level, in each of them."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(C, h, w)."""
+        return self.unet.in_channels, self.unet.image_size, self.unet.image_size
+
+    def problems(self) -> Iterator[str]:
+        """What makes it no network: a line for each setting."""
+        levels = len(self.autoencoder_widths)
+        if not levels:
+            yield "autoencoder_widths: empty; expected a number for each level"
+        if odd := [width for width in self.autoencoder_widths if width % AUTOENCODER_GROUPS]:
+            yield f"autoencoder_widths: {odd[0]} channels; expected multiples of {AUTOENCODER_GROUPS}"
+        if self.unet.image_size * 2 ** max(0, levels - 1) != self.image_size:
+            yield f"autoencoder_widths: {levels} levels; {self.image_size} pixels cannot be halved {levels - 1} times"
+        if self.unet.out_channels != self.unet.in_channels or self.unet.num_classes:
+            yield "unet: out_channels, num_classes: neither is a D2C's to set"
+        yield from (f"unet: {problem}" for problem in self.unet.problems())
+
+
+class D2CFile(Saved):
+    """What a D2C's file says of it, beside the weights; see ddrep.generators.d2c."""
+
+    FORMAT = "ddrep.d2c/1"
+    WHAT = "a D2C"
+    HOW = "make one with `ddrep pretrain-d2c`"
+    network: D2CConfig
+    schedule: ScheduleConfig
+    provenance: dict[str, Any]
+
+
+def d2c_of(section: LatentMapNetwork, size: int, channels: int) -> D2CConfig:
+    """The whole configuration of a section's network for images of `size` pixels a side. Raises UserError."""
+    given = section.model_dump()
+    latents, widths = given.pop("latent_channels"), given.pop("autoencoder_widths")
+    blocks, side = given.pop("autoencoder_blocks"), size // 2 ** max(0, len(widths) - 1)
+    if not side:
+        raise UserError(f"network.autoencoder_widths: {len(widths)} levels are too many for {size} pixels")
+    unet = UNetConfig(image_size=side, in_channels=latents, out_channels=latents, **given)
+    cfg = D2CConfig(size, channels, unet, widths, blocks)
+    if problems := list(cfg.problems()):
+        raise UserError("; ".join(f"network.{problem}" for problem in problems))
+    return cfg
+
+
+@dataclass(frozen=True)
+class NVAEConfig:
+    """What determines an NVAE (Vahdat & Kautz 2020); the defaults are those of the published CelebA-64 but for size."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    image_size: Size
+    in_channels: Literal[1, 3] = 3
+    channels: Size = 64
+    """At full resolution; twice as many at each halving."""
+    outer_blocks: Few = 1
+    """Halvings of the image before the first latents, and"""
+    outer_cells: Few = 2
+    """cells in each."""
+    groups: Annotated[tuple[Few, ...], MinLen(1), MaxLen(8)] = (5, 10, 20)
+    """Of latents on each scale, the coarsest first."""
+    cells: Few = 2
+    """For each group, of the encoder and of the decoder."""
+    latent: Size = 20
+    """Channels of a group's latents."""
+    flows: Annotated[int, Ge(0), Le(10)] = 0
+    """Pairs of them behind each group's posterior."""
+    mixtures: Few = 10
+    """Logistic distributions in what is said of a pixel."""
+
+    @property
+    def halvings(self) -> int:
+        """Of the padded image, down to the coarsest latents."""
+        return self.outer_blocks + len(self.groups) - 1
+
+    @property
+    def padded(self) -> int:
+        """Pixels a side, black ones around the image included, so that all halvings are even."""
+        return -(-self.image_size // 2**self.halvings) * 2**self.halvings
+
+    @property
+    def scales(self) -> tuple[int, ...]:
+        """Halvings down to each group's latents, the first group's first."""
+        return tuple(self.halvings - scale for scale, count in enumerate(self.groups) for _ in range(count))
+
+    @property
+    def shapes(self) -> tuple[tuple[int, int, int], ...]:
+        """(C, H, W) of each group's latents."""
+        return tuple((self.latent, self.padded >> halvings, self.padded >> halvings) for halvings in self.scales)
+
+    def problems(self) -> Iterator[str]:
+        """What makes it no network: a line for each setting."""
+        if self.channels % 2:
+            yield f"channels: {self.channels}; expected an even number"
+        if 2**self.halvings > self.image_size:
+            yield f"groups: {self.halvings} halvings of {self.image_size} pixels, outer_blocks included; expected fewer"
+
+
+class NVAEFile(Saved):
+    """What an NVAE's file says of it, beside the weights; see ddrep.generators.nvae."""
+
+    FORMAT = "ddrep.nvae/1"
+    WHAT = "an NVAE"
+    HOW = "make one with `ddrep pretrain-nvae` or `ddrep import-nvae`"
+    network: NVAEConfig
+    temperature: Annotated[float, Gt(0), Le(2)]
+    """Factor on the deviation of every drawn latent, for which the batch norms' statistics are."""
+    provenance: dict[str, Any]
+
+
+def nvae_of(section: VAENetwork, size: int, channels: int) -> NVAEConfig:
+    """The whole configuration of a section's network for images of `size` pixels a side. Raises UserError."""
+    if channels not in (1, 3):
+        raise UserError(f"network: images have {channels} channels; an NVAE draws 1 or 3")
+    cfg = NVAEConfig(image_size=size, in_channels=1 if channels == 1 else 3, **section.model_dump())
+    if problems := list(cfg.problems()):
+        raise UserError("; ".join(f"network.{problem}" for problem in problems))
+    return cfg
+
+
+GENERATORS: dict[str, tuple[Any, Callable[[Any, int, int], object]]] = {
+    "diffae": (DiffAEFile, diffae_of),
+    "d2c": (D2CFile, d2c_of),
+    "nvae": (NVAEFile, nvae_of),
+}
+"""By their names in `generators` of config.yaml: what a file says, whose network has image_size and in_channels, and
+what makes a network of the section's."""
 
 
 class LatentJudgeFile(Saved):

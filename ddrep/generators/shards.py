@@ -20,6 +20,7 @@ from ddrep.files import fingerprint, sha256
 from ddrep.generators.base import Generator
 from ddrep.generators.files import load_generator
 from ddrep.generators.judge import LatentJudge
+from ddrep.methods import METHODS
 from ddrep.sampling.engine import Engine, Tally, fill
 from ddrep.sampling.guided import KEYS, noise_number
 from ddrep.sampling.pool import Attempt, Pool
@@ -95,4 +96,5 @@ def wanted(job: Job, _: int) -> Wanted:
 def cost(job: Job) -> Cost:
     """Of the kept images, as through the denoiser, whose network is taken to be as large."""
     cfg = job.config(GeneratedShard)
-    return Cost(Passes({DENOISER: 2 * cfg.images * cfg.sampling.steps}))
+    evaluations = 1 if METHODS[job.wildcards["method"]].one_pass else cfg.sampling.steps
+    return Cost(Passes({DENOISER: 2 * cfg.images * evaluations}))

@@ -18,8 +18,7 @@ from ddrep.networks.guides import Guide
 from ddrep.sampling.engine import Engine, Tally, fill
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.pool import Attempt, Pool
-from ddrep.sampling.sampler import draw, evaluations, image_seed
-from ddrep.solvers import time_grid
+from ddrep.sampling.sampler import draw, evaluations, image_seed, levels
 
 CHECKPOINTED = 128
 """Width in pixels from which gradients recompute each block: a guided step then keeps one block's activations, and
@@ -137,7 +136,7 @@ def _engine(
 
     # what does not steer does not name its candidates: unguided sampling and its rejection share them
     steering = [str(cfg.scale), str(cfg.first), *map(sha256, inputs[1:])] if cfg.scale else []
-    grid = time_grid(denoiser.schedule, cfg.sampling.solver, cfg.sampling.steps)
+    grid = levels(denoiser.schedule, cfg.sampling)
     key = fingerprint(cfg.sampling.model_dump_json(), str(grid), str(stage.seed), sha256(inputs[0]), *steering)
     _, height, width = denoiser.image_shape
     at_once = batch or max(1, PIXELS // (height * width))

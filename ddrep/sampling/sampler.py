@@ -39,12 +39,30 @@ class ImageNoise:
         return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
 
 
+def levels(schedule: Schedule, cfg: Sampling) -> list[int]:
+    """The schedule indices that are visited, one a step, strictly falling; after the last comes the clean image.
+
+    Raises UserError for more steps, or others, than the schedule has, and for a grid that has yet to be fitted.
+    """
+    if cfg.grid == "even":
+        return time_grid(schedule, cfg.solver, cfg.steps)
+    if isinstance(cfg.grid, str):
+        raise UserError(
+            f"sampling.grid: {cfg.grid}, but no grid is given; expected one made by `ddrep fit-grid`, or its indices"
+        )
+    if cfg.grid[0] >= schedule.num_steps:
+        raise UserError(
+            f"sampling.grid: {cfg.grid[0]}, but the denoiser's schedule has noise levels 0..{schedule.num_steps - 1}"
+        )
+    return list(cfg.grid)
+
+
 def solve(eps: EpsFunction, schedule: Schedule, noise: ImageNoise, cfg: Sampling) -> Tensor:
     """Integrate from x_T to images (N, C, H, W) in [-1, 1]; x0 is clipped to that range at every step.
 
     An image of which eps was ever infinite or NaN is NaN: the clipping would make a black or white one of it.
     """
-    grid, solver = time_grid(schedule, cfg.solver, cfg.steps), SOLVERS[cfg.solver]
+    grid, solver = levels(schedule, cfg), SOLVERS[cfg.solver]
     x, before = noise.draw(), list[Estimate]()
     finite = torch.ones(len(x), dtype=torch.bool, device=x.device)
     for here, after in zip(grid, [*grid[1:], -1], strict=True):
@@ -105,7 +123,7 @@ def _guided(cfg: Sampling) -> list[int]:
 
 def guided_at(schedule: Schedule, cfg: Sampling, device: torch.device) -> Tensor | None:
     """Schedule indices at which w counts; None where it does at all."""
-    guided, grid = _guided(cfg), time_grid(schedule, cfg.solver, cfg.steps)
+    guided, grid = _guided(cfg), levels(schedule, cfg)
     return None if len(guided) == cfg.steps else torch.tensor([grid[k] for k in guided], device=device).long()
 
 

@@ -17,8 +17,8 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import x0_from_eps
 from ddrep.sampling.guidance import classifier_free
 from ddrep.sampling.pool import Attempt
-from ddrep.sampling.sampler import guided_at
-from ddrep.solvers import SOLVERS, Estimate, time_grid
+from ddrep.sampling.sampler import guided_at, levels
+from ddrep.solvers import SOLVERS, Estimate
 
 ROWS = 16
 """Images that a network is given at once on a CPU, whose caches hold what comes of so many;"""
@@ -55,7 +55,7 @@ class Slots:
         """pretrained: where eps(x, t) comes from, if not from the null row."""
         self.denoiser, self.cfg = FixedRows(**vars(denoiser)), cfg
         self.pretrained = FixedRows(**vars(pretrained)) if pretrained else None
-        self.grid = torch.tensor([*time_grid(denoiser.schedule, cfg.solver, cfg.steps), -1], device=denoiser.device)
+        self.grid = torch.tensor([*levels(denoiser.schedule, cfg), -1], device=denoiser.device)
         self.where = guided_at(denoiser.schedule, cfg, denoiser.device)
         self.attempts: list[Attempt] = []
         self.generators: list[torch.Generator] = []

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ddrep.config import Shard, Stage
+from ddrep.config import Sampling, Shard, Stage, explain
 from ddrep.config.base import Share
 from ddrep.cost import DENOISER, Cost, Job, Passes, Wanted, costs, draws, times
 from ddrep.data.shards import read_shards
@@ -23,14 +23,14 @@ from ddrep.networks.judges import Judge
 from ddrep.sampling import early
 from ddrep.sampling.engine import ANY, Balanced, Engine, Tally, check_full, fill
 from ddrep.sampling.pool import Attempt, Pool
-from ddrep.sampling.sampler import evaluations, image_seed, sample
+from ddrep.sampling.sampler import evaluations, image_seed, levels, sample
 from ddrep.sampling.slots import Slots
 from ddrep.saved import read_json
-from ddrep.solvers import time_grid
 
 log = logging.getLogger("ddrep")
 
 MATCHED = "the threshold of a judge; make it with `ddrep pixel-threshold`"
+FITTED = "the time grid of this denoiser for as many steps; make it with `ddrep fit-grid`"
 KEYS = ("synthesis.max_attempts", "lower synthesis.threshold or fine-tune longer")
 """The budget's key, and what else to do when it is used up."""
 
@@ -40,6 +40,20 @@ class Matched(BaseModel):
 
     model_config = ConfigDict(strict=True)
     threshold: Share
+
+
+class TimeGrid(BaseModel):
+    """What `ddrep fit-grid` writes."""
+
+    model_config = ConfigDict(strict=True)
+    levels: tuple[int, ...]
+    """Indices into the schedule, as in `Sampling.grid`."""
+    cost: float
+    """Of its steps, and"""
+    cost_even: float
+    """of as many even ones (ddrep.sampling.time_grid)."""
+    finetuned: str
+    """SHA-256 of the denoiser that it is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +69,18 @@ class Drawer:
 
 
 def _conditional(stage: Stage[Shard], finetuned: Path, pretrained: Path) -> Drawer:
-    device, sampling = pick_device(), stage.config.sampling
+    denoiser, other = conditional(stage.config.sampling.unconditional, finetuned, pretrained)
+    return Drawer(denoiser, other, _key(stage, denoiser, finetuned, *([pretrained] if other else [])))
+
+
+def conditional(unconditional: str, finetuned: Path, pretrained: Path) -> tuple[Denoiser, Denoiser | None]:
+    """The fine-tuned denoiser, and the one where eps(x, t) comes from if not from it; see `Sampling`."""
+    device = pick_device()
     denoiser = Denoiser.load(finetuned, device)
     if not denoiser.net.cfg.num_classes:
         raise UserError(f"{finetuned}: an unconditional denoiser; expected one made by `ddrep finetune`")
     assert len(denoiser.classes) == denoiser.null_row  # which is a UserError where every row is a class
-    mixes = sampling.unconditional == "pretrained"
-    other = Denoiser.load(pretrained, device) if mixes else None
-    return Drawer(denoiser, other, _key(stage, denoiser, finetuned, *([pretrained] if mixes else [])))
+    return denoiser, Denoiser.load(pretrained, device) if unconditional == "pretrained" else None
 
 
 def _unconditional(stage: Stage[Shard], pretrained: Path) -> Drawer:
@@ -75,9 +93,24 @@ def _unconditional(stage: Stage[Shard], pretrained: Path) -> Drawer:
     return Drawer(denoiser, None, _key(stage, denoiser, pretrained))
 
 
+def _with_grid(stage: Stage[Shard], file: Path | None, finetuned: Path | None) -> Stage[Shard]:
+    """With the fitted grid in the place of its name, where one is asked for. Raises UserError for another's."""
+    sampling = stage.config.sampling
+    if sampling.grid != "fitted" or not file or not finetuned:
+        return stage
+    found = read_json(file, TimeGrid, FITTED)
+    if found.finetuned != sha256(finetuned):
+        raise UserError(f"{file}: fitted to another denoiser than {finetuned}; expected {FITTED}")
+    try:
+        sampling = Sampling.model_validate(sampling.model_dump() | {"grid": found.levels})
+    except ValidationError as e:
+        raise UserError(f"{file}: {explain(e)}; expected {FITTED}") from None
+    return stage.model_copy(update={"config": stage.config.model_copy(update={"sampling": sampling})})
+
+
 def _key(stage: Stage[Shard], denoiser: Denoiser, *files: Path) -> str:
     sampling = stage.config.sampling
-    grid = time_grid(denoiser.schedule, sampling.solver, sampling.steps)
+    grid = levels(denoiser.schedule, sampling)
     return fingerprint(sampling.model_dump_json(), str(grid), str(stage.seed), *map(sha256, files))
 
 
@@ -109,6 +142,7 @@ def run(
     pretrained: Path,
     judge: Path,
     threshold_file: Path | None,
+    grid: Path | None = None,
     index: int,
     pool: Path,
     out: Path,
@@ -118,6 +152,7 @@ def run(
 
     Without `finetuned` as many in all, of the classes of the shard `labelled` as they come. Raises UserError.
     """
+    stage = _with_grid(stage, grid, finetuned)
     if finetuned:
         drawer = _conditional(stage, finetuned, pretrained)
         classes = drawer.denoiser.classes
@@ -203,6 +238,7 @@ def match_threshold(
     pretrained: Path,
     judge: Path,
     pixel_judge: Path,
+    grid: Path | None = None,
     pool: Path,
     out: Path,
     batch: int,
@@ -211,6 +247,7 @@ def match_threshold(
 
     Both judge the first `per_class` attempts of each class of shard 0, which classifier-free needs anyway.
     """
+    stage = _with_grid(stage, grid, finetuned)
     engine, classes = class_conditional(stage, finetuned, pretrained, 0, pool, batch)
     cfg, device = stage.config.synthesis, pick_device()
     quota = cfg.per_class // cfg.shards_per_scale

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddrep.config import Pretrain, Sampling, Stage
+from ddrep.config import Pretrain, Sampling, Stage, UnlabelledImages
 from ddrep.cost import DENOISER, TRAINING, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.data.digest import unchanged
@@ -83,7 +83,7 @@ def run(stage: Stage[Pretrain], *, apart_from: Sequence[Path] = (), out: Path, g
 
 
 def unlabelled_images(
-    cfg: Pretrain, seed: int, apart_from: Sequence[Path], key: str = "denoiser.pretrain"
+    cfg: UnlabelledImages, seed: int, apart_from: Sequence[Path], key: str = "denoiser.pretrain"
 ) -> tuple[np.ndarray, str]:
     """uint8 (N, H, W[, C]), and the SHA-256 of what they were read from: of an IDX file, or else of their pixels.
 

@@ -28,6 +28,16 @@ def diffae(**settings: Any) -> dict[str, Any]:
     return {"table1": {"methods": ["unguided", "diffae"]}, "generators": {"diffae": settings}}
 
 
+def d2c(**settings: Any) -> dict[str, Any]:
+    """Table 1 with method d2c."""
+    return {"table1": {"methods": ["unguided", "d2c"]}, "generators": {"d2c": settings}}
+
+
+def nvae(**settings: Any) -> dict[str, Any]:
+    """Table 1 with method nvae."""
+    return {"table1": {"methods": ["unguided", "nvae"]}, "generators": {"nvae": settings}}
+
+
 def network(**settings: Any) -> dict[str, Any]:
     return merge(PRETRAIN, {"denoiser": {"pretrain": {"network": settings}}})
 
@@ -149,6 +159,38 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         diffae(kind="pretrain", pretrain={"network": {"encoder_mult": [1, 2, 2, 2]}}),
         "generators.diffae.pretrain.network.encoder: image_size: 28; 7 pixels cannot be halved by such a network",
     ),
+    "no D2C": (
+        d2c(),
+        "generators.d2c.file.path: none, of which table1.methods' d2c draws; give a D2C's file, or set generators.d2c",
+    ),
+    "a denoiser as a D2C": (
+        d2c(file={"path": "ddrep/data/embedded/denoiser.safetensors"}),
+        "generators.d2c.file.path: ddrep/data/embedded/denoiser.safetensors: of another format (ddrep.denoiser/1)",
+    ),
+    "nothing to train a D2C on": (
+        d2c(kind="pretrain"),
+        "generators.d2c.pretrain.images: none; name an IDX file of unlabelled images, or generators.d2c.pretrain",
+    ),
+    "a D2C that is no network": (
+        d2c(kind="pretrain", pretrain={"network": {"autoencoder_widths": [16, 32, 64, 64]}}),
+        "generators.d2c.pretrain.network.autoencoder_widths: 4 levels; 28 pixels cannot be halved 3 times",
+    ),
+    "no NVAE": (
+        nvae(),
+        "generators.nvae.file.path: none, of which table1.methods' nvae draws; give an NVAE's file, or set",
+    ),
+    "a denoiser as an NVAE": (
+        nvae(file={"path": "ddrep/data/embedded/denoiser.safetensors"}),
+        "generators.nvae.file.path: ddrep/data/embedded/denoiser.safetensors: of another format (ddrep.denoiser/1)",
+    ),
+    "nothing to train an NVAE on": (
+        nvae(kind="pretrain"),
+        "generators.nvae.pretrain.images: none; name an IDX file of unlabelled images, or generators.nvae.pretrain",
+    ),
+    "an NVAE that is no network": (
+        nvae(kind="pretrain", pretrain={"network": {"outer_blocks": 8, "groups": [1] * 5}}),
+        "generators.nvae.pretrain.network.groups: 12 halvings of 28 pixels",
+    ),
     "no levels": (network(channel_mult=[]), "denoiser.pretrain.network.channel_mult: empty"),
     "no images without labels": (
         {**own_images(root="gone"), "table3": {"sources": ["unlabelled-soft"]}},
@@ -185,6 +227,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "more steps than the schedule has": (
         {"sampling": {"solver": "ddim", "steps": 1200}},
         "sampling.steps: 1200; with ddim the denoiser's schedule of 1000 levels allows 1000 at most",
+    ),
+    "a level that the schedule has not": (
+        {"sampling": {"steps": 2, "grid": [1000, 20]}},
+        "sampling.grid: 1000, but the denoiser's schedule has noise levels 0..999",
     ),
     "more steps than the solver has": (
         {"sampling": {"steps": 1000}},

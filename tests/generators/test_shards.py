@@ -22,6 +22,7 @@ from ddrep.generators.network import LatentJudgeFile
 from ddrep.generators.shards import attribute_shard
 from ddrep.training.latent_judges import fit, run
 from tests import tiny
+from tests.generators.tiny_d2c import d2c
 from tests.generators.tiny_diffae import diffae
 
 FAST = Sampling(steps=2, eta=0.0, guidance_scale=0.0)
@@ -38,6 +39,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stage = Stage[LatentJudge](config=LatentJudge(steps=100))
     run(stage, generator=path / "g.safetensors", examples=path / "examples.tar", run_seed=0, out=path / "j.safetensors")
     return path
+
+
+def test_latents_of_a_d2c_are_judged_and_decoded_alike(folder: Path, tmp_path: Path) -> None:
+    d2c().save(tmp_path / "g.safetensors")
+    (tmp_path / "examples.tar").write_bytes((folder / "examples.tar").read_bytes())
+    files = {"generator": tmp_path / "g.safetensors", "examples": tmp_path / "examples.tar"}
+    run(Stage[LatentJudge](config=LatentJudge(steps=100)), **files, run_seed=0, out=tmp_path / "j.safetensors")
+    rows = draw(tmp_path, "kept", threshold=0.4)
+    assert read_shards([tmp_path / "kept.tar"]).images.shape == (6, 8, 8, 1)
+    assert rows["evaluations"].tolist() == [1 if kept else 0 for kept in rows["accepted"]], "a pass of the decoder"
 
 
 def draw(folder: Path, name: str, batch: int = 4, pool: str = "pool", **settings: Any) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from ddrep import gpus, stopping
-from ddrep.config import Classifier, Data, EmbeddedData, FineTune, Sampling, Taps
+from ddrep.config import Classifier, Data, EmbeddedData, FineTune, PretrainD2C, Sampling, Taps
 from ddrep.config import DenoiserFile as Shipped
 from ddrep.data.batches import to_unit
 from ddrep.data.readers import labelled
@@ -31,7 +31,7 @@ from ddrep.sampling.guidance import guided
 from ddrep.sampling.pool import Attempt
 from ddrep.sampling.sampler import image_seed, sample
 from ddrep.sampling.slots import Slots
-from ddrep.training import classifier, objective
+from ddrep.training import classifier, d2c, objective
 from ddrep.training.finetune import finetune, with_labels
 
 pytestmark = [
@@ -214,6 +214,20 @@ def test_steps_launched_as_graphs_are_those_of_the_plain_network(images, monkeyp
     fast, count = weights(), list[int]()
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda *_, **__: count.append(1))
     assert all(distance(a, b) < 1e-3 for a, b in zip(weights(), fast, strict=True)) and len(count) == 2
+
+
+def test_a_d2cs_steps_launched_as_graphs_are_the_plain_ones(images, monkeypatch):
+    """Of both trainings: the first has an encoder of keys and a queue, which change between its steps."""
+    settings = {"steps": 8, "batch": 16, "precision": "fp32", "warmup": 2, "latents": {"steps": 8, "batch": 16}}
+    cfg = PretrainD2C.model_validate(settings | {"contrast": {"queue": 32}})
+
+    def weights() -> torch.Tensor:
+        net = d2c.pretrain(images.images, cfg, seed=0, device=torch.device("cuda")).net
+        return torch.cat([v.flatten() for v in net.state_dict().values()])
+
+    fast, count = weights(), list[int]()
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda *_, **__: count.append(1))
+    assert distance(weights(), fast) < 1e-2 and len(count) == 2
 
 
 WAITS = """

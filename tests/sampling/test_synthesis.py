@@ -1,6 +1,7 @@
 """The engine against an oracle that draws every attempt in one batch and reads the quota off by hand."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,8 @@ from ddrep.networks.judges import Judge
 from ddrep.networks.metadata import JudgeMeta
 from ddrep.sampling import synthesis
 from ddrep.sampling.engine import Tally, fill
-from ddrep.sampling.sampler import image_seed, sample
+from ddrep.sampling.sampler import image_seed, levels, sample
 from ddrep.sampling.synthesis import KEYS, class_conditional, match_threshold, matched, run
-from ddrep.solvers import time_grid
 from tests import tiny
 
 CLASSES, ATTEMPTS, SEED, INDEX, QUOTA = 3, 60, 7, 2, 6
@@ -379,11 +379,47 @@ def test_candidates_of_another_grid_are_not_taken_from_the_pool(world, tmp_path,
     """The same settings mean other images where the steps are cut from the schedule in another way."""
     ddim = _stage(0.2, SAMPLING.model_copy(update={"solver": "ddim", "steps": 12}))
     folders = set()
-    for grid in (time_grid, lambda schedule, solver, steps: list(range(0, 1000, 1000 // steps))[:steps][::-1]):
-        monkeypatch.setattr(synthesis, "time_grid", grid)
+    for grid in (levels, lambda schedule, cfg: list(range(0, 1000, 1000 // cfg.steps))[: cfg.steps][::-1]):
+        monkeypatch.setattr(synthesis, "levels", grid)
         engine, _ = class_conditional(ddim, world.finetuned, world.pretrained, INDEX, tmp_path / "pool", 8)
         folders.add(engine.pool.folder.parent.name)
     assert len(folders) == 2
+
+
+FITTED = _stage(0.0, SAMPLING.model_copy(update={"grid": "fitted"}))
+
+
+def _grid(path, finetuned, levels=(980, 700, 300, 40)):
+    path.write_text(json.dumps({"levels": levels, "cost": 1.0, "cost_even": 2.0, "finetuned": sha256(finetuned)}))
+    return path
+
+
+def test_a_shard_of_a_fitted_grid_tells_its_levels_and_is_drawn_again_by_them(world, tmp_path, capsys):
+    grid = _grid(tmp_path / "grid.json", world.finetuned)
+    listed = _stage(0.0, SAMPLING.model_copy(update={"grid": (980, 700, 300, 40)}))
+    fitted, same, even = (
+        _make(world, stage, tmp_path / f"{name}/00002.tar", grid=grid)[0].images
+        for name, stage in (("fitted", FITTED), ("listed", listed), ("even", _stage(0.0)))
+    )
+    assert (fitted == same).all() and (fitted != even).any()
+    call = ["--from", str(tmp_path / "fitted/00002.parquet"), "--row", "3", "--out", str(tmp_path / "again.png")]
+    assert main(["sample", str(world.finetuned), *call]) == 0
+    assert re.search("to within [01] grey levels", capsys.readouterr().err)
+
+
+def test_a_fitted_grid_is_of_this_denoiser_and_of_as_many_steps(world, tmp_path):
+    other, out = _grid(tmp_path / "other.json", world.pretrained), tmp_path / "00002.tar"
+    short = _grid(tmp_path / "short.json", world.finetuned, levels=(980, 700, 300))
+    (empty := tmp_path / "empty.json").write_text("{}")
+    for grid, complaint in (
+        (None, r"sampling\.grid: fitted, but no grid is given; .*ddrep fit-grid"),
+        (other, r"other\.json: fitted to another denoiser than .*finetuned"),
+        (short, r"short\.json: .*expected 4 indices, as many as steps"),
+        (empty, r"empty\.json: levels: missing"),
+    ):
+        with pytest.raises(UserError, match=complaint):
+            _make(world, FITTED, out, grid=grid)
+    assert not out.exists()
 
 
 def test_more_steps_than_noise_levels_are_said_before_anything_is_drawn(world, tmp_path):

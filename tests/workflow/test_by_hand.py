@@ -12,7 +12,7 @@ import yaml
 
 from ddrep import cli
 from ddrep.cli.base import Verb
-from ddrep.methods import METHODS
+from ddrep.methods import METHODS, generators
 from ddrep.sources import with_shards
 from tests.test_cli import VERBS
 from tests.workflow.tree import copy_workflow, link_networks
@@ -27,6 +27,7 @@ OTHERS = {
     "classify": "/mix/",
     "guide": r"/pixels\.safetensors",
     "guide-attribute": "/unguided/|/rejection/",
+    "generate-attribute": "/d2c/",
     "guide-masks": r"/unguided/|/50\.tar",
 }
 """Outputs of members that no option of the verb names: their sections are others than the one by hand."""
@@ -34,7 +35,7 @@ MORE = {
     "denoiser": {"kind": "pretrain"},
     "evaluation": {"evaluator": None, "segmenter": None},
     "table1": {"methods": [*METHODS]},
-    "generators": {"diffae": {"kind": "pretrain"}},
+    "generators": {name: {"kind": "pretrain"} for name in generators()},
     "table3": {"sources": [*with_shards()]},
     "table5": {"labels": [10]},
 }
@@ -48,14 +49,16 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     link_networks(path)
     (path / "made.yaml").write_text(yaml.safe_dump(MORE))
     tree = copy_workflow(path, checked=False)
-    done = tree.snakemake("--dry-run", "--printshellcmds", "--cores", "2", "--configfile", "made.yaml")
+    more = "results/fashion-demo/subset0/grid.json"  # asked for without sampling.grid, which is synthesize's as well
+    done = tree.snakemake("all", more, "--dry-run", "--printshellcmds", "--cores", "2", "--configfile", "made.yaml")
     assert done.returncode == 0, done.stderr
     commands = (shlex.split(command) for command in re.findall(r"^Shell command: ddrep (.*)$", done.stdout, re.M))
     distinct = {}
     for command in commands:
         if "--stage" in command and command[0] in STAGED:
             named = (option for option in ("--stage", "--split", "--of", "--source", "--number") if option in command)
-            distinct[command[0], *(command[command.index(option) + 1] for option in named)] = command
+            other = re.search(OTHERS.get(command[0], "(?!)"), command[command.index("--out") + 1]) is not None
+            distinct[command[0], other, *(command[command.index(option) + 1] for option in named)] = command
     return list(distinct.values())
 
 

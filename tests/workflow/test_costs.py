@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ddrep.config import load
+from ddrep.methods import generators
 from ddrep.runs import cost_jobs
 from tests.workflow.test_replanning import base
 from tests.workflow.tree import copy_workflow, link_networks
@@ -17,7 +18,8 @@ from tests.workflow.tree import copy_workflow, link_networks
 @pytest.mark.parametrize("kind", ["as it is", "made here"])
 def test_every_benchmark_of_the_plan_is_a_row(kind: str, parts: str, tmp_path: Path) -> None:
     link_networks(tmp_path)
-    (tmp_path / "diffae.safetensors").touch()
+    for name in generators():
+        (tmp_path / f"{name}.safetensors").touch()
     tree = copy_workflow(tmp_path, checked=False)
     tree.configure(**(base(kind) | {"parts": parts.split()}))
     done = tree.snakemake("--dry-run", "--printshellcmds", "--cores", "2")

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ddrep.data.shards import read_shards
+from ddrep.methods import generators
 from tests.workflow.test_replanning import downstream, finish, rules
 from tests.workflow.tree import REPO, Tree, copy_workflow
 
@@ -29,9 +30,9 @@ READERS = {"labelled_images", "held_out_images", "attribute_images", "attribute_
 
 
 def following(started: set[str]) -> set[str]:
-    """What follows, where there are no images without labels and no other generator."""
-    absent = {"unlabelled_images", "labelled_shard", "pretrain_diffae", "attribute_latent_judge", "attribute_generated"}
-    return downstream(started) - absent
+    """What follows, where there are no images without labels and no other generator, and no fitted grid."""
+    absent = {"unlabelled_images", "labelled_shard", "fitted_grid", *(f"pretrain_{name}" for name in generators())}
+    return downstream(started) - absent - {"attribute_latent_judge", "attribute_generated"}
 
 
 def write_image(path: Path, value: int) -> None:

@@ -1,4 +1,4 @@
-"""Table 1 with a generator beside the denoiser, at the smallest sizes: trained, judged, drawn of, in every table."""
+"""Table 1 with generators beside the denoiser, at the smallest sizes: trained, judged, drawn of, in every table."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import pytest
 
 from ddrep.data import embedded
 from ddrep.data.embedded import FOLDER
-from ddrep.generators.diffae import DiffAE
+from ddrep.generators.files import load_generator
+from tests.generators import tiny_d2c, tiny_nvae
 from tests.generators.tiny_diffae import LATENTS, NETWORK
 from tests.workflow.tree import Tree, copy_workflow
 
+METHODS = ["unguided", "diffae", "d2c", "nvae"]
 SMALLEST: dict[str, Any] = {
     "experiment": "generated",
     "parts": ["attributes"],
@@ -32,11 +34,26 @@ SMALLEST: dict[str, Any] = {
             },
             "latent_steps": 4,
         },
+        "d2c": {
+            "kind": "pretrain",
+            "pretrain": {
+                "images": str(embedded.path("test", "images")), "steps": 2, "batch": 4, "warmup": 1,
+                "network": tiny_d2c.NETWORK | {"attention_sizes": [14]}, "latents": tiny_d2c.LATENTS,
+                "contrast": tiny_d2c.CONTRAST,
+            },
+        },
+        "nvae": {
+            "kind": "pretrain",
+            "pretrain": {
+                "images": str(embedded.path("test", "images")), "steps": 2, "batch": 4, "warmup": 1,
+                "network": tiny_nvae.NETWORK,
+            },
+        },
         "judge": {"steps": 5},
     },
     "evaluation": {"evaluator": str(FOLDER / "evaluator.safetensors")},
     "robustness": {"timesteps": [300], "images": 4},
-    "table1": {"methods": ["unguided", "diffae"], "steps": [2], "images": 3, "threshold": 0.3},
+    "table1": {"methods": METHODS, "steps": [2], "images": 3, "threshold": 0.3},
 }  # fmt: skip
 
 
@@ -55,29 +72,33 @@ def results(tree: Tree) -> Path:
 
 def test_table1_has_its_rows_and_the_papers_stay_apart(finished: Tree) -> None:
     rows = pd.read_parquet(results(finished) / "tables/table1.parquet")
-    assert rows["method"].tolist() == ["unguided", "diffae"] * 2
+    assert rows["method"].tolist() == METHODS * 2
     assert rows["share"].between(0, 100).all() and (rows["n"] == 3).all() and (rows["attempts"] >= 3).all()
     text = (results(finished) / "tables/table1-summary.md").read_text()
     measured, _, reported = text.partition("## Reported by the paper")
-    assert "Attempts of diffae are latents" in measured
+    assert "Attempts of diffae, d2c, nvae are latents" in measured
     assert "diffae" in measured and "DiffAE" not in measured and "DiffAE" in reported
+    assert "d2c" in measured and "D2C" not in measured and "D2C" in reported
+    assert "nvae" in measured and "NVAE" not in measured and "NVAE" in reported
 
 
-def test_costs_count_what_was_drawn(finished: Tree) -> None:
+@pytest.mark.parametrize(("method", "evaluations"), [("diffae", 2), ("d2c", 1), ("nvae", 1)])
+def test_costs_count_what_was_drawn(finished: Tree, method: str, evaluations: int) -> None:
     costs = pd.read_parquet(results(finished) / "tables/costs.parquet")
-    row = costs[(costs["stage"] == "guided") & (costs["source"] == "diffae")].iloc[0]
-    attempts = pd.read_parquet(results(finished) / "subset0/attributes/footwear/0/diffae/2.parquet")
+    row = costs[(costs["stage"] == "guided") & (costs["source"] == method)].iloc[0]
+    attempts = pd.read_parquet(results(finished) / f"subset0/attributes/footwear/0/{method}/2.parquet")
     assert row["accepted"] == 6 and row["attempts"] == len(attempts) >= 6
-    assert row["network_evaluations_per_accepted"] == 2, "what is refused is a latent, which no evaluation has drawn"
+    assert row["network_evaluations_per_accepted"] == evaluations, "what is refused is a latent, which none has drawn"
     assert row["seconds_per_accepted"] > 0
     jobs = set(costs["job"])
-    assert {"diffae", "subset0/footwear-0-diffae"} <= jobs
+    assert {method, f"subset0/footwear-0-{method}"} <= jobs
 
 
-def test_the_generator_is_one(finished: Tree) -> None:
-    made = DiffAE.load(results(finished) / "diffae.safetensors")
-    assert made.image_shape == (1, 28, 28) and made.latent_size == 8
-    assert (results(finished) / "diffae.png").read_bytes().startswith(b"\x89PNG")
+@pytest.mark.parametrize(("name", "size"), [("diffae", 8), ("d2c", 2 * 14 * 14), ("nvae", 2 * 7 * 7)])
+def test_the_generator_is_one(finished: Tree, name: str, size: int) -> None:
+    made = load_generator(results(finished) / f"{name}.safetensors")
+    assert made.image_shape == (1, 28, 28) and made.latent_size == size
+    assert (results(finished) / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_nothing_is_planned_again_but_what_a_changed_key_is_of(finished: Tree) -> None:
@@ -88,4 +109,4 @@ def test_nothing_is_planned_again_but_what_a_changed_key_is_of(finished: Tree) -
     started = {job.rule for job in judge if job.pending}
     assert started == {"attribute_latent_judge", "attribute_generated", "attribute_score", "table1", "costs", "report"}
     drawn = {job.output.split("/")[-2] for job in threshold if job.pending and job.output.endswith("/2.tar")}
-    assert drawn == {"diffae"}, "unguided images are refused by no threshold"
+    assert drawn == {"diffae", "d2c", "nvae"}, "unguided images are refused by no threshold"

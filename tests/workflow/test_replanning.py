@@ -16,6 +16,7 @@ import yaml
 
 from ddrep.config import Experiment, Section, load, merge, parse
 from ddrep.errors import UserError
+from ddrep.methods import generated, generators
 from tests.workflow.tree import REPO, Job, Tree, copy_workflow, link_networks
 
 TABLE4 = [
@@ -52,9 +53,12 @@ FOLLOWS = {
     },
     "unlabelled_images": {"labelled_shard"},
     "labelled_shard": {"shard_info", "classifier", "classifier_on_synthetic_alone", "copies"},
-    "pretrain": {"finetune", "features", "pixel_threshold", *LISTENING, *GUIDED},
+    "pretrain": {"finetune", "features", "fitted_grid", "pixel_threshold", *LISTENING, *GUIDED},
     "pretrain_diffae": {"attribute_latent_judge", "attribute_generated"},
-    "finetune": {"pixel_threshold", "synthesis"},
+    "pretrain_d2c": {"attribute_latent_judge", "attribute_generated"},
+    "pretrain_nvae": {"attribute_latent_judge", "attribute_generated"},
+    "finetune": {"pixel_threshold", "synthesis", "fitted_grid"},
+    "fitted_grid": {"pixel_threshold", "synthesis"},
     "features": {"rejection"},
     "rejection": {"pixel_threshold", "synthesis", "judge_score"},
     "pixel_rejection": {"pixel_threshold", "synthesis", "judge_score"},
@@ -104,6 +108,7 @@ OWN = {
     "pixel_rejection": {"pixel_rejection"},
     "probe": {"probe"},
     "sampling": SAMPLED,
+    "sampling.grid": SAMPLED | {"fitted_grid"},
     "synthesis": SAMPLED,
     "synthesis.balance": {"synthesis", "shard_info"},
     "synthesis.per_class": SAMPLED | {"classifier", "labelled_shard"},
@@ -118,6 +123,10 @@ OWN = {
     "generators.diffae.file": {"attribute_latent_judge", "attribute_generated"},
     "generators.diffae.pretrain": {"pretrain_diffae"},
     "generators.diffae.latent_steps": {"attribute_generated"},
+    "generators.d2c.file": {"attribute_latent_judge", "attribute_generated"},
+    "generators.d2c.pretrain": {"pretrain_d2c"},
+    "generators.nvae.file": {"attribute_latent_judge", "attribute_generated"},
+    "generators.nvae.pretrain": {"pretrain_nvae"},
     "generators.judge": {"attribute_latent_judge"},
     "masks.data": {"mask_images", "mask_examples"},
     "masks.taps": {"mask_guide"},
@@ -169,6 +178,7 @@ MORE = {
         "robustness_table",
     },
     "table2": {"mask_examples", "mask_guide", "mask_shard", "mask_score", "figure2"},
+    "sampling": {"fitted_grid"},
     "table3": NEW,
     "table4": NEW,
     "table5": NEW | {"labelled_images", "finetune", "features", "rejection"},
@@ -184,6 +194,8 @@ SHARED = {
     "denoiser.kind",
     "masks.data.kind",
     "generators.diffae.kind",
+    "generators.d2c.kind",
+    "generators.nvae.kind",
     "experiment",
     "seed",
     "digest",
@@ -214,7 +226,7 @@ def other_values(value: Any) -> list[Any]:
         more = [item for first in value[:1] for item in other_values(first) if item not in value]
         ends = [[*value[:-1], last / 2] for last in value[-1:] if isinstance(last, float)]
         return [[*value, item] for item in more] + [value[:-1], [*value, 5], *ends]
-    names = ["image-folder", "pretrain", "linear", "cosine", "fixed", "ddim", "pretrained", "small", "fp32"]
+    names = ["image-folder", "pretrain", "linear", "cosine", "fixed", "ddim", "pretrained", "small", "fp32", "fitted"]
     return ["other.file", *names, "classifier-free", "middle", 4, 0.5, [0]]
 
 
@@ -256,11 +268,13 @@ def base(kind: str) -> dict[str, Any]:
     raw: dict[str, Any] = yaml.safe_load((REPO / "config.yaml").read_text())
     raw |= {"table4": TABLE4, "table5": {"labels": [10], "sources": ["ours"], "scale": 1}}
     raw["table3"]["sources"] += ["probe-rejection"] + ["unlabelled-soft"] * (kind == "as it is")
-    raw["table1"]["methods"] += ["diffae"]
-    raw = merge(raw, {"generators": {"diffae": {"file": {"path": "diffae.safetensors"}}}})
+    raw["table1"]["methods"] += generated()
+    raw = merge(raw, {"generators": {name: {"file": {"path": f"{name}.safetensors"}} for name in generators()}})
     if kind == "made here":
         return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},
-                           "denoiser": {"kind": "pretrain"}, "generators": {"diffae": {"kind": "pretrain"}},
+                           "denoiser": {"kind": "pretrain"},
+                           "generators": {name: {"kind": "pretrain"} for name in generators()},
+                           "sampling": {"grid": "fitted"},
                            "evaluation": {"evaluator": None, "segmenter": None}})  # fmt: skip
     return raw
 
@@ -275,8 +289,10 @@ def keys(kind: str) -> list[tuple[str | int, ...]]:
 
 def _counts(path: tuple[str | int, ...], here: tuple[str, ...], kind: str) -> bool:
     """Whether a key matters under a kind: that of a sub-table where it is used, any other as it is."""
-    if path[:2] == ("generators", "diffae"):
+    if path[0] == "generators" and path[1] in generators():
         return (path[2] == "pretrain") == (kind == "made here")
+    if path == ("sampling", "steps"):  # to which a grid is fitted
+        return True
     if path[0] in ("data", "denoiser") or any(key in here for key in path[1:2]):
         return (path[1] in here) == (kind == "made here")
     return kind == "as it is"
@@ -305,7 +321,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 def finish(path: Path, config: dict[str, Any]) -> Tree:
     link_networks(path)
-    for name in ("other.file", "diffae.safetensors"):
+    for name in ("other.file", *(f"{name}.safetensors" for name in generators())):
         (path / name).touch()
     tree = copy_workflow(path, checked=False)  # one key is changed at a time, and files are empty
     tree.configure(**config)
@@ -351,7 +367,7 @@ def test_learning_rate_of_the_fine_tune(demo: Tree) -> None:
     assert {"subset0/rejection/classifier.safetensors", "subset0/pixel-rejection/classifier.safetensors"} <= kept
     assert "subset0/classifiers/resnet18/plain/real/0x/0.parquet" in kept
     assert "subset0/classifiers/resnet18/plain/real-equal-steps/1x/0.parquet" in kept
-    assert rules([job for job in jobs if job.pending]) == downstream({"finetune"})
+    assert rules([job for job in jobs if job.pending]) == downstream({"finetune"}) - {"fitted_grid"}
 
 
 def test_parts_leave_the_others_aside(demo: Tree) -> None:
@@ -382,6 +398,15 @@ def test_threshold_and_guidance_leave_the_sources_without_them(demo: Tree) -> No
     sources = [{job.output.split("/")[4] for job in jobs if job.pending and job.rule == "synthesis"} for jobs in plans]
     assert sources[0] == {"ours", "pixel-rejection", "probe-rejection"}
     assert sources[1] == sources[0] | {"classifier-free", "probe-soft"}
+
+
+def test_a_fitted_grid_is_of_the_sources_that_the_fine_tuned_denoiser_draws(demo: Tree) -> None:
+    jobs = demo.plans([{"sampling": {"grid": "fitted"}}])[0]
+    pending = [job for job in jobs if job.pending]
+    grids = {f"results/fashion-demo/subset{of}/grid.json" for of in ("0", "0-10")}  # one for each fine-tuned denoiser
+    assert {job.output for job in pending if job.rule == "fitted_grid"} == grids
+    drawn = {job.output.split("/")[4] for job in pending if job.rule == "synthesis"}
+    assert {"ours", "improved-ddpm", "pixel-rejection"} <= drawn and "unconditional-soft" not in drawn
 
 
 def test_mix_settings_leave_unmixed_runs(demo: Tree) -> None:

@@ -36,6 +36,38 @@ use rule pretrain as pretrain_diffae with:
         "Training the DiffAE"
 
 
+use rule pretrain as pretrain_d2c with:
+    input:
+        ["<results>/data/validation.tar", "<results>/data/test.tar"]
+        if pretrained_on_data(EXPERIMENT, EXPERIMENT.generators.d2c.pretrain)
+        else [],
+    output:
+        out="<results>/d2c.safetensors",
+        grid=report("<results>/d2c.png", caption="../report/samples.rst", category="Samples"),
+    pathvars:
+        **paths(job="pretrain/d2c"),
+    params:
+        **told("pretrain-d2c"),
+    message:
+        "Training the D2C"
+
+
+use rule pretrain as pretrain_nvae with:
+    input:
+        ["<results>/data/validation.tar", "<results>/data/test.tar"]
+        if pretrained_on_data(EXPERIMENT, EXPERIMENT.generators.nvae.pretrain)
+        else [],
+    output:
+        out="<results>/nvae.safetensors",
+        grid=report("<results>/nvae.png", caption="../report/samples.rst", category="Samples"),
+    pathvars:
+        **paths(job="pretrain/nvae"),
+    params:
+        **told("pretrain-nvae"),
+    message:
+        "Training the NVAE"
+
+
 use rule job as finetune with:
     input:
         denoiser=DENOISER,

@@ -64,6 +64,7 @@ use rule rejection as pixel_threshold with:
         pretrained=DENOISER,
         judge="<subset>/rejection/classifier.safetensors",
         pixel_judge="<subset>/pixel-rejection/classifier.safetensors",
+        grid=lambda w: grid_asked("pixel-rejection"),
     output:
         out="<subset>/pixel-rejection/threshold.json",
     pathvars:

@@ -4,12 +4,35 @@ of_sources = lambda names: partial(
 )
 
 
+grid_asked = lambda source: ["<subset>/grid.json"] if shard_of(source, EXPERIMENT).sampling.grid == "fitted" else []
+
+
+# Left aside unless sampling.grid is fitted.
+use rule job as fitted_grid with:
+    input:
+        finetuned="<subset>/finetuned.safetensors",
+        pretrained=DENOISER,
+    output:
+        out="<subset>/grid.json",
+    pathvars:
+        **paths(job="fit-grid/subset{subset}"),
+    priority: 90
+    threads: WAITED_FOR
+    resources:
+        **on_gpu(16000, 120),
+    params:
+        **told("fit-grid"),
+    message:
+        "Fitting a time grid to the fine-tuned denoiser, subset {wildcards.subset}"
+
+
 use rule job as synthesis with:
     input:
         finetuned=lambda w: ["<subset>/finetuned.safetensors"] if SOURCES[w.source].origin == "finetuned" else [],
         labelled=lambda w: ["<subset>/real.tar"] if SOURCES[w.source].origin == "pretrained" else [],
         pretrained=DENOISER,
         judge=lambda w: f"<subset>/{SOURCES[w.source].judge.classifier}",
+        grid=lambda w: grid_asked(w.source),
         threshold_file=lambda w: [f"<subset>/{file}"] if (file := SOURCES[w.source].judge.threshold) else [],
     output:
         out="<shard>.tar",

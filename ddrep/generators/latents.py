@@ -1,0 +1,32 @@
+"""How a generator's latents are drawn of noise: by DDIM, each of its own seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ddrep.denoiser.schedule import Schedule, x0_from_eps
+from ddrep.generators.base import latent_seed
+from ddrep.sampling.slots import in_rows
+from ddrep.solvers import ddim_step, time_grid
+
+
+@torch.no_grad()
+def drawn(
+    eps: Callable[[Tensor, Tensor], Tensor], schedule: Schedule, shape: tuple[int, ...], seeds: Sequence[int],
+    steps: int, device: torch.device,
+) -> Tensor:  # fmt: skip
+    """A normalised latent a seed, (N, *shape), by DDIM without noise and without clipping.
+
+    eps: of latents (N, *shape) and times (N,) in embedded units. Raises UserError for steps that the schedule has not.
+    """
+    grid = time_grid(schedule, "ddim", steps)
+    generators = [torch.Generator().manual_seed(latent_seed(seed)) for seed in seeds]
+    z = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+    for here, after in zip(grid, [*grid[1:], -1], strict=True):
+        index = torch.full((len(z),), here, device=device)
+        abar, abar_next = (schedule.abar_at(torch.full_like(index, i), z) for i in (here, after))
+        z = ddim_step(z, x0_from_eps(z, in_rows(eps, z, schedule.embedded(index)), abar), abar, abar_next)
+    return z

@@ -1,0 +1,206 @@
+"""Train a D2C from scratch, without labels: encoder and decoder together, then the U-Net that draws latents."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddrep.config import PretrainD2C, Sampling, Stage
+from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
+from ddrep.data.batches import batch_indices, parts, to_unit
+from ddrep.data.digest import unchanged
+from ddrep.denoiser.schedule import Schedule, add_noise
+from ddrep.device import autocast, pick_device
+from ddrep.files import state_path
+from ddrep.generators.d2c import D2C, D2CNetwork
+from ddrep.generators.network import d2c_of
+from ddrep.grids import save_grid
+from ddrep.sampling.sampler import image_seed
+from ddrep.training.contrast import Keys, Projected, info_nce, view
+from ddrep.training.graphs import captured
+from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
+from ddrep.training.pretrain import GRID_IMAGES, unlabelled_images
+
+log = logging.getLogger("ddrep")
+
+LATENT_STEPS = 50
+"""Of DDIM, for the grid."""
+READ_AT_ONCE = 250
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL of diagonal normal distributions (N, ...) from the standard one, (N,) in nats (Kingma & Welling 2014, B)."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).flatten(1).sum(dim=1)
+
+
+def objective(x0: Tensor, mean_x: Tensor, mean: Tensor, log_variance: Tensor, kl_weight: float) -> Tensor:
+    """What an autoencoder minimises of images (N, C, H, W), a pixel value: half of the squared error, which is
+    -log p(x | z) of a unit variance but for a constant, and kl_weight times the latents' divergence.
+
+    With kl_weight = s^2 it is s^2 times the negative evidence lower bound of a decoder whose variance is s^2.
+    """
+    error = 0.5 * (x0 - mean_x.float()).square().flatten(1).sum(dim=1)
+    return (error + kl_weight * divergence(mean, log_variance)).mean() / x0[0].numel()
+
+
+class _Autoencoding(nn.Module):
+    """(x0, two views of it, noise of its latents, queue) of a batch -> the loss, and the second view's keys."""
+
+    def __init__(self, model: D2C, projected: Projected, keys: Keys, cfg: PretrainD2C):
+        super().__init__()
+        self.encoder, self.decoder = model.net.encoder, model.net.decoder
+        self.projected, self.keys, self.cfg = projected, keys, cfg
+
+    def forward(self, x0: Tensor, one: Tensor, other: Tensor, noise: Tensor, queue: Tensor) -> tuple[Tensor, Tensor]:
+        with autocast(self.cfg.precision, x0.device):
+            means, log_variances = self.encoder.posterior(torch.cat([x0, one]))  # in one pass
+            mean, log_variance = means[: len(x0)], log_variances[: len(x0)]
+            mean_x = self.decoder(mean + (0.5 * log_variance).exp() * noise)
+            queries, told = self.projected(means[len(x0) :]), self.keys(other)
+        section, loss = self.cfg.contrast, objective(x0, mean_x, mean, log_variance, self.cfg.kl_weight)
+        return loss + section.weight * info_nce(queries, told, queue, section.temperature), told
+
+
+def train_autoencoder(images: np.ndarray, model: D2C, cfg: PretrainD2C, *, seed: int, state: Path | None) -> None:
+    """Reconstruction, divergence and contrast at once: L_D2 + lambda L_C (Sinha et al. 2021), of which the diffusion
+    of latents comes later, as in the published code."""
+    encoder, decoder = model.net.encoder, model.net.decoder
+    projected = Projected(model.latent_size, cfg.contrast.width).to(model.device)
+    keys = Keys(encoder, projected, cfg.contrast).to(model.device)
+    net = nn.ModuleDict({"encoder": encoder, "decoder": decoder, "projected": projected, "momentum": keys})
+    learning = [p for p in net.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+
+    def batch_at(step: int) -> tuple[Tensor, ...]:
+        x0 = to_unit(images[batch_indices(len(images), cfg.batch, step, seed)], model.device)
+        noise = torch.randn(len(x0), *model.net.cfg.latent_shape, device=model.device)
+        return x0, view(x0), view(x0), noise, keys.queue.clone()  # which changes before the gradient is taken
+
+    forward = captured(_Autoencoding(model, projected, keys, cfg), *batch_at(0))
+
+    def loss_at(step: int) -> Tensor:
+        keys.follow(encoder, projected)
+        loss, told = forward(*batch_at(step))
+        keys.enqueue(told, step)
+        value: Tensor = loss
+        return value
+
+    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
+    factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
+    trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
+    encoder.load_state_dict(trained["encoder"].state_dict())
+    decoder.load_state_dict(trained["decoder"].state_dict())
+    model.net.eval()
+
+
+@torch.no_grad()
+def normalise(images: np.ndarray, model: D2C) -> Tensor:
+    """Latents (N, *latent_shape) of all images, normalised by mean and deviation of each channel, which become the
+    model's. A channel that is the same in all images says nothing, and is not divided by its deviation of 0."""
+    x = (to_unit(images[part], model.device) for part in parts(len(images), READ_AT_ONCE))
+    latents = torch.cat([model.net.encoder.posterior(each)[0] for each in x])
+    model.net.latent_mean.copy_(latents.mean(dim=(0, 2, 3))[:, None, None])
+    deviation = latents.std(dim=(0, 2, 3))[:, None, None]
+    model.net.latent_std.copy_(deviation.where(deviation > 0, 1.0))
+    return (latents - model.net.latent_mean) / model.net.latent_std
+
+
+class _Denoising(nn.Module):
+    """(latents, index, noise) of a batch -> the mean square error of eps."""
+
+    def __init__(self, model: D2C, precision: str):
+        super().__init__()
+        self.unet, self.schedule, self.precision = model.net.unet, model.schedule, precision
+
+    def forward(self, z: Tensor, index: Tensor, noise: Tensor) -> Tensor:
+        noised = add_noise(z, noise, self.schedule.abar_at(index, z))
+        with autocast(self.precision, z.device):
+            eps = self.unet(noised, self.schedule.embedded(index).to(z.dtype))
+        return F.mse_loss(eps.float(), noise)
+
+
+def train_latents(latents: Tensor, model: D2C, cfg: PretrainD2C, *, seed: int, state: Path | None) -> None:
+    """eps of noised normalised latents is learned, as of images (Ho et al. 2020, eq. 14)."""
+    net, section = model.net.unet, cfg.latents
+    optimizer = torch.optim.AdamW(net.parameters(), section.lr, weight_decay=section.weight_decay, fused=True)
+
+    def batch_at(step: int) -> tuple[Tensor, Tensor, Tensor]:
+        z = latents[batch_indices(len(latents), section.batch, step, seed)]
+        return z, torch.randint(cfg.num_steps, (len(z),), device=z.device), torch.randn_like(z)
+
+    forward = captured(_Denoising(model, cfg.precision), *batch_at(0))
+
+    def loss_at(step: int) -> Tensor:
+        value: Tensor = forward(*batch_at(step))
+        return value
+
+    loop = LoopConfig(section.steps, seed, section.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
+    factor = lambda step: cosine_with_warmup(step, section.steps, cfg.warmup)  # noqa: E731
+    trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
+    net.load_state_dict(trained.state_dict())
+    net.eval()
+
+
+def pretrain(
+    images: np.ndarray, cfg: PretrainD2C, *, seed: int, device: torch.device,
+    states: tuple[Path, Path] | tuple[None, None] = (None, None),
+) -> D2C:  # fmt: skip
+    """uint8 images (N, H, W[, C]) -> a D2C with EMA weights. states: files of the two unfinished trainings."""
+    torch.manual_seed(seed)
+    net = D2CNetwork(d2c_of(cfg.network, images.shape[1], 1 if images.ndim == 3 else images.shape[-1]))
+    model = D2C(net.to(device), Schedule(kind=cfg.schedule, num_steps=cfg.num_steps))
+    train_autoencoder(images, model, cfg, seed=seed, state=states[0])
+    latents = normalise(images, model)
+    log.info("latents: %d of %d x %d x %d numbers; what draws them is trained now", *latents.shape)
+    train_latents(latents, model, cfg, seed=seed, state=states[1])
+    net.requires_grad_(False)
+    return model
+
+
+def run(
+    stage: Stage[PretrainD2C], *, apart_from: Sequence[Path] = (), half: bool = False, out: Path, grid: Path | None
+) -> None:
+    """Train on the images that the section names; write the D2C and, if asked, a grid of samples. Raises UserError.
+
+    half: weights are written as float16.
+    """
+    cfg = stage.config
+    with unchanged(stage):
+        images, digest = unlabelled_images(cfg, stage.seed, apart_from, "generators.d2c.pretrain")
+    told = stage.model_dump_json(exclude={"files"})
+    first, second = (state_path(f"pretrain-d2c-{part}", told, digest) for part in ("images", "latents"))
+    model = pretrain(images, cfg, seed=stage.seed, device=pick_device(), states=(first, second))
+    section = cfg.model_dump(mode="json") | ({"images": cfg.images.name} if cfg.images else {})
+    if cfg.data:  # a file that travels names no folder of this machine
+        section["data"] = {"kind": cfg.data.kind, "images": len(images)}
+    model.provenance = {
+        "command": "ddrep pretrain-d2c", "seed": stage.seed, "section": section, "images_sha256": digest
+    }  # fmt: skip
+    if grid:
+        save_grid(samples(model, [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]), 8, grid)
+    model.save(out, torch.float16 if half else torch.float32)
+    first.unlink(missing_ok=True)
+    second.unlink(missing_ok=True)
+
+
+def samples(model: D2C, seeds: Sequence[int]) -> np.ndarray:
+    """An image a seed, uint8 (N, H, W, C), of latents by DDIM in at most 50 steps."""
+    steps = min(LATENT_STEPS, model.schedule.num_steps)
+    return model.images(model.latents(seeds, steps), seeds, Sampling(solver="ddim", steps=max(2, steps), eta=0))
+
+
+@costs("pretrain-d2c")
+def cost(job: Job) -> Cost:
+    """Of images as through encoder and decoder of the denoiser, of latents as through its encoder, which are taken to
+    be as large: each image is seen twice, and once more for its key."""
+    cfg = job.config(PretrainD2C)
+    seen, latents = cfg.steps * cfg.batch, cfg.latents.steps * cfg.latents.batch
+    trained = {DENOISER + TRAINING: seen, ENCODER + TRAINING: seen + latents}
+    return Cost(Passes(trained | {ENCODER: seen, DENOISER: GRID_IMAGES}))

@@ -1,0 +1,180 @@
+"""Train an NVAE from scratch, without labels, and settle the statistics of its batch norms for drawing."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddrep.config import PretrainNVAE, Sampling, Stage
+from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
+from ddrep.data.batches import batch_indices, to_unit
+from ddrep.data.digest import unchanged
+from ddrep.device import autocast, pick_device
+from ddrep.files import state_path
+from ddrep.generators.cells import Normal
+from ddrep.generators.network import NVAEConfig, nvae_of
+from ddrep.generators.nvae import NVAE, NVAENetwork
+from ddrep.generators.settling import SETTLING, averaging, readjust
+from ddrep.grids import save_grid
+from ddrep.sampling.sampler import image_seed
+from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
+from ddrep.training.pretrain import GRID_IMAGES, unlabelled_images
+
+log = logging.getLogger("ddrep")
+
+LEAST_KL = 1e-4
+"""Weight of the KL at the first step."""
+
+
+class Spectral(nn.Module):
+    """The largest singular value of each convolution, by power iteration (paper, eq. 3): a step of it each time, from
+    where the last one ended."""
+
+    def __init__(self, net: nn.Module):
+        super().__init__()
+        shapes: dict[torch.Size, list[Tensor]] = {}
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d):
+                shapes.setdefault(module.weight.flatten(1).shape, []).append(module.weight)
+        self.weights = list(shapes.values())
+        """Those of one shape together; no parameters of this module's, for they are the network's."""
+        for i, each in enumerate(self.weights):
+            self.register_buffer(f"left{i}", F.normalize(torch.randn(len(each), len(each[0])), dim=1))
+
+    def forward(self) -> Tensor:
+        """Their sum."""
+        found = []
+        for i, each in enumerate(self.weights):
+            left: Tensor = getattr(self, f"left{i}")
+            matrices = torch.stack([weight.flatten(1) for weight in each])
+            with torch.no_grad():
+                right = F.normalize(torch.einsum("nr,nrc->nc", left, matrices), dim=1)
+                left.copy_(F.normalize(torch.einsum("nrc,nc->nr", matrices, right), dim=1))
+            found.append(torch.einsum("nr,nrc,nc->", left, matrices, right))
+        return torch.stack(found).sum()
+
+
+def elbo(net: NVAENetwork, x0: Tensor) -> tuple[Tensor, Tensor]:
+    """Of images (N, C, H, W) in [-1, 1], in nats: log p(x | z) (N,), and the KL of each group (N, groups) (eq. 1)."""
+    seen, kl = net.look(x0), list[Tensor]()
+
+    def chosen(number: int, s: Tensor, prior: Normal) -> Tensor:
+        posterior = net.levels[number].posterior_of(seen[number], s, prior)
+        kl.append(posterior.kl_to(prior).sum(dim=(1, 2, 3)))
+        return posterior.mu + posterior.sigma * torch.randn_like(posterior.mu)
+
+    said = net.say(net.descend(len(x0), chosen))
+    return said.log_prob(x0).sum(dim=(1, 2)), torch.stack(kl, dim=1)
+
+
+def kl_weight(step: int, steps: int, share: float) -> float:
+    """Rises to 1 in a share of the steps (appendix A, "warming up the KL term")."""
+    return min(1.0, max(step / max(1.0, share * steps), LEAST_KL))
+
+
+def balanced(kl: Tensor, sizes: Tensor, weight: float) -> Tensor:
+    """Weighted KL (N,) of those of groups (N, groups); while the weight is below 1, groups with much of it pay more.
+
+    Otherwise the easy groups would be used alone (appendix A, "balancing the KL terms"). sizes: of the groups, by which
+    what they pay is divided.
+    """
+    if weight >= 1:
+        return kl.sum(dim=1)
+    much = (kl.detach().abs().mean(dim=0) + 0.01) / sizes
+    return weight * (kl * (much / much.mean())).sum(dim=1)
+
+
+def sizes_of(cfg: NVAEConfig) -> Tensor:
+    """Pixels of each group's scale, a group of it, relative to the least."""
+    shapes = cfg.shapes
+    found = torch.tensor([math.prod(shape[1:]) / shapes.count(shape) for shape in shapes])
+    return found / found.min()
+
+
+def fit(images: np.ndarray, model: NVAE, cfg: PretrainNVAE, *, seed: int, state: Path | None) -> None:
+    """The ELBO is raised, in bits a number; the weights become the average of those on the way."""
+    net = nn.ModuleDict({"nvae": model.net, "spectral": Spectral(model.net)}).to(model.device).train()
+    if model.device.type == "cpu":  # depthwise convolutions take half the time
+        net.to(memory_format=torch.channels_last)
+    scales: list[Tensor] = [norm.weight for norm in model.net.modules() if isinstance(norm, nn.BatchNorm2d)]
+    optimizer = torch.optim.Adamax(model.net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, foreach=True)
+    sizes, bit = sizes_of(model.net.cfg).to(model.device), math.log(2) * math.prod(model.image_shape)
+
+    def loss_at(step: int) -> Tensor:
+        x0 = to_unit(images[batch_indices(len(images), cfg.batch, step, seed)], model.device)
+        with autocast(cfg.precision, x0.device):
+            log_p, kl = elbo(model.net, x0)
+        paid = balanced(kl, sizes, kl_weight(step, cfg.steps, cfg.kl_warmup))
+        smooth = net["spectral"]() + torch.stack(torch._foreach_norm(scales, math.inf)).sum()
+        return ((paid - log_p).mean() + cfg.spectral * smooth) / bit
+
+    # statistics that a step without a finite loss has spoiled are settled at the end
+    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
+    factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
+    trained = train(net, optimizer, loss_at, loop, lr_factor=factor, state=state)
+    model.net.load_state_dict(trained["nvae"].state_dict())
+    model.net.eval()
+
+
+@torch.no_grad()
+def settle(images: np.ndarray, model: NVAE, batch: int, *, seed: int) -> None:
+    """Statistics of all batch norms, of the training images and for the weights as they are; then the decoder's of
+    drawn images."""
+    torch.manual_seed(seed)
+    with averaging([model.net]):
+        for step in range(SETTLING):
+            elbo(model.net, to_unit(images[batch_indices(len(images), batch, step, seed)], model.device))
+    readjust(model, batch)
+
+
+def pretrain(
+    images: np.ndarray, cfg: PretrainNVAE, *, seed: int, device: torch.device, state: Path | None = None
+) -> NVAE:
+    """uint8 images (N, H, W[, C]) -> an NVAE with EMA weights. state: file of the unfinished training."""
+    torch.manual_seed(seed)
+    net = NVAENetwork(nvae_of(cfg.network, images.shape[1], 1 if images.ndim == 3 else images.shape[-1]))
+    model = NVAE(net.to(device), cfg.temperature)
+    fit(images, model, cfg, seed=seed, state=state)
+    settle(images, model, cfg.batch, seed=seed)
+    net.requires_grad_(False)
+    return model
+
+
+def run(
+    stage: Stage[PretrainNVAE], *, apart_from: Sequence[Path] = (), half: bool = False, out: Path, grid: Path | None
+) -> None:
+    """Train on the images that the section names; write the NVAE and, if asked, a grid of samples. Raises UserError.
+
+    half: weights are written as float16.
+    """
+    cfg = stage.config
+    with unchanged(stage):
+        images, digest = unlabelled_images(cfg, stage.seed, apart_from, "generators.nvae.pretrain")
+    state = state_path("pretrain-nvae", stage.model_dump_json(exclude={"files"}), digest)
+    model = pretrain(images, cfg, seed=stage.seed, device=pick_device(), state=state)
+    section = cfg.model_dump(mode="json") | ({"images": cfg.images.name} if cfg.images else {})
+    if cfg.data:  # a file that travels names no folder of this machine
+        section["data"] = {"kind": cfg.data.kind, "images": len(images)}
+    model.provenance = {
+        "command": "ddrep pretrain-nvae", "seed": stage.seed, "section": section, "images_sha256": digest
+    }  # fmt: skip
+    if grid:
+        seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]
+        save_grid(model.images(model.latents(seeds, 1), seeds, Sampling()), 8, grid)
+    model.save(out, torch.float16 if half else torch.float32)
+    state.unlink(missing_ok=True)
+
+
+@costs("pretrain-nvae")
+def cost(job: Job) -> Cost:
+    """Training and the grid, as through the denoiser and its encoder, which are taken to be as large."""
+    cfg = job.config(PretrainNVAE)
+    seen = cfg.steps * cfg.batch
+    return Cost(Passes({DENOISER + TRAINING: seen, ENCODER + TRAINING: seen, DENOISER: GRID_IMAGES}))
