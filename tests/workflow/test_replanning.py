@@ -226,8 +226,8 @@ def other_values(value: Any) -> list[Any]:
         more = [item for first in value[:1] for item in other_values(first) if item not in value]
         ends = [[*value[:-1], last / 2] for last in value[-1:] if isinstance(last, float)]
         return [[*value, item] for item in more] + [value[:-1], [*value, 5], *ends]
-    names = ["image-folder", "pretrain", "linear", "cosine", "fixed", "ddim", "pretrained", "small", "fp32", "fitted"]
-    return ["other.file", *names, "classifier-free", "middle", 4, 0.5, [0]]
+    names = ["image-folder", "pretrain", "linear", "cosine", "fixed", "ddim", "pretrained", "small", "fp32", "bf16"]
+    return ["other.file", *names, "fitted", "classifier-free", "middle", 4, 0.5, [0]]
 
 
 def changed(raw: dict[str, Any], path: tuple[str | int, ...]) -> dict[str, Any]:
