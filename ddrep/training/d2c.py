@@ -26,7 +26,7 @@ from ddrep.sampling.sampler import image_seed
 from ddrep.training.contrast import Keys, Projected, info_nce, view
 from ddrep.training.graphs import captured
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
-from ddrep.training.pretrain import GRID_IMAGES, unlabelled_images
+from ddrep.training.pretrain import GRID_IMAGES, provenance_of, unlabelled_images
 
 log = logging.getLogger("ddrep")
 
@@ -177,12 +177,7 @@ def run(
     told = stage.model_dump_json(exclude={"files"})
     first, second = (state_path(f"pretrain-d2c-{part}", told, digest) for part in ("images", "latents"))
     model = pretrain(images, cfg, seed=stage.seed, device=pick_device(), states=(first, second))
-    section = cfg.model_dump(mode="json") | ({"images": cfg.images.name} if cfg.images else {})
-    if cfg.data:  # a file that travels names no folder of this machine
-        section["data"] = {"kind": cfg.data.kind, "images": len(images)}
-    model.provenance = {
-        "command": "ddrep pretrain-d2c", "seed": stage.seed, "section": section, "images_sha256": digest
-    }  # fmt: skip
+    model.provenance = provenance_of("pretrain-d2c", cfg, stage.seed, len(images), digest)
     if grid:
         save_grid(samples(model, [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]), 8, grid)
     model.save(out, torch.float16 if half else torch.float32)

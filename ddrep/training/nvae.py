@@ -25,7 +25,7 @@ from ddrep.generators.settling import SETTLING, averaging, readjust
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
-from ddrep.training.pretrain import GRID_IMAGES, unlabelled_images
+from ddrep.training.pretrain import GRID_IMAGES, provenance_of, unlabelled_images
 
 log = logging.getLogger("ddrep")
 
@@ -159,12 +159,7 @@ def run(
         images, digest = unlabelled_images(cfg, stage.seed, apart_from, "generators.nvae.pretrain")
     state = state_path("pretrain-nvae", stage.model_dump_json(exclude={"files"}), digest)
     model = pretrain(images, cfg, seed=stage.seed, device=pick_device(), state=state)
-    section = cfg.model_dump(mode="json") | ({"images": cfg.images.name} if cfg.images else {})
-    if cfg.data:  # a file that travels names no folder of this machine
-        section["data"] = {"kind": cfg.data.kind, "images": len(images)}
-    model.provenance = {
-        "command": "ddrep pretrain-nvae", "seed": stage.seed, "section": section, "images_sha256": digest
-    }  # fmt: skip
+    model.provenance = provenance_of("pretrain-nvae", cfg, stage.seed, len(images), digest)
     if grid:
         seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]
         save_grid(model.images(model.latents(seeds, 1), seeds, Sampling()), 8, grid)

@@ -6,6 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,16 +71,21 @@ def run(stage: Stage[Pretrain], *, apart_from: Sequence[Path] = (), out: Path, g
     # by what files hold: copies of them go on with the same training
     state = state_path("pretrain", stage.model_dump_json(exclude={"files"}), digest)
     denoiser = pretrain(images, cfg, seed=stage.seed, device=pick_device(), state=state)
-    section = cfg.model_dump(mode="json") | ({"images": cfg.images.name} if cfg.images else {})
-    if cfg.data:  # a file that travels names no folder of this machine
-        section["data"] = {"kind": cfg.data.kind, "images": len(images)}
-    denoiser.provenance = {"command": "ddrep pretrain", "seed": stage.seed, "section": section, "images_sha256": digest}
+    denoiser.provenance = provenance_of("pretrain", cfg, stage.seed, len(images), digest)
     if grid:
         seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]
         sampling = Sampling(steps=min(GRID_STEPS, most_steps(denoiser.schedule, "dpm-solver++")), eta=1)
         save_grid(sample(denoiser, seeds, sampling), 8, grid)
     denoiser.save(out)
     state.unlink(missing_ok=True)
+
+
+def provenance_of(verb: str, cfg: UnlabelledImages, seed: int, images: int, digest: str) -> dict[str, Any]:
+    """What a file says of its training by a verb, on so many images of this digest."""
+    section = cfg.model_dump(mode="json") | ({"images": cfg.images.name} if cfg.images else {})
+    if cfg.data:  # a file that travels names no folder of this machine
+        section["data"] = {"kind": cfg.data.kind, "images": images}
+    return {"command": f"ddrep {verb}", "seed": seed, "section": section, "images_sha256": digest}
 
 
 def unlabelled_images(
