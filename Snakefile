@@ -15,7 +15,7 @@ from ddrep import config as settings
 from ddrep.derived import denoiser_path, generator_path, pretrained_on_data, shard_of
 from ddrep.errors import UserError
 from ddrep.methods import METHODS, generated, generators, guided
-from ddrep.rules import constrained, files, growing, on_gpu, params
+from ddrep.rules import constrained, files, growing, on_gpu, params, resolve_first
 from ddrep.runs import (
     REPORT,
     compared_sets,
@@ -51,16 +51,24 @@ except UserError as e:
     print(f"ddrep: {e}", file=sys.stderr)
     sys.exit(2)
 
+if workflow.storage_settings.default_storage_provider:
+    resolve_first()
+
 NAME = EXPERIMENT.experiment
-DENOISER = denoiser_path(EXPERIMENT)
-EVALUATOR, INCEPTION = EXPERIMENT.evaluation.evaluator or [], EXPERIMENT.evaluation.inception or []
+# What the user brings stays where it is, wherever the results go.
+kept = lambda path: path if path.startswith("results/") else local(path)
+DENOISER = kept(denoiser_path(EXPERIMENT))
+EVALUATOR, SEGMENTER, INCEPTION = [
+    local(str(path)) if (path := getattr(EXPERIMENT.evaluation, name)) else []
+    for name in ("evaluator", "segmenter", "inception")
+]
 told = partial(params, EXPERIMENT)
 shards_of = lambda w, scale: [
     f"<results>/{path}" for path in shard_paths(w.subset, w.source, scale, EXPERIMENT.synthesis.shards_per_scale)
 ]
 CONSTRAINTS = {
     "experiment": NAME.replace(".", r"\."),
-    "subset": r"\d+(?:-\d+)?",
+    "subset": r"\d+|\d+-\d+",
     "split": "validation|test",
     "source": "[a-z-]+",
     "index": r"\d{5}",

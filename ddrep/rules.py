@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from snakemake.io import AnnotatedString, strip_wildcard_constraints
+from snakemake.rules import Rule
 from snakemake.utils import AlwaysQuotedFormatter
 
 from ddrep.config import Experiment
@@ -38,16 +40,31 @@ def constrained(constraints: dict[str, str], **paths: str) -> dict[str, str]:
     }
 
 
+def resolve_first() -> None:
+    """Have rules resolve their own pathvars before a path becomes one of the default storage, for which Snakemake 9.27
+    knows those of the workflow alone."""
+    modify = Rule.apply_path_modifier
+
+    def resolved(rule: Rule, path: Any, modifier: Any, property: str) -> Any:
+        text = rule.pathvars.apply(str(path))
+        known = AnnotatedString(strip_wildcard_constraints(text) if property == "input" else text)
+        known.flags = getattr(path, "flags", known.flags)
+        return modify(rule, known, modifier, property)
+
+    Rule.apply_path_modifier = resolved
+
+
 def params(experiment: Experiment, stage: str, text: str = "", **given: Any) -> dict[str, Callable[..., str]]:
     """What a rule tells its command: the stage's JSON, and the words before it.
 
-    text: a verb, if it is not the stage's name, and its options; {name} is a wildcard, one of `given`, or the job's
-    number of GPUs (gpu); {subset} is the number of the subset alone. Snakemake tracks no param that may look at the
-    output, so that other words alone make no result anew: versions do.
+    text: a verb, if it is not the stage's name, and its options. In both, {name} is a wildcard or one of `given`; in
+    the text {gpu} is the job's number of GPUs, too, and {subset} that of the subset alone. Snakemake tracks no param
+    that may look at the output, so that other words alone make no result anew: versions do.
     """
 
     def of_stage(wildcards: Named) -> str:
-        return told(stage, experiment, {**given, **dict(wildcards.items())})
+        known = {**given, **dict(wildcards.items())}
+        return told(stage.format_map(known), experiment, known)
 
     def words(wildcards: Named, output: Named, resources: Named) -> str:
         known = {**given, **dict(wildcards.items()), "gpu": resources.get("gpu")}

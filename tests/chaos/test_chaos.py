@@ -16,7 +16,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from ddrep.files import sha256
 from ddrep.stopping import WRITTEN
@@ -158,3 +160,30 @@ def test_chaos(tree: Tree, undisturbed: Tree) -> None:
     assert (tree.path / "snakemake.log").read_text().count("Traceback") == 0
     assert redone == 0
     assert not list((tree.path / "results").rglob(".*")), "neither drafts nor locks are left"
+
+
+def test_results_in_an_object_store_equal_those_of_a_local_run(
+    tmp_path: Path, undisturbed: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a server that speaks S3, here by moto; a second call finds nothing left to do."""
+    server = ThreadedMotoServer(port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        url = f"http://{host}:{port}"
+        for name in ("ACCESS_KEY", "SECRET_KEY"):
+            monkeypatch.setenv(f"SNAKEMAKE_STORAGE_S3_{name}", "any")
+        tree = tree_of(tmp_path / "tree")
+        where = ["--default-storage-provider", "s3", "--default-storage-prefix", "s3://bucket/of-mine"]
+        for expected in ("Storing in storage", "Nothing to be done"):
+            done = tree.snakemake(TARGET, *where, *f"--cores 2 --storage-s3-endpoint-url={url}".split())
+            assert done.returncode == 0 and expected in done.stdout + done.stderr, done.stdout + done.stderr
+        stored = boto3.resource("s3", aws_access_key_id="any", aws_secret_access_key="any", endpoint_url=url)
+        for each in stored.Bucket("bucket").objects.all():
+            path = tmp_path / "stored" / Path(each.key).relative_to("of-mine")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stored.Bucket("bucket").download_file(each.key, str(path))
+        assert contents(Tree(tmp_path / "stored")) == contents(undisturbed)
+        assert not (tree.path / RESULTS / "tables").exists()
+    finally:
+        server.stop()

@@ -87,7 +87,7 @@ use rule attribute_real_features as mask_real_features with:
 use rule attribute_score as mask_score with:
     input:
         shard="<drawn>.tar",
-        segmenter=EXPERIMENT.evaluation.segmenter or "<results>/masks/segmenter.safetensors",
+        segmenter=SEGMENTER or "<results>/masks/segmenter.safetensors",
         evaluator=EVALUATOR,
         inception=INCEPTION,
     pathvars:
