@@ -184,10 +184,12 @@ class GuidedRun:
 
 
 def table1_runs(experiment: Experiment) -> list[GuidedRun]:
-    """The runs of every attribute; a method's are together."""
+    """The runs of every attribute; a method's are together. Without steps, one draws the same whatever their number: it is
+    run for the first alone."""
     t = experiment.table1
     lists = (experiment.attributes.having, t.subsets, t.seeds, t.methods, t.steps)
-    return [GuidedRun(*values) for values in itertools.product(*lists)]
+    runs = [GuidedRun(*values) for values in itertools.product(*lists)]
+    return [run for run in runs if run.steps == t.steps[0] or not METHODS[run.method].one_pass]
 
 
 def table2_runs(experiment: Experiment) -> list[GuidedRun]:

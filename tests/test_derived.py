@@ -9,6 +9,7 @@ import pytest
 
 from ddrep.config import VERSIONS, Data, Experiment, Mix, Section, Shard, Training, parse, subset_seed
 from ddrep.derived import OF_SUBSET, SECTIONS, data_of, shard_of, told, training_of
+from ddrep.runs import table1_runs
 
 
 def experiment(**settings: Any) -> Experiment:
@@ -78,3 +79,9 @@ def test_what_came_later_is_not_told_at_its_default() -> None:
     given = Training.model_validate({"classifier": {"label_smoothing": 0.1}})
     assert given.model_dump(mode="json")["classifier"]["label_smoothing"] == 0.1
     assert Training.model_validate(given.model_dump(mode="json")) == given
+
+
+def test_a_generator_without_steps_draws_once() -> None:
+    asked = experiment(table1={"methods": ["d2c", "nvae"], "steps": [5, 10]})
+    runs = {(run.method, run.steps) for run in table1_runs(asked)}
+    assert runs == {("d2c", 5), ("d2c", 10), ("nvae", 5)}

@@ -78,49 +78,36 @@ class Pretrain(Verb):
     """PNG of 64 samples to write."""
 
 
-class PretrainDiffae(Verb):
+class PretrainGenerator(Verb):
+    """Train a generator of Table 1 on unlabelled images."""
+
+    does = "training.generators:run"
+    apart_from: CliPositionalArg[list[Path]] = []
+    """Shards of held-out images: images of a data set with the same pixels are left out."""
+    half: bool = False
+    """Write weights in half precision, at half the size."""
+    out: OutputFile
+    """Generator (.safetensors) to write."""
+    grid: OutputImage | None = None
+    """PNG of 64 samples to write."""
+
+
+class PretrainDiffae(PretrainGenerator):
     """Train a DiffAE, the generator of Table 1's method diffae, on unlabelled images."""
 
-    does = "training.diffae:run"
     stage: Stage[config.PretrainDiffAE]
-    apart_from: CliPositionalArg[list[Path]] = []
-    """Shards of held-out images: images of a data set with the same pixels are left out."""
-    half: bool = False
-    """Write weights in half precision, at half the size."""
-    out: OutputFile
-    """DiffAE (.safetensors) to write."""
-    grid: OutputImage | None = None
-    """PNG of 64 samples to write."""
 
 
-class PretrainD2c(Verb):
+class PretrainD2c(PretrainGenerator):
     """Train a D2C, the generator of Table 1's method d2c, on unlabelled images."""
 
-    does = "training.d2c:run"
     stage: Stage[config.PretrainD2C]
-    apart_from: CliPositionalArg[list[Path]] = []
-    """Shards of held-out images: images of a data set with the same pixels are left out."""
-    half: bool = False
-    """Write weights in half precision, at half the size."""
-    out: OutputFile
-    """D2C (.safetensors) to write."""
-    grid: OutputImage | None = None
-    """PNG of 64 samples to write."""
 
 
-class PretrainNvae(Verb):
+class PretrainNvae(PretrainGenerator):
     """Train an NVAE, the generator of Table 1's method nvae, on unlabelled images."""
 
-    does = "training.nvae:run"
     stage: Stage[config.PretrainNVAE]
-    apart_from: CliPositionalArg[list[Path]] = []
-    """Shards of held-out images: images of a data set with the same pixels are left out."""
-    half: bool = False
-    """Write weights in half precision, at half the size."""
-    out: OutputFile
-    """NVAE (.safetensors) to write."""
-    grid: OutputImage | None = None
-    """PNG of 64 samples to write."""
 
 
 class Finetune(Verb):

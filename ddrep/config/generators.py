@@ -27,6 +27,20 @@ from ddrep.config.base import (
 from ddrep.config.stages import Network, Pretrain, Sampling, UnlabelledImages
 
 
+class GeneratorFile(Section):
+    """A generator that is there already, trained or imported."""
+
+    path: Path | None = None
+
+
+class GeneratorChoice(Section):
+    """Where a generator comes from."""
+
+    kind: Literal["file", "pretrain"] = "file"
+    """The sub-table that counts: a file, or pretrain to train one here."""
+    file: GeneratorFile = GeneratorFile()
+
+
 class AutoencoderNetwork(Network):
     """A DiffAE (ddrep.generators.network.DiffAEConfig); its size and channels are the images'."""
 
@@ -71,18 +85,9 @@ class PretrainDiffAE(Pretrain):
     latents: LatentTraining = LatentTraining()
 
 
-class DiffAEFile(Section):
-    """A DiffAE that is there already, trained or imported."""
-
-    path: Path | None = None
-
-
-class DiffAEChoice(Section):
+class DiffAEChoice(GeneratorChoice):
     """The generator of method diffae (Preechakul et al. 2022)."""
 
-    kind: Literal["file", "pretrain"] = "file"
-    """The sub-table that counts: a file, or pretrain to train one here."""
-    file: DiffAEFile = DiffAEFile()
     pretrain: PretrainDiffAE = PretrainDiffAE()
     latent_steps: SolverSteps = 200
     """DDIM steps in which a latent is drawn; those of images are table1.steps."""
@@ -148,18 +153,10 @@ class PretrainD2C(Pretrain):
         return self
 
 
-class D2CFile(Section):
-    """A D2C that is there already."""
-
-    path: Path | None = None
-
-
-class D2CChoice(Section):
+class D2CChoice(GeneratorChoice):
     """The generator of method d2c (Sinha et al. 2021); its latents are drawn in table1.steps."""
 
-    kind: Literal["file", "pretrain"] = "file"
-    """The sub-table that counts: a file, or pretrain to train one here."""
-    file: D2CFile = D2CFile()
+    file: GeneratorFile = GeneratorFile(path=Path("ddrep/data/embedded/d2c.safetensors"))
     pretrain: PretrainD2C = PretrainD2C()
 
 
@@ -203,18 +200,9 @@ class PretrainNVAE(UnlabelledImages):
     precision: Precision = "fp32"
 
 
-class NVAEFile(Section):
-    """An NVAE that is there already, trained or imported."""
-
-    path: Path | None = None
-
-
-class NVAEChoice(Section):
+class NVAEChoice(GeneratorChoice):
     """The generator of method nvae (Vahdat & Kautz 2020)."""
 
-    kind: Literal["file", "pretrain"] = "file"
-    """The sub-table that counts: a file, or pretrain to train one here."""
-    file: NVAEFile = NVAEFile()
     pretrain: PretrainNVAE = PretrainNVAE()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ddrep.config import Sampling
 from ddrep.data.batches import check_stored, finite, parts, to_unit
+from ddrep.saved import Saved
 
 
 def latent_seed(seed: int) -> int:
@@ -21,21 +23,28 @@ def latent_seed(seed: int) -> int:
     return int.from_bytes(hashlib.sha256(f"latent/{seed}".encode()).digest()[:8], "big") >> 1
 
 
+@dataclass
 class Generator(ABC):
     """Draws images, each from its own seed and latent alone, whatever is drawn beside it."""
 
-    FORMAT: ClassVar[str]
-    """Of its file."""
+    FILE: ClassVar[type[Saved]]
+    """What its file says of it."""
+    net: Any
+    """Its network: its configuration in `cfg`, and `latent_mean` and `latent_std`, by which latents are normalised."""
+    provenance: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    """Where it came from: file, digest, the training section."""
+    path: Path | None = field(default=None, kw_only=True)
 
     @property
-    @abstractmethod
     def name(self) -> str:
         """What messages call it."""
+        return str(self.path or self.provenance.get("file") or f"the{self.FILE.WHAT[self.FILE.WHAT.index(' ') :]}")
 
     @property
-    @abstractmethod
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of one image."""
+        cfg = self.net.cfg
+        return cfg.in_channels, cfg.image_size, cfg.image_size
 
     @property
     @abstractmethod
@@ -43,8 +52,9 @@ class Generator(ABC):
         """Numbers in one latent."""
 
     @property
-    @abstractmethod
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        found: torch.device = self.net.latent_mean.device
+        return found
 
     @abstractmethod
     def latents(self, seeds: Sequence[int], steps: int) -> Tensor:
@@ -65,6 +75,10 @@ class Generator(ABC):
     def evaluations(self, cfg: Sampling) -> int:
         """Of the network that makes images of latents, for one image; those of what draws and judges latents are left
         out, as judges' are."""
+
+    @abstractmethod
+    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write weights, in `dtype`, and metadata to `path`, whole or not at all."""
 
     @classmethod
     @abstractmethod

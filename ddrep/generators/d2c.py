@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -109,31 +109,15 @@ class D2CNetwork(nn.Module):
 class D2C(Generator):
     """Latents are normalised by the mean and the deviation of each channel over those of the training images."""
 
-    FORMAT = D2CFile.FORMAT
+    FILE = D2CFile
     net: D2CNetwork
     schedule: Schedule
     """Of the noise of latents."""
-    provenance: dict[str, Any] = field(default_factory=dict)
-    """Where it came from: digest, the training section."""
-    path: Path | None = None
-
-    @property
-    def name(self) -> str:
-        return str(self.path or "the D2C")
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        cfg = self.net.cfg
-        return cfg.in_channels, cfg.image_size, cfg.image_size
 
     @property
     def latent_size(self) -> int:
         channels, height, width = self.net.cfg.latent_shape
         return channels * height * width
-
-    @property
-    def device(self) -> torch.device:
-        return self.net.latent_mean.device
 
     def evaluations(self, cfg: Sampling) -> int:
         """Of the decoder, which makes an image in one pass; the steps of latents, kept or refused, are not in it."""
@@ -162,4 +146,4 @@ class D2C(Generator):
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
         content, net = load(path, D2CFile, lambda content: D2CNetwork(content.network), device)
-        return cls(net, Schedule(**dataclasses.asdict(content.schedule)), content.provenance, path)
+        return cls(net, Schedule(**dataclasses.asdict(content.schedule)), provenance=content.provenance, path=path)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -159,29 +159,13 @@ class DiffAENetwork(nn.Module):
 class DiffAE(Generator):
     """Latents are normalised by the mean and the deviation of those of the training images (section 4)."""
 
-    FORMAT = DiffAEFile.FORMAT
+    FILE = DiffAEFile
     net: DiffAENetwork
     schedule: Schedule
-    provenance: dict[str, Any] = field(default_factory=dict)
-    """Where it came from: file, digest, the training section."""
-    path: Path | None = None
-
-    @property
-    def name(self) -> str:
-        return str(self.path or self.provenance.get("file") or "the DiffAE")
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        cfg = self.net.cfg
-        return cfg.in_channels, cfg.image_size, cfg.image_size
 
     @property
     def latent_size(self) -> int:
         return self.net.cfg.latent
-
-    @property
-    def device(self) -> torch.device:
-        return self.net.latent_mean.device
 
     def evaluations(self, cfg: Sampling) -> int:
         return cfg.steps
@@ -212,4 +196,4 @@ class DiffAE(Generator):
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
         content, net = load(path, DiffAEFile, lambda content: DiffAENetwork(content.network), device)
-        return cls(net, Schedule(**dataclasses.asdict(content.schedule)), content.provenance, path)
+        return cls(net, Schedule(**dataclasses.asdict(content.schedule)), provenance=content.provenance, path=path)

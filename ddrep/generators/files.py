@@ -27,6 +27,6 @@ def load_generator(path: Path, device: str | torch.device = "cpu") -> Generator:
     except (SafetensorError, OSError) as e:
         raise UserError(f"{path}: not a readable safetensors file ({e}); expected {EXPECTED}") from None
     for kind in KINDS:
-        if form == kind.FORMAT:
+        if form == kind.FILE.FORMAT:
             return kind.load(path, device)
     raise UserError(f"{path}: of another format ({form}); expected {EXPECTED}")

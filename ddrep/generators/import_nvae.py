@@ -90,7 +90,7 @@ def import_nvae(file: Path) -> NVAE:
     net.load_state_dict(weights, strict=True, assign=True)
     log.info("%s: an NVAE of %d pixels, %d groups of latents", file, cfg.image_size, len(net.groups))
     provenance = {"kind": "import", "file": file.name, "sha256": sha256(file), "format": "nvlabs-nvae"}
-    return NVAE(net.eval().requires_grad_(False), 1.0, provenance)
+    return NVAE(net.eval().requires_grad_(False), 1.0, provenance=provenance)
 
 
 def config_of(file: Path, args: Mapping[str, Any]) -> NVAEConfig:

@@ -62,7 +62,7 @@ def import_diffae(file: Path, latents: Path | None = None) -> DiffAE:
     log.info("%s: a DiffAE of %d pixels, %d numbers in a latent", file, cfg.image_size, cfg.latent)
     provenance = {"kind": "import", "file": file.name, "sha256": sha256(file), "format": "phizaz-diffae"}
     schedule = Schedule("linear", rescale_timesteps=False)
-    return DiffAE(net.eval().requires_grad_(False), schedule, provenance)
+    return DiffAE(net.eval().requires_grad_(False), schedule, provenance=provenance)
 
 
 def _content(file: Path) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -145,22 +145,10 @@ class NVAE(Generator):
     Latents are normalised by the mean and the deviation of drawn ones.
     """
 
-    FORMAT = NVAEFile.FORMAT
+    FILE = NVAEFile
     net: NVAENetwork
     temperature: float = 1.0
     """Factor on the deviation of every drawn latent, for which the statistics of batch norms are."""
-    provenance: dict[str, Any] = field(default_factory=dict)
-    """Where it came from: file, digest, the training section."""
-    path: Path | None = None
-
-    @property
-    def name(self) -> str:
-        return str(self.path or self.provenance.get("file") or "the NVAE")
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        cfg = self.net.cfg
-        return cfg.in_channels, cfg.image_size, cfg.image_size
 
     @property
     def latent_size(self) -> int:
@@ -186,10 +174,6 @@ class NVAE(Generator):
         shapes = self.net.cfg.shapes[groups]
         parts = numbers.split([math.prod(shape) for shape in shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
-
-    @property
-    def device(self) -> torch.device:
-        return self.net.start.device
 
     def evaluations(self, cfg: Sampling) -> int:
         """One, whatever the steps."""
@@ -256,4 +240,4 @@ class NVAE(Generator):
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
         content, net = load(path, NVAEFile, lambda content: NVAENetwork(content.network), device)
-        return cls(net, content.temperature, content.provenance, path)
+        return cls(net, content.temperature, provenance=content.provenance, path=path)

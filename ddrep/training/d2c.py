@@ -12,21 +12,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddrep.config import PretrainD2C, Sampling, Stage
+from ddrep.config import PretrainD2C, Sampling
 from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices, parts, to_unit
-from ddrep.data.digest import unchanged
 from ddrep.denoiser.schedule import Schedule, add_noise
-from ddrep.device import autocast, pick_device
-from ddrep.files import state_path
+from ddrep.device import autocast
 from ddrep.generators.d2c import D2C, D2CNetwork
 from ddrep.generators.network import d2c_of
-from ddrep.grids import save_grid
-from ddrep.sampling.sampler import image_seed
 from ddrep.training.contrast import Keys, Projected, info_nce, view
 from ddrep.training.graphs import captured
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
-from ddrep.training.pretrain import GRID_IMAGES, provenance_of, unlabelled_images
+from ddrep.training.pretrain import GRID_IMAGES
 
 log = logging.getLogger("ddrep")
 
@@ -150,7 +146,7 @@ def train_latents(latents: Tensor, model: D2C, cfg: PretrainD2C, *, seed: int, s
 
 def pretrain(
     images: np.ndarray, cfg: PretrainD2C, *, seed: int, device: torch.device,
-    states: tuple[Path, Path] | tuple[None, None] = (None, None),
+    states: Sequence[Path | None] = (None, None),
 ) -> D2C:  # fmt: skip
     """uint8 images (N, H, W[, C]) -> a D2C with EMA weights. states: files of the two unfinished trainings."""
     torch.manual_seed(seed)
@@ -162,27 +158,6 @@ def pretrain(
     train_latents(latents, model, cfg, seed=seed, state=states[1])
     net.requires_grad_(False)
     return model
-
-
-def run(
-    stage: Stage[PretrainD2C], *, apart_from: Sequence[Path] = (), half: bool = False, out: Path, grid: Path | None
-) -> None:
-    """Train on the images that the section names; write the D2C and, if asked, a grid of samples. Raises UserError.
-
-    half: weights are written as float16.
-    """
-    cfg = stage.config
-    with unchanged(stage):
-        images, digest = unlabelled_images(cfg, stage.seed, apart_from, "generators.d2c.pretrain")
-    told = stage.model_dump_json(exclude={"files"})
-    first, second = (state_path(f"pretrain-d2c-{part}", told, digest) for part in ("images", "latents"))
-    model = pretrain(images, cfg, seed=stage.seed, device=pick_device(), states=(first, second))
-    model.provenance = provenance_of("pretrain-d2c", cfg, stage.seed, len(images), digest)
-    if grid:
-        save_grid(samples(model, [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]), 8, grid)
-    model.save(out, torch.float16 if half else torch.float32)
-    first.unlink(missing_ok=True)
-    second.unlink(missing_ok=True)
 
 
 def samples(model: D2C, seeds: Sequence[int]) -> np.ndarray:

@@ -12,20 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddrep.config import PretrainDiffAE, Sampling, Stage
+from ddrep.config import PretrainDiffAE, Sampling
 from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices, parts, to_unit
-from ddrep.data.digest import unchanged
 from ddrep.denoiser.schedule import Schedule, add_noise
-from ddrep.device import autocast, pick_device
-from ddrep.files import state_path
+from ddrep.device import autocast
 from ddrep.generators.diffae import LATENT_SCHEDULE, DiffAE, DiffAENetwork
 from ddrep.generators.network import diffae_of
-from ddrep.grids import save_grid
-from ddrep.sampling.sampler import image_seed
 from ddrep.training.graphs import captured
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
-from ddrep.training.pretrain import GRID_IMAGES, GRID_STEPS, provenance_of, unlabelled_images
+from ddrep.training.pretrain import GRID_IMAGES, GRID_STEPS
 
 log = logging.getLogger("ddrep")
 
@@ -108,7 +104,7 @@ def train_latents(latents: Tensor, model: DiffAE, cfg: PretrainDiffAE, *, seed: 
 
 def pretrain(
     images: np.ndarray, cfg: PretrainDiffAE, *, seed: int, device: torch.device,
-    states: tuple[Path, Path] | tuple[None, None] = (None, None),
+    states: Sequence[Path | None] = (None, None),
 ) -> DiffAE:  # fmt: skip
     """uint8 images (N, H, W[, C]) -> a DiffAE with EMA weights. states: files of the two unfinished trainings."""
     torch.manual_seed(seed)
@@ -120,27 +116,6 @@ def pretrain(
     train_latents(latents, model, cfg, seed=seed, state=states[1])
     net.requires_grad_(False)
     return model
-
-
-def run(
-    stage: Stage[PretrainDiffAE], *, apart_from: Sequence[Path] = (), half: bool = False, out: Path, grid: Path | None
-) -> None:
-    """Train on the images that the section names; write the DiffAE and, if asked, a grid of samples. Raises UserError.
-
-    half: weights are written as float16.
-    """
-    cfg = stage.config
-    with unchanged(stage):
-        images, digest = unlabelled_images(cfg, stage.seed, apart_from, "generators.diffae.pretrain")
-    told = stage.model_dump_json(exclude={"files"})
-    first, second = (state_path(f"pretrain-diffae-{part}", told, digest) for part in ("images", "latents"))
-    model = pretrain(images, cfg, seed=stage.seed, device=pick_device(), states=(first, second))
-    model.provenance = provenance_of("pretrain-diffae", cfg, stage.seed, len(images), digest)
-    if grid:
-        save_grid(samples(model, [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]), 8, grid)
-    model.save(out, torch.float16 if half else torch.float32)
-    first.unlink(missing_ok=True)
-    second.unlink(missing_ok=True)
 
 
 def samples(model: DiffAE, seeds: Sequence[int]) -> np.ndarray:

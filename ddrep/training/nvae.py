@@ -12,20 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddrep.config import PretrainNVAE, Sampling, Stage
+from ddrep.config import PretrainNVAE, Sampling
 from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices, to_unit
-from ddrep.data.digest import unchanged
-from ddrep.device import autocast, pick_device
-from ddrep.files import state_path
+from ddrep.device import autocast
 from ddrep.generators.cells import Normal
 from ddrep.generators.network import NVAEConfig, nvae_of
 from ddrep.generators.nvae import NVAE, NVAENetwork
 from ddrep.generators.settling import SETTLING, averaging, readjust
-from ddrep.grids import save_grid
-from ddrep.sampling.sampler import image_seed
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
-from ddrep.training.pretrain import GRID_IMAGES, provenance_of, unlabelled_images
+from ddrep.training.pretrain import GRID_IMAGES
 
 log = logging.getLogger("ddrep")
 
@@ -135,36 +131,21 @@ def settle(images: np.ndarray, model: NVAE, batch: int, *, seed: int) -> None:
 
 
 def pretrain(
-    images: np.ndarray, cfg: PretrainNVAE, *, seed: int, device: torch.device, state: Path | None = None
+    images: np.ndarray, cfg: PretrainNVAE, *, seed: int, device: torch.device, states: Sequence[Path | None] = (None,)
 ) -> NVAE:
-    """uint8 images (N, H, W[, C]) -> an NVAE with EMA weights. state: file of the unfinished training."""
+    """uint8 images (N, H, W[, C]) -> an NVAE with EMA weights. states: of them the file of the unfinished training."""
     torch.manual_seed(seed)
     net = NVAENetwork(nvae_of(cfg.network, images.shape[1], 1 if images.ndim == 3 else images.shape[-1]))
     model = NVAE(net.to(device), cfg.temperature)
-    fit(images, model, cfg, seed=seed, state=state)
+    fit(images, model, cfg, seed=seed, state=states[0])
     settle(images, model, cfg.batch, seed=seed)
     net.requires_grad_(False)
     return model
 
 
-def run(
-    stage: Stage[PretrainNVAE], *, apart_from: Sequence[Path] = (), half: bool = False, out: Path, grid: Path | None
-) -> None:
-    """Train on the images that the section names; write the NVAE and, if asked, a grid of samples. Raises UserError.
-
-    half: weights are written as float16.
-    """
-    cfg = stage.config
-    with unchanged(stage):
-        images, digest = unlabelled_images(cfg, stage.seed, apart_from, "generators.nvae.pretrain")
-    state = state_path("pretrain-nvae", stage.model_dump_json(exclude={"files"}), digest)
-    model = pretrain(images, cfg, seed=stage.seed, device=pick_device(), state=state)
-    model.provenance = provenance_of("pretrain-nvae", cfg, stage.seed, len(images), digest)
-    if grid:
-        seeds = [image_seed(stage.seed, 0, 0, attempt) for attempt in range(GRID_IMAGES)]
-        save_grid(model.images(model.latents(seeds, 1), seeds, Sampling()), 8, grid)
-    model.save(out, torch.float16 if half else torch.float32)
-    state.unlink(missing_ok=True)
+def samples(model: NVAE, seeds: Sequence[int]) -> np.ndarray:
+    """An image a seed, uint8 (N, H, W, C)."""
+    return model.images(model.latents(seeds, 1), seeds, Sampling())
 
 
 @costs("pretrain-nvae")

@@ -160,7 +160,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "generators.diffae.pretrain.network.encoder: image_size: 28; 7 pixels cannot be halved by such a network",
     ),
     "no D2C": (
-        d2c(),
+        d2c(file={"path": None}),
         "generators.d2c.file.path: none, of which table1.methods' d2c draws; give a D2C's file, or set generators.d2c",
     ),
     "a denoiser as a D2C": (

@@ -30,4 +30,4 @@ def d2c(size: int = 8, seed: int = 0) -> D2C:
     net = D2CNetwork(d2c_of(section().network, size, 1))
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    return D2C(net.eval().requires_grad_(False), Schedule("linear"), {"made": "at random"})
+    return D2C(net.eval().requires_grad_(False), Schedule("linear"), provenance={"made": "at random"})

@@ -29,4 +29,4 @@ def diffae(size: int = 8, seed: int = 0) -> DiffAE:
     net = DiffAENetwork(diffae_of(section().network, size, 1))
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.1)
-    return DiffAE(net.eval().requires_grad_(False), Schedule("linear"), {"made": "at random"})
+    return DiffAE(net.eval().requires_grad_(False), Schedule("linear"), provenance={"made": "at random"})

@@ -24,4 +24,4 @@ def nvae(size: int = 8, seed: int = 0, channels: int = 1) -> NVAE:
     for p in net.parameters():
         if p.ndim > 1:
             torch.nn.init.normal_(p, std=0.3)
-    return NVAE(net.eval().requires_grad_(False), 0.7, {"made": "at random"})
+    return NVAE(net.eval().requires_grad_(False), 0.7, provenance={"made": "at random"})

@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
-from ddrep.config import PretrainD2C, Stage
 from ddrep.data.batches import to_unit
-from ddrep.data.idx import write_idx
 from ddrep.denoiser.schedule import Schedule, add_noise
-from ddrep.files import sha256
 from ddrep.generators.d2c import D2C, D2CNetwork
 from ddrep.generators.network import d2c_of
 from ddrep.training import d2c as training
-from ddrep.training import loop
 from ddrep.training.contrast import info_nce
-from ddrep.training.d2c import divergence, normalise, objective, pretrain, run, train_autoencoder, train_latents
+from ddrep.training.d2c import divergence, normalise, objective, pretrain, train_autoencoder, train_latents
 from tests import tiny
 from tests.generators.tiny_d2c import CONTRAST, NETWORK, d2c, section
 
@@ -112,42 +105,6 @@ def test_the_unet_learns_the_noise_of_latents() -> None:
     with torch.no_grad():
         error = (model.net.unet(noised, index.float()) - noise).square().mean()
     assert error < 0.5, "a network that says eps = 0 has a loss of 1"
-
-
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_command_goes_on_to_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in each of the trainings, of which the first has keys and a queue to remember."""
-    monkeypatch.chdir(tmp_path)
-    write_idx(tmp_path / "images.gz", tiny.images().images[..., 0])
-    stage = Stage[PretrainD2C](seed=3, config=section(images=tmp_path / "images.gz"))
-    real, steps, died = loop._update, list[int](), list[int]()
-
-    def dying(net, optimizer, loss_at, step, clip):
-        if len(steps) in (2, 4) and len(died) < len(steps) / 2:
-            died.append(step)
-            raise Killed
-        steps.append(step)
-        return real(net, optimizer, loss_at, step, clip)
-
-    clock = iter(range(0, 10**6, 100))  # so that every step is past the time for a checkpoint
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
-    run(stage, out=tmp_path / "whole.safetensors", grid=tmp_path / "grid.png")
-    monkeypatch.setattr(loop, "_update", dying)
-    for _ in range(2):
-        with pytest.raises(Killed):
-            run(stage, out=tmp_path / "broken.safetensors", grid=None)
-    run(stage, out=tmp_path / "broken.safetensors", grid=None)
-    assert steps == [0, 1, 2, 0, 1, 2] and died == [2, 1]
-    assert sha256(tmp_path / "broken.safetensors") == sha256(tmp_path / "whole.safetensors")
-    made = D2C.load(tmp_path / "whole.safetensors")
-    assert made.provenance["images_sha256"] == sha256(tmp_path / "images.gz")
-    assert str(tmp_path) not in str(made.provenance), "a file that travels names no folder of this machine"
-    with Image.open(tmp_path / "grid.png") as grid:
-        assert grid.size == (2 * (8 * 10 + 2), 2 * (8 * 10 + 2)) and np.asarray(grid).std() > 0
-    assert not list(tmp_path.glob(".ddrep/state/*.pt"))
 
 
 def test_a_queue_shorter_than_a_batch_is_refused() -> None:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-import pytest
 import torch
-from PIL import Image
 
-from ddrep.config import PretrainDiffAE, Stage
 from ddrep.data.batches import to_unit
-from ddrep.data.idx import write_idx
 from ddrep.denoiser.schedule import Schedule, add_noise
-from ddrep.files import sha256
 from ddrep.generators.diffae import DiffAE, DiffAENetwork
 from ddrep.generators.network import diffae_of
-from ddrep.training import loop
-from ddrep.training.diffae import normalise, pretrain, run, train_latents
+from ddrep.training.diffae import normalise, pretrain, train_latents
 from tests import tiny
 from tests.generators.tiny_diffae import NETWORK, diffae, section
 
@@ -62,38 +53,3 @@ def test_drawn_latents_are_spread_as_what_was_learned() -> None:
     train_latents(latents, model, cfg, seed=0, state=None)
     drawn = model.latents(range(300), 50)
     assert (drawn.mean(0) - 2).abs().max() < 0.3 and (drawn.std(0) - 0.5).abs().max() < 0.25
-
-
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_command_goes_on_to_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the second training, it does the first one not again."""
-    monkeypatch.chdir(tmp_path)
-    write_idx(tmp_path / "images.gz", tiny.images().images[..., 0])
-    stage = Stage[PretrainDiffAE](seed=3, config=section(images=tmp_path / "images.gz"))
-    real, steps, died = loop._update, list[int](), list[int]()
-
-    def dying(net, optimizer, loss_at, step, clip):
-        if len(steps) == 4 and not died:
-            died.append(step)
-            raise Killed
-        steps.append(step)
-        return real(net, optimizer, loss_at, step, clip)
-
-    clock = iter(range(0, 10**6, 100))  # so that every step is past the time for a checkpoint
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
-    run(stage, out=tmp_path / "whole.safetensors", grid=tmp_path / "grid.png")
-    monkeypatch.setattr(loop, "_update", dying)
-    with pytest.raises(Killed):
-        run(stage, out=tmp_path / "broken.safetensors", grid=None)
-    run(stage, out=tmp_path / "broken.safetensors", grid=None)
-    assert steps == [0, 1, 2, 0, 1, 2], "a step of the second training before the kill, and two after"
-    assert sha256(tmp_path / "broken.safetensors") == sha256(tmp_path / "whole.safetensors")
-    made = DiffAE.load(tmp_path / "whole.safetensors")
-    assert made.provenance["images_sha256"] == sha256(tmp_path / "images.gz")
-    assert str(tmp_path) not in str(made.provenance), "a file that travels names no folder of this machine"
-    with Image.open(tmp_path / "grid.png") as grid:
-        assert grid.size == (2 * (8 * 10 + 2), 2 * (8 * 10 + 2)) and np.asarray(grid).std() > 0
-    assert not list(tmp_path.glob(".ddrep/state/*.pt"))

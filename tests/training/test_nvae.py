@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from ddrep.config import PretrainNVAE, Stage
 from ddrep.data.batches import to_unit
-from ddrep.data.idx import write_idx
-from ddrep.files import sha256
 from ddrep.generators.network import NVAEConfig
 from ddrep.generators.nvae import NVAE
-from ddrep.training import loop
-from ddrep.training.nvae import Spectral, balanced, elbo, kl_weight, pretrain, run, sizes_of
+from ddrep.training.nvae import Spectral, balanced, elbo, kl_weight, pretrain, sizes_of
 from tests import tiny
 from tests.generators.tiny_nvae import nvae, section
 
@@ -103,37 +97,3 @@ def test_it_trains_in_mixed_precision() -> None:
     """Latents, KL and likelihood stay in single precision."""
     model = pretrain(tiny.images().images, section(precision="bf16"), seed=0, device=torch.device("cpu"))
     assert all(p.isfinite().all() and p.dtype == torch.float32 for p in model.net.parameters())
-
-
-class Killed(Exception):
-    pass
-
-
-def test_a_killed_command_goes_on_to_the_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    write_idx(tmp_path / "images.gz", tiny.images().images[..., 0])
-    stage = Stage[PretrainNVAE](seed=3, config=section(images=tmp_path / "images.gz"))
-    real, steps, died = loop._update, list[int](), list[int]()
-
-    def dying(net, optimizer, loss_at, step, clip):
-        if len(steps) == 2 and not died:
-            died.append(step)
-            raise Killed
-        steps.append(step)
-        return real(net, optimizer, loss_at, step, clip)
-
-    clock = iter(range(0, 10**6, 100))  # so that every step is past the time for a checkpoint
-    monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
-    run(stage, out=tmp_path / "whole.safetensors", grid=tmp_path / "grid.png")
-    monkeypatch.setattr(loop, "_update", dying)
-    with pytest.raises(Killed):
-        run(stage, out=tmp_path / "broken.safetensors", grid=None)
-    run(stage, out=tmp_path / "broken.safetensors", grid=None)
-    assert steps == [0, 1, 2]
-    assert sha256(tmp_path / "broken.safetensors") == sha256(tmp_path / "whole.safetensors")
-    made = NVAE.load(tmp_path / "whole.safetensors")
-    assert made.provenance["images_sha256"] == sha256(tmp_path / "images.gz")
-    assert str(tmp_path) not in str(made.provenance), "a file that travels names no folder of this machine"
-    with Image.open(tmp_path / "grid.png") as grid:
-        assert grid.size == (2 * (8 * 10 + 2), 2 * (8 * 10 + 2)) and np.asarray(grid).std() > 0
-    assert not list(tmp_path.glob(".ddrep/state/*.pt"))

@@ -1,10 +1,13 @@
+# Of images of the data set, those held out are left out.
+held_out = lambda section: (
+    ["<results>/data/validation.tar", "<results>/data/test.tar"] if pretrained_on_data(EXPERIMENT, section) else []
+)
+
+
 # Left aside when config.yaml names a denoiser that is there already (denoiser.kind: file).
-# Of a data set's images, those that are held out of the labelled ones are left out.
 use rule job as pretrain with:
     input:
-        ["<results>/data/validation.tar", "<results>/data/test.tar"]
-        if pretrained_on_data(EXPERIMENT, EXPERIMENT.denoiser.pretrain)
-        else [],
+        held_out(EXPERIMENT.denoiser.pretrain),
     output:
         out="<results>/denoiser.safetensors",
         grid=report("<results>/denoiser.png", caption="../report/samples.rst", category="Samples"),
@@ -20,52 +23,18 @@ use rule job as pretrain with:
         "Training the unconditional denoiser"
 
 
-use rule pretrain as pretrain_diffae with:
+use rule pretrain as pretrain_generator with:
     input:
-        ["<results>/data/validation.tar", "<results>/data/test.tar"]
-        if pretrained_on_data(EXPERIMENT, EXPERIMENT.generators.diffae.pretrain)
-        else [],
+        lambda w: held_out(getattr(EXPERIMENT.generators, w.generator).pretrain),
     output:
-        out="<results>/diffae.safetensors",
-        grid=report("<results>/diffae.png", caption="../report/samples.rst", category="Samples"),
+        out="<results>/{generator}.safetensors",
+        grid=report("<results>/{generator}.png", caption="../report/samples.rst", category="Samples"),
     pathvars:
-        **paths(job="pretrain/diffae"),
+        **paths(job="pretrain/{generator}"),
     params:
-        **told("pretrain-diffae"),
+        **told("pretrain-{generator}"),
     message:
-        "Training the DiffAE"
-
-
-use rule pretrain as pretrain_d2c with:
-    input:
-        ["<results>/data/validation.tar", "<results>/data/test.tar"]
-        if pretrained_on_data(EXPERIMENT, EXPERIMENT.generators.d2c.pretrain)
-        else [],
-    output:
-        out="<results>/d2c.safetensors",
-        grid=report("<results>/d2c.png", caption="../report/samples.rst", category="Samples"),
-    pathvars:
-        **paths(job="pretrain/d2c"),
-    params:
-        **told("pretrain-d2c"),
-    message:
-        "Training the D2C"
-
-
-use rule pretrain as pretrain_nvae with:
-    input:
-        ["<results>/data/validation.tar", "<results>/data/test.tar"]
-        if pretrained_on_data(EXPERIMENT, EXPERIMENT.generators.nvae.pretrain)
-        else [],
-    output:
-        out="<results>/nvae.safetensors",
-        grid=report("<results>/nvae.png", caption="../report/samples.rst", category="Samples"),
-    pathvars:
-        **paths(job="pretrain/nvae"),
-    params:
-        **told("pretrain-nvae"),
-    message:
-        "Training the NVAE"
+        "Training the generator {wildcards.generator}"
 
 
 use rule job as finetune with:
