@@ -184,8 +184,8 @@ class GuidedRun:
 
 
 def table1_runs(experiment: Experiment) -> list[GuidedRun]:
-    """The runs of every attribute; a method's are together. Without steps, one draws the same whatever their number: it is
-    run for the first alone."""
+    """The runs of every attribute; a method's are together. One without steps draws the same whatever their number, so
+    it is run for the first alone."""
     t = experiment.table1
     lists = (experiment.attributes.having, t.subsets, t.seeds, t.methods, t.steps)
     runs = [GuidedRun(*values) for values in itertools.product(*lists)]
