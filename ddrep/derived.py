@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -33,10 +35,10 @@ from ddrep.config import (
     Sampling,
     Section,
     Shard,
+    Stage,
     Synthesis,
     Training,
     UnlabelledImages,
-    stage_json,
     subset_seed,
 )
 from ddrep.data.digest import digest, places
@@ -212,64 +214,86 @@ def _guided(e: Experiment, w: Wildcards) -> GuidedShard:
     return guided_of(e.masks, w["method"], int(w["steps"]), e, first)
 
 
-SECTIONS: dict[str, Callable[[Experiment, Wildcards], BaseModel]] = {
-    "data": lambda e, w: data_of(e, w.get("subset", "0")),
-    "unlabelled": lambda e, w: unlabelled_of(e, w["subset"]),
-    "masks": lambda e, w: e.masks.data,
-    "pretrain": lambda e, w: pretrain_of(e.denoiser.pretrain),
-    "pretrain-diffae": lambda e, w: pretrain_of(e.generators.diffae.pretrain),
-    "pretrain-d2c": lambda e, w: pretrain_of(e.generators.d2c.pretrain),
-    "pretrain-nvae": lambda e, w: pretrain_of(e.generators.nvae.pretrain),
-    "finetune": lambda e, w: e.finetune,
-    "fit-grid": lambda e, w: grid_of(e),
-    "features": lambda e, w: e.features,
-    "rejection": lambda e, w: e.rejection,
-    "pixel-rejection": lambda e, w: e.pixel_rejection,
-    "probe": lambda e, w: e.probe,
-    "pixel-threshold": lambda e, w: shard_of("pixel-rejection", e),
-    "synthesis": lambda e, w: shard_of(w["source"], e),
-    "label": lambda e, w: labelling_of(w.get("source"), e),
-    "judge-score": lambda e, w: JudgeScore(images=e.tables.judged),
-    "judges-table": lambda e, w: Section(),
-    "copies": lambda e, w: e.copies,
-    "copies-table": lambda e, w: Section(),
-    "classifier": lambda e, w: training_of(w["source"], w["mix"] == "mix", e),
-    "tables": lambda e, w: accuracy_table_of(e),
-    "figure1": lambda e, w: figure_of(Figure1, e),
-    "figure2": lambda e, w: figure_of(Figure2, e),
-    "figure3": lambda e, w: figure_of(Figure3, e),
-    "figure4": lambda e, w: Section(),
-    "figure5": lambda e, w: Section(),
-    "probe-figure": lambda e, w: Section(),
-    "costs": lambda e, w: Section(),
-    "report": lambda e, w: e,
-    "attribute-images": lambda e, w: attribute_images_of(w["attribute"], "run" in w, e),
-    "guide": lambda e, w: guide_of(e.attributes if "attribute" in w else e.masks, w["reads"]),
-    "guided": _guided,
-    "latent-judge": lambda e, w: e.generators.judge,
-    "generated": lambda e, w: generated_of(w["method"], int(w["steps"]), e),
-    "evaluator": lambda e, w: e.evaluation.evaluator_training,
-    "segmenter": lambda e, w: e.evaluation.segmenter_training,
-    "real-features": lambda e, w: Section(),
-    "attribute-scores": lambda e, w: scores_of(w["attribute"], e),
-    "mask-scores": lambda e, w: Section(),
-    "robustness": lambda e, w: e.robustness,
-    "robustness-table": lambda e, w: Section(),
-    "robustness-figure": lambda e, w: Section(),
-    "guidance-tables": lambda e, w: guidance_table_of(int(w["number"]), e),
+@dataclass(frozen=True)
+class Told:
+    """What a stage of the workflow is told."""
+
+    version: int
+    """Raised when ddrep's code changes what the stage computes: results of older versions are made anew."""
+    section: Callable[[Experiment, Wildcards], BaseModel]
+    of_subset: bool = False
+    """Whether its seed is the labelled subset's, not the experiment's."""
+
+
+STAGES: dict[str, Told] = {
+    "data": Told(2, lambda e, w: data_of(e, w.get("subset", "0"))),
+    "unlabelled": Told(1, lambda e, w: unlabelled_of(e, w["subset"])),
+    "masks": Told(2, lambda e, w: e.masks.data),
+    "pretrain": Told(1, lambda e, w: pretrain_of(e.denoiser.pretrain)),
+    "pretrain-diffae": Told(1, lambda e, w: pretrain_of(e.generators.diffae.pretrain)),
+    "pretrain-d2c": Told(1, lambda e, w: pretrain_of(e.generators.d2c.pretrain)),
+    "pretrain-nvae": Told(1, lambda e, w: pretrain_of(e.generators.nvae.pretrain)),
+    "finetune": Told(1, lambda e, w: e.finetune, of_subset=True),
+    "fit-grid": Told(1, lambda e, w: grid_of(e), of_subset=True),
+    "features": Told(1, lambda e, w: e.features),
+    "rejection": Told(1, lambda e, w: e.rejection, of_subset=True),
+    "pixel-rejection": Told(1, lambda e, w: e.pixel_rejection, of_subset=True),
+    "probe": Told(2, lambda e, w: e.probe, of_subset=True),
+    "pixel-threshold": Told(2, lambda e, w: shard_of("pixel-rejection", e), of_subset=True),
+    "synthesis": Told(2, lambda e, w: shard_of(w["source"], e), of_subset=True),
+    "label": Told(1, lambda e, w: labelling_of(w.get("source"), e)),
+    "judge-score": Told(1, lambda e, w: JudgeScore(images=e.tables.judged)),
+    "judges-table": Told(1, lambda e, w: Section()),
+    "copies": Told(1, lambda e, w: e.copies),
+    "copies-table": Told(1, lambda e, w: Section()),
+    "classifier": Told(1, lambda e, w: training_of(w["source"], w["mix"] == "mix", e), of_subset=True),
+    "tables": Told(5, lambda e, w: accuracy_table_of(e)),
+    "figure1": Told(2, lambda e, w: figure_of(Figure1, e)),
+    "figure2": Told(2, lambda e, w: figure_of(Figure2, e)),
+    "figure3": Told(2, lambda e, w: figure_of(Figure3, e)),
+    "figure4": Told(2, lambda e, w: Section()),
+    "figure5": Told(1, lambda e, w: Section()),
+    "probe-figure": Told(1, lambda e, w: Section()),
+    "costs": Told(2, lambda e, w: Section()),
+    "report": Told(1, lambda e, w: e),
+    "attribute-images": Told(2, lambda e, w: attribute_images_of(w["attribute"], "run" in w, e)),
+    "guide": Told(1, lambda e, w: guide_of(e.attributes if "attribute" in w else e.masks, w["reads"]), of_subset=True),
+    "guided": Told(2, _guided, of_subset=True),
+    "latent-judge": Told(1, lambda e, w: e.generators.judge, of_subset=True),
+    "generated": Told(1, lambda e, w: generated_of(w["method"], int(w["steps"]), e), of_subset=True),
+    "evaluator": Told(1, lambda e, w: e.evaluation.evaluator_training),
+    "segmenter": Told(1, lambda e, w: e.evaluation.segmenter_training),
+    "real-features": Told(1, lambda e, w: Section()),
+    "attribute-scores": Told(1, lambda e, w: scores_of(w["attribute"], e)),
+    "mask-scores": Told(1, lambda e, w: Section()),
+    "robustness": Told(2, lambda e, w: e.robustness, of_subset=True),
+    "robustness-table": Told(1, lambda e, w: Section()),
+    "robustness-figure": Told(1, lambda e, w: Section()),
+    "guidance-tables": Told(3, lambda e, w: guidance_table_of(int(w["number"]), e)),
 }
-"""Of every stage, by its name in VERSIONS."""
-OF_SUBSET = frozenset((
-    "finetune", "fit-grid", "rejection", "pixel-rejection", "probe", "pixel-threshold", "synthesis",
-    "classifier", "guide", "guided", "latent-judge", "generated", "robustness",
-))  # fmt: skip
-"""Stages whose seed is the labelled subset's, not the experiment's."""
 
 
 def told(stage: str, experiment: Experiment, wildcards: Wildcards) -> str:
     """The canonical JSON of a stage's job: its section, seed and version, and its data set's digest."""
-    section = SECTIONS[stage](experiment, wildcards)
+    section = STAGES[stage].section(experiment, wildcards)
     seed = experiment.seed
-    if stage in OF_SUBSET:
+    if STAGES[stage].of_subset:
         seed = subset_seed(seed, subset_of(wildcards["subset"])[0])
     return stage_json(stage, section, seed, digest(places(section), experiment.digest))
+
+
+def stage_json(stage: str, config: BaseModel, seed: int, files: str = "") -> str:
+    """The canonical JSON of a stage: equal exactly when the stage would do the same (inputs apart).
+
+    files: digest of the data set that it reads, if any (ddrep.data.digest).
+    """
+    content = {"stage": stage, "version": STAGES[stage].version, "seed": seed, "config": config.model_dump(mode="json")}
+    content |= {"files": files} if files else {}
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def check_version(stage: Stage[Any]) -> None:
+    """Raises ValueError for a stage that was told for another version of its code."""
+    now = STAGES[stage.stage].version if stage.stage in STAGES else None
+    if stage.stage and stage.version != now:
+        raise ValueError(f"{stage.stage} is at version {now}, not {stage.version}; plan again")

@@ -19,8 +19,9 @@ from PIL import Image
 from ddrep import cli
 from ddrep.cli.base import Verb
 from ddrep.cli.index import MODULES, verbs
-from ddrep.config import VERSIONS, Section, Stage
+from ddrep.config import Section, Stage
 from ddrep.data.shards import read_shards
+from ddrep.derived import STAGES
 
 REPO = Path(__file__).resolve().parents[1]
 VERBS: dict[str, type[Verb]] = {name: verb.load() for name, verb in verbs().items()}
@@ -92,9 +93,9 @@ def test_a_wrong_call_is_one_line_and_status_2(
 
 
 def test_results_of_an_older_version_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    stage = {"stage": "data", "version": VERSIONS["data"] + 1, "seed": 0, "config": {}}
+    stage = {"stage": "data", "version": STAGES["data"].version + 1, "seed": 0, "config": {}}
     assert cli.main(["data", "--out", "x.tar", "--stage", json.dumps(stage)]) == 2
-    assert f"data is at version {VERSIONS['data']}, not {VERSIONS['data'] + 1}; plan again" in capsys.readouterr().err
+    assert f"data is at version {STAGES['data'].version}, not {stage['version']}; plan again" in capsys.readouterr().err
 
 
 def test_by_hand_without_a_stage(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from snakemake.utils import update_config
 
 from ddrep import config
-from ddrep.config import Experiment, load, merge, parse, stage_json
-from ddrep.derived import data_of
+from ddrep.config import Experiment, load, merge, parse
+from ddrep.derived import data_of, stage_json
 from ddrep.errors import UserError
 from ddrep.runs import Run, shard_paths, shards_asked, table3_runs, table4_runs
 from ddrep.sources import SOURCES

@@ -7,17 +7,13 @@ from typing import Any
 
 import pytest
 
-from ddrep.config import VERSIONS, Data, Experiment, Mix, Section, Shard, Training, parse, subset_seed
-from ddrep.derived import OF_SUBSET, SECTIONS, data_of, shard_of, told, training_of
+from ddrep.config import Data, Experiment, Mix, Section, Shard, Training, parse, subset_seed
+from ddrep.derived import data_of, shard_of, told, training_of
 from ddrep.runs import table1_runs
 
 
 def experiment(**settings: Any) -> Experiment:
     return parse({"experiment": "a", **settings})
-
-
-def test_every_stage_has_a_section_and_a_version() -> None:
-    assert set(SECTIONS) == set(VERSIONS) and set(VERSIONS) >= OF_SUBSET
 
 
 def test_seeds_are_the_subsets_where_they_are_its_own() -> None:

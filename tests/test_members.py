@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 
 from ddrep import config
 from ddrep.checks import check
-from ddrep.config import Experiment, Stage, stage_json
+from ddrep.config import Experiment, Stage
 from ddrep.config.data import TABLES
 from ddrep.data.digest import digest, places
 from ddrep.data.readers import READERS, labelled
 from ddrep.denoiser.schedule import Schedule
-from ddrep.derived import data_of, shard_of, told
+from ddrep.derived import data_of, shard_of, stage_json, told
 from ddrep.errors import UserError
 from ddrep.registry import Registry
 from ddrep.reporting.figures import figure4

@@ -9,13 +9,14 @@ from functools import partial
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from ddrep.cli.outputs import Output, check_outputs, marks, to_lock
 from ddrep.config.base import merge
+from ddrep.derived import check_version
 from ddrep.locks import held
 from ddrep.stopping import WRITTEN
 
@@ -48,6 +49,12 @@ class Verb(BaseModel):
         if "stage" not in cls.model_fields or not isinstance(told := given.get("stage", {}), dict):
             return given
         return {**given, "stage": merge(cls.by_hand(given), told)}
+
+    @model_validator(mode="after")
+    def _stage_is_of_this_code(self) -> Self:
+        if "stage" in type(self).model_fields:
+            check_version(self.options["stage"])
+        return self
 
     def cli_cmd(self) -> None:
         """Run the verb: outputs, logging and threads first, for they are the same for all."""

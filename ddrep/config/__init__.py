@@ -1,7 +1,7 @@
 """The experiment as typed models: the only place where a setting has a name, a type and a default.
 
 `config.yaml` and the overlays are read through `load`, by Snakemake and by the command line alike. Each stage of the
-workflow is told of its own section and nothing else (ddrep.derived), as the JSON that `stage_json` makes.
+workflow is told of its own section and nothing else (ddrep.derived), as the JSON that `stage_json` of it makes.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from ddrep.config.guidance import (
 )
 from ddrep.config.masks import CELEBA_19, CelebAMaskHQ, EmbeddedMasks, FewShot, MaskData
 from ddrep.config.reading import explain, load, merge, parse
-from ddrep.config.stage import VERSIONS, Stage, stage_json, subset_seed
+from ddrep.config.stage import Stage, subset_seed
 from ddrep.config.stages import (
     Classifier,
     DenoiserChoice,
@@ -89,7 +89,7 @@ from ddrep.config.tables import (
 )
 
 __all__ = [
-    "CELEBA_19", "VERSIONS", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes",
+    "CELEBA_19", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes",
     "AutoencoderNetwork", "CelebA", "CelebAMaskHQ", "Classifier", "Contrast", "Copies", "CsvFile", "D2CChoice",
     "Data", "DenoiserChoice", "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation",
     "Evaluator", "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune",
@@ -99,5 +99,5 @@ __all__ = [
     "PretrainNVAE", "Probe", "ProbeReading", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard",
     "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5", "Tables", "Tap", "Taps", "TinyImageNet",
     "Training", "Unlabelled", "UnlabelledImages", "VAENetwork", "WebDatasetFiles", "explain", "load", "merge",
-    "parse", "stage_json", "subset_seed",
+    "parse", "subset_seed",
 ]  # fmt: skip

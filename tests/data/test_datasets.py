@@ -14,6 +14,7 @@ from ddrep.data import embedded
 from ddrep.data.idx import read_idx
 from ddrep.data.readers import labelled
 from ddrep.data.shards import read_shards
+from ddrep.derived import stage_json
 from ddrep.errors import UserError
 from tools import embedded_data as build
 
@@ -120,7 +121,7 @@ def test_rebuild_is_bit_for_bit(tmp_path) -> None:
 
 
 def test_the_verb_writes_the_shard(tmp_path) -> None:
-    stage = config.stage_json("data", config.Data(embedded=config.EmbeddedData(per_class=3)), 0)
+    stage = stage_json("data", config.Data(embedded=config.EmbeddedData(per_class=3)), 0)
     out = tmp_path / "a" / "train.tar"
     assert cli.main(["data", "--stage", stage, "--split", "train", "--subset", "2", "--out", str(out)]) == 0
     written, expected = read_shards([out]), take("train", 2, per_class=3)

@@ -8,7 +8,7 @@ import pytest
 from ddrep import config
 from ddrep.data.digest import digest, places, unchanged
 from ddrep.data.readers import READERS, Reader
-from ddrep.derived import told
+from ddrep.derived import stage_json, told
 from ddrep.errors import UserError
 
 NAMES = ["train/a/1.png", "train/a/2.png", "train/b/3.png", "test/a/4.png"]
@@ -149,5 +149,5 @@ def test_a_set_that_changes_while_it_is_read(tmp_path: Path) -> None:
 
 def test_embedded_data_have_no_digest() -> None:
     experiment = config.Experiment(experiment="x")
-    assert told("data", experiment, {}) == config.stage_json("data", experiment.data, 0)
+    assert told("data", experiment, {}) == stage_json("data", experiment.data, 0)
     assert "files" not in config.Stage[config.Data](config=experiment.data).model_dump_json()

@@ -18,6 +18,7 @@ from ddrep import cli, config
 from ddrep.config.masks import CELEBA_19
 from ddrep.data.datasets import masked
 from ddrep.data.masks import MaskedImages, read_masked_shards
+from ddrep.derived import stage_json
 from ddrep.errors import UserError
 from tests.data import replicas
 
@@ -282,7 +283,7 @@ def test_a_few_shot_set_without_images_for_an_oracle(few: Path, whole: Path, tmp
 @pytest.mark.parametrize("kind", ["embedded", "few-shot", "celebamask-hq"])
 def test_the_verb_writes_a_shard_that_webdataset_reads(kind: str, few: Path, whole: Path, tmp_path: Path) -> None:
     data = {"embedded": {"kind": "embedded"}, "few-shot": few_data(few), "celebamask-hq": hq_data(whole)}[kind]
-    stage = config.stage_json("masks", config.MaskData.model_validate(data), 0)
+    stage = stage_json("masks", config.MaskData.model_validate(data), 0)
     out = tmp_path / "a" / "train.tar"
     assert cli.main(["masks", "--stage", stage, "--out", str(out)]) == 0
     expected, written = take(data), read_masked_shards([out])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from ddrep.config import VERSIONS
+from ddrep.derived import STAGES
 from tests.test_cli import BY_HAND, VERBS
 from tests.workflow.test_replanning import base
 from tests.workflow.tree import Tree, copy_workflow, link_networks
@@ -48,7 +48,9 @@ def test_every_rule_has_a_stage_of_this_version(commands: list[list[str]]) -> No
         (found[1], int(found[2])) for stage in told if (found := re.search(r'"stage":"(.+)","version":(\d+)}$', stage))
     }
     assert len(told) > 90 and all('"version":' in stage for stage in told)
-    assert versions == set(VERSIONS.items()), "no stage without a rule, nor a rule without a stage"
+    assert versions == {(name, stage.version) for name, stage in STAGES.items()}, (
+        "no stage without a rule, nor a rule without a stage"
+    )
 
 
 def test_the_workflow_calls_every_verb_by_options_that_it_has(commands: list[list[str]]) -> None:
