@@ -172,6 +172,9 @@ def test_what_a_verb_does_takes_its_options_by_their_names_and_types(verb: str) 
     if "stage" not in taken:
         assert given.pop("stage", Stage[Section]) is Stage[Section], "an empty section tells nothing"
     assert taken.keys() == given.keys()
+    if "stage" in taken:
+        section, expected = (each.pop("stage").model_fields["config"].annotation for each in (given, taken))
+        assert issubclass(section, expected)
     parameters = signature(function).parameters.values()
     assert all(each.kind is each.KEYWORD_ONLY for each in parameters if each.name != "stage")
     assert {key: _spelt(hint) for key, hint in taken.items()} == {key: _spelt(hint) for key, hint in given.items()}
