@@ -295,5 +295,5 @@ def stage_json(stage: str, config: BaseModel, seed: int, files: str = "") -> str
 def check_version(stage: Stage[Any]) -> None:
     """Raises ValueError for a stage that was told for another version of its code."""
     now = STAGES[stage.stage].version if stage.stage in STAGES else None
-    if stage.stage and stage.version != now:
+    if stage.version != now:
         raise ValueError(f"{stage.stage} is at version {now}, not {stage.version}; plan again")

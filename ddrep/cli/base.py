@@ -16,7 +16,6 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from ddrep.cli.outputs import Output, check_outputs, marks, to_lock
 from ddrep.config.base import merge
-from ddrep.derived import check_version
 from ddrep.locks import held
 from ddrep.stopping import WRITTEN
 
@@ -52,8 +51,10 @@ class Verb(BaseModel):
 
     @model_validator(mode="after")
     def _stage_is_of_this_code(self) -> Self:
-        if "stage" in type(self).model_fields:
-            check_version(self.options["stage"])
+        if (stage := self.options.get("stage")) and stage.stage:
+            from ddrep.derived import check_version
+
+            check_version(stage)
         return self
 
     def cli_cmd(self) -> None:
