@@ -106,8 +106,6 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     sampling = experiment.sampling.model_copy(update=dict(own.sampling))
     if not sampling.guidance_scale:
         sampling = sampling.model_copy(update={"guidance_interval": (0.0, 1.0)})
-    if own.origin != "finetuned" and sampling.grid == "fitted":
-        sampling = sampling.model_copy(update={"grid": "even"})
     accepts: dict[str, Any] = {} if own.filtered else {"threshold": 0.0, "early_refusal": 0.0}
     accepts |= {} if own.origin == "pretrained" else {"balance": False}
     return Shard(
@@ -115,9 +113,10 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     )  # fmt: skip
 
 
-def grid_of(experiment: Experiment) -> FitGrid:
-    """The section of a fitted time grid: what of sampling has a part in it."""
-    return FitGrid(**experiment.sampling.model_dump(include=set(FitGrid.model_fields)))
+def grid_of(experiment: Experiment, pretrained: bool) -> FitGrid:
+    """The section of a fitted time grid: what of sampling has a part in it; the pretrained denoiser knows no classes."""
+    section = FitGrid(**experiment.sampling.model_dump(include=set(FitGrid.model_fields)))
+    return FitGrid(steps=section.steps, guidance_scale=0.0) if pretrained else section
 
 
 def labelling_of(source: str | None, experiment: Experiment) -> Synthesis:
@@ -234,7 +233,7 @@ STAGES: dict[str, Told] = {
     "pretrain-d2c": Told(1, lambda e, w: pretrain_of(e.generators.d2c.pretrain)),
     "pretrain-nvae": Told(1, lambda e, w: pretrain_of(e.generators.nvae.pretrain)),
     "finetune": Told(1, lambda e, w: e.finetune, of_subset=True),
-    "fit-grid": Told(1, lambda e, w: grid_of(e), of_subset=True),
+    "fit-grid": Told(2, lambda e, w: grid_of(e, pretrained="subset" not in w), of_subset=True),
     "features": Told(1, lambda e, w: e.features),
     "rejection": Told(1, lambda e, w: e.rejection, of_subset=True),
     "pixel-rejection": Told(1, lambda e, w: e.pixel_rejection, of_subset=True),
@@ -278,7 +277,7 @@ def told(stage: str, experiment: Experiment, wildcards: Wildcards) -> str:
     section = STAGES[stage].section(experiment, wildcards)
     seed = experiment.seed
     if STAGES[stage].of_subset:
-        seed = subset_seed(seed, subset_of(wildcards["subset"])[0])
+        seed = subset_seed(seed, subset_of(wildcards.get("subset", "0"))[0])
     return stage_json(stage, section, seed, digest(places(section), experiment.digest))
 
 

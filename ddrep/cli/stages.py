@@ -150,14 +150,14 @@ def _finetune(options: dict[str, Any]) -> None:
 
 
 class FitGrid(Verb):
-    """Fit the noise levels that sampling visits to a class-conditional denoiser (GITS)."""
+    """Fit the noise levels that sampling visits to a denoiser (GITS)."""
 
     does = "sampling.time_grid:run"
     stage: Stage[config.FitGrid]
-    finetuned: Path
-    """The class-conditional denoiser."""
+    finetuned: Path | None = None
+    """The class-conditional denoiser; leave out to fit it to the unconditional one."""
     pretrained: Path
-    """The unconditional denoiser, for eps(x, t) where sampling.unconditional says so."""
+    """The unconditional denoiser, where eps(x, t) comes from if sampling.unconditional says so."""
     out: OutputFile
     """Time grid (.json) to write."""
 

@@ -217,9 +217,8 @@ class Sampling(Section):
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
     grid: Literal["even", "fitted"] | Annotated[tuple[Level, ...], MinLen(2)] = "even"
-    """The noise levels that are visited: even, as the solver cuts the schedule; fitted to the fine-tuned denoiser by
-    `ddrep fit-grid` (GITS, Chen et al. 2024), for the sources that draw of it; or a list of indices into the schedule,
-    falling, one a step."""
+    """The noise levels that are visited: even, as the solver cuts the schedule; fitted to the denoiser that draws by
+    `ddrep fit-grid` (GITS, Chen et al. 2024); or a list of indices into the schedule, falling, one a step."""
 
     @model_validator(mode="after")
     def _fits(self) -> Sampling:

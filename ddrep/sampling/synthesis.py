@@ -52,8 +52,8 @@ class TimeGrid(BaseModel):
     """Of its steps, and"""
     cost_even: float
     """of as many even ones (ddrep.sampling.time_grid)."""
-    finetuned: str
-    """SHA-256 of the denoiser that it is fitted to."""
+    denoiser_sha256: str
+    """Of the one that it is fitted to."""
 
 
 @dataclass(frozen=True)
@@ -84,23 +84,28 @@ def conditional(unconditional: str, finetuned: Path, pretrained: Path) -> tuple[
 
 
 def _unconditional(stage: Stage[Shard], pretrained: Path) -> Drawer:
-    """One evaluation a step. Raises UserError."""
-    denoiser, scale = Denoiser.load(pretrained, pick_device()), stage.config.sampling.guidance_scale
+    denoiser = unconditional(stage.config.sampling.guidance_scale, pretrained)
+    return Drawer(denoiser, None, _key(stage, denoiser, pretrained))
+
+
+def unconditional(scale: float, pretrained: Path) -> Denoiser:
+    """The pretrained denoiser, which has one evaluation a step. scale: of guidance. Raises UserError."""
+    denoiser = Denoiser.load(pretrained, pick_device())
     if denoiser.net.cfg.num_classes:
         raise UserError(f"{pretrained}: a class-conditional denoiser; expected an unconditional one, or --finetuned")
     if scale:
         raise UserError(f"sampling.guidance_scale: {scale:g}; expected 0, for there are no classes without --finetuned")
-    return Drawer(denoiser, None, _key(stage, denoiser, pretrained))
+    return denoiser
 
 
-def _with_grid(stage: Stage[Shard], file: Path | None, finetuned: Path | None) -> Stage[Shard]:
+def _with_grid(stage: Stage[Shard], file: Path | None, denoiser: Path) -> Stage[Shard]:
     """With the fitted grid in the place of its name, where one is asked for. Raises UserError for another's."""
     sampling = stage.config.sampling
-    if sampling.grid != "fitted" or not file or not finetuned:
+    if sampling.grid != "fitted" or not file:
         return stage
     found = read_json(file, TimeGrid, FITTED)
-    if found.finetuned != sha256(finetuned):
-        raise UserError(f"{file}: fitted to another denoiser than {finetuned}; expected {FITTED}")
+    if found.denoiser_sha256 != sha256(denoiser):
+        raise UserError(f"{file}: fitted to another denoiser than {denoiser}; expected {FITTED}")
     try:
         sampling = Sampling.model_validate(sampling.model_dump() | {"grid": found.levels})
     except ValidationError as e:
@@ -152,7 +157,7 @@ def run(
 
     Without `finetuned` as many in all, of the classes of the shard `labelled` as they come. Raises UserError.
     """
-    stage = _with_grid(stage, grid, finetuned)
+    stage = _with_grid(stage, grid, finetuned or pretrained)
     if finetuned:
         drawer = _conditional(stage, finetuned, pretrained)
         classes = drawer.denoiser.classes

@@ -28,7 +28,7 @@ from ddrep.errors import UserError
 from ddrep.files import sha256, written_whole
 from ddrep.sampling.guidance import EpsFunction
 from ddrep.sampling.sampler import ImageNoise, eps_of, evaluations, image_seed, levels, solve
-from ddrep.sampling.synthesis import conditional
+from ddrep.sampling.synthesis import conditional, unconditional
 from ddrep.solvers import Estimate, most_steps
 
 log = logging.getLogger("ddrep")
@@ -40,13 +40,17 @@ AT_ONCE, GRID_SHARD = 32, -2
 """Trajectories in memory, and the shard number of their noise, which no shard has."""
 
 
-def run(stage: Stage[FitGrid], *, finetuned: Path, pretrained: Path, out: Path) -> None:
-    """Fit a grid to what the fine-tuned denoiser draws of its classes, and write it.
+def run(stage: Stage[FitGrid], *, finetuned: Path | None, pretrained: Path, out: Path) -> None:
+    """Fit a grid to what the fine-tuned denoiser draws of its classes, or to what the pretrained one draws of none, and
+    write it.
 
     Raises UserError for more steps than a trajectory has.
     """
     steps = stage.config.steps
-    denoiser, other = conditional(stage.config.unconditional, finetuned, pretrained)
+    if finetuned:
+        denoiser, other = conditional(stage.config.unconditional, finetuned, pretrained)
+    else:
+        denoiser, other = unconditional(stage.config.guidance_scale, pretrained), None
     teacher = teacher_of(stage.config, denoiser.schedule)
     cost = mean_costs(denoiser, other, teacher, stage.seed)
     path = best_path(cost, steps)
@@ -54,7 +58,7 @@ def run(stage: Stage[FitGrid], *, finetuned: Path, pretrained: Path, out: Path) 
         "levels": [levels(denoiser.schedule, teacher)[i] for i in path],
         "cost": weighted(cost, path),
         "cost_even": weighted(cost, [round(k * teacher.steps / steps) for k in range(steps)]),
-        "finetuned": sha256(finetuned),
+        "denoiser_sha256": sha256(finetuned or pretrained),
     }
     log.info("%s", content)
     with written_whole(out) as (draft,):
@@ -63,14 +67,16 @@ def run(stage: Stage[FitGrid], *, finetuned: Path, pretrained: Path, out: Path) 
 
 @torch.no_grad()
 def mean_costs(denoiser: Denoiser, other: Denoiser | None, teacher: Sampling, seed: int) -> np.ndarray:
-    """`costs_of` all trajectories, whose classes take turns. other: where eps(x, t) comes from, if not from there."""
+    """`costs_of` all trajectories; their classes, if there are any, take turns. other: where eps(x, t) comes from, if
+    not from there."""
     schedule, found = denoiser.schedule, []
     for start in range(0, TRAJECTORIES, AT_ONCE):
         numbers = range(start, start + AT_ONCE)
-        labels = [number % len(denoiser.classes) for number in numbers]
+        labels = [number % max(1, len(denoiser.classes)) for number in numbers]
         seeds = [image_seed(seed, label, GRID_SHARD, number) for label, number in zip(labels, numbers, strict=True)]
         noise = ImageNoise(seeds, denoiser.image_shape, denoiser.device)
-        x, eps = trajectory(eps_of(denoiser, teacher, labels, other), schedule, noise, teacher)
+        eps_at = eps_of(denoiser, teacher, labels if denoiser.classes else None, other)
+        x, eps = trajectory(eps_at, schedule, noise, teacher)
         finite(x[-1], denoiser.name)
         found.append(costs_of(sigmas(schedule, teacher), x, eps))
         log.info("%d of %d trajectories", start + AT_ONCE, TRAJECTORIES)

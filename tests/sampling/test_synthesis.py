@@ -390,7 +390,7 @@ FITTED = _stage(0.0, SAMPLING.model_copy(update={"grid": "fitted"}))
 
 
 def _grid(path, finetuned, levels=(980, 700, 300, 40)):
-    path.write_text(json.dumps({"levels": levels, "cost": 1.0, "cost_even": 2.0, "finetuned": sha256(finetuned)}))
+    path.write_text(json.dumps({"levels": levels, "cost": 1.0, "cost_even": 2.0, "denoiser_sha256": sha256(finetuned)}))
     return path
 
 

@@ -14,8 +14,9 @@ import torch
 
 from ddrep.config import Experiment, FitGrid, Sampling, Stage
 from ddrep.denoiser.schedule import Schedule
-from ddrep.derived import shard_of
+from ddrep.derived import grid_of, shard_of
 from ddrep.errors import UserError
+from ddrep.files import sha256
 from ddrep.sampling import time_grid
 from ddrep.sampling.sampler import ImageNoise, levels, sample
 from ddrep.sampling.slots import Slots
@@ -103,11 +104,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fit(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> dict[str, Any]:
+def fit(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, finetuned: bool = True, **settings: Any
+) -> dict[str, Any]:
     for constant, value in (("TEACHER", 12), ("TRAJECTORIES", 8), ("AT_ONCE", 4)):
         monkeypatch.setattr(time_grid, constant, value)
-    networks = {"finetuned": folder / "finetuned.safetensors", "pretrained": folder / "pretrained.safetensors"}
-    run(Stage[FitGrid](seed=3, config=FitGrid(**settings)), **networks, out=folder / name)
+    stage, its = Stage[FitGrid](seed=3, config=FitGrid(**settings)), folder / "finetuned.safetensors"
+    pretrained = folder / "pretrained.safetensors"
+    run(stage, finetuned=its if finetuned else None, pretrained=pretrained, out=folder / name)
     return dict(json.loads((folder / name).read_text()))
 
 
@@ -121,6 +125,16 @@ def test_a_grid_is_fitted_and_fitted_again_the_same(files: Path, monkeypatch: py
         for where in ("row", "pretrained")
     ]
     assert len({each["cost"] for each in (first, *others)}) == 3, "it is fitted to what is drawn"
+
+
+def test_the_denoiser_without_classes_has_a_grid_of_its_own(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fit(files, "u.json", monkeypatch, finetuned=False, steps=5, guidance_scale=0.0)
+    assert made["denoiser_sha256"] == sha256(files / "pretrained.safetensors")
+    with pytest.raises(UserError, match=r"guidance_scale: 0\.5; expected 0, for there are no classes"):
+        fit(files, "v.json", monkeypatch, finetuned=False, steps=5)
+    with pytest.raises(UserError, match="a class-conditional denoiser; expected an unconditional one"):
+        run(Stage[FitGrid](config=FitGrid(guidance_scale=0.0)), finetuned=None,
+            pretrained=files / "finetuned.safetensors", out=files / "w.json")  # fmt: skip
 
 
 def test_more_steps_than_a_trajectory_has(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +169,10 @@ def test_a_grid_beyond_the_schedule_or_not_yet_fitted_is_one_line() -> None:
         levels(Schedule(), Sampling(grid="fitted"))
 
 
-def test_only_what_the_fine_tuned_denoiser_draws_is_fitted() -> None:
+def test_every_denoiser_that_draws_is_fitted_a_grid() -> None:
     e = Experiment(sampling=Sampling(grid="fitted"))
-    assert shard_of("ours", e).sampling.grid == shard_of("improved-ddpm", e).sampling.grid == "fitted"
-    assert shard_of("unconditional-soft", e) == shard_of("unconditional-soft", Experiment())
+    sources = ("ours", "improved-ddpm", "unconditional-soft")
+    assert {shard_of(source, e).sampling.grid for source in sources} == {"fitted"}
+    assert grid_of(e, pretrained=False).guidance_scale == e.sampling.guidance_scale
+    assert grid_of(e, pretrained=True).guidance_scale == 0
     assert "grid" not in Sampling().model_dump() and Sampling(grid="fitted").model_dump()["grid"] == "fitted"

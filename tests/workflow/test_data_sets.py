@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from ddrep.data.shards import read_shards
-from ddrep.methods import generators
-from tests.workflow.test_replanning import downstream, finish, rules
+from tests.workflow.test_replanning import GRIDS, downstream, finish, rules
 from tests.workflow.tree import REPO, Tree, copy_workflow
 
 CLASSES, EACH = ("ant", "bee", "cat"), 12
@@ -31,7 +30,7 @@ READERS = {"labelled_images", "held_out_images", "attribute_images", "attribute_
 
 def following(started: set[str]) -> set[str]:
     """What follows, where there are no images without labels and no other generator, and no fitted grid."""
-    absent = {"unlabelled_images", "labelled_shard", "fitted_grid", *(f"pretrain_{name}" for name in generators())}
+    absent = {"unlabelled_images", "labelled_shard", "pretrain_generator", *GRIDS}
     return downstream(started) - absent - {"attribute_latent_judge", "attribute_generated"}
 
 

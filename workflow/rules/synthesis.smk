@@ -4,10 +4,14 @@ of_sources = lambda names: partial(
 )
 
 
-grid_asked = lambda source: ["<subset>/grid.json"] if shard_of(source, EXPERIMENT).sampling.grid == "fitted" else []
+def grid_asked(source):
+    """Of the denoiser that draws, where sampling.grid is fitted."""
+    if shard_of(source, EXPERIMENT).sampling.grid != "fitted":
+        return []
+    return ["<results>/grid.json" if SOURCES[source].origin == "pretrained" else "<subset>/grid.json"]
 
 
-# Left aside unless sampling.grid is fitted.
+# These are left aside unless sampling.grid is fitted.
 use rule job as fitted_grid with:
     input:
         finetuned="<subset>/finetuned.safetensors",
@@ -24,6 +28,17 @@ use rule job as fitted_grid with:
         **told("fit-grid"),
     message:
         "Fitting a time grid to the fine-tuned denoiser, subset {wildcards.subset}"
+
+
+use rule fitted_grid as fitted_grid_of_the_pretrained with:
+    input:
+        pretrained=DENOISER,
+    output:
+        out="<results>/grid.json",
+    pathvars:
+        **paths(job="fit-grid/pretrained"),
+    message:
+        "Fitting a time grid to the pretrained denoiser"
 
 
 use rule job as synthesis with:
