@@ -114,7 +114,7 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
 
 
 def grid_of(experiment: Experiment, pretrained: bool) -> FitGrid:
-    """The section of a fitted time grid: what of sampling has a part in it; the pretrained denoiser knows no classes."""
+    """The section of a fitted time grid: what of sampling has a part in it. The pretrained denoiser has no guidance."""
     section = FitGrid(**experiment.sampling.model_dump(include=set(FitGrid.model_fields)))
     return FitGrid(steps=section.steps, guidance_scale=0.0) if pretrained else section
 
