@@ -6,7 +6,7 @@ Costs are told in whole forward passes of the network (floating-point operations
 processor seconds. All steps of a sampler cost the same: one step of each kind and one reading of features of each kind
 are counted and, taking turns, timed, and multiplied by how often they come. With the results of a run of the demo, its
 fine-tuned denoiser and its judge say how many candidates are kept; without them costs are those of a candidate. A grid
-is fitted first (two minutes) unless `subset0/grid.json` is there. The second table is of the ImageNet-64 architecture
+is fitted first (one minute) unless `grid.json` is there. The second table is of the ImageNet-64 architecture
 with random weights.
 """
 
@@ -26,7 +26,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import page, published
-from ddrep.config import DenoiserFile, Features, FitGrid, Sampling, Synthesis
+from ddrep.config import DenoiserFile, Features, Sampling, Synthesis
 from ddrep.data.batches import to_uint8
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
@@ -121,8 +121,8 @@ def with_grid(contestant: Contestant, model: Denoiser, file: Path) -> Contestant
     if file.is_file():
         grid = json.loads(file.read_text(encoding="utf-8"))["levels"]
     else:
-        teacher = time_grid.teacher_of(FitGrid(steps=cfg.steps), model.schedule)
-        path = time_grid.best_path(time_grid.mean_costs(model, None, teacher, 0), cfg.steps)
+        teacher = time_grid.teacher_of(cfg.steps, model.schedule)
+        path = time_grid.best_path(time_grid.mean_costs(model, teacher, 0), cfg.steps)
         grid = [levels(model.schedule, teacher)[i] for i in path]
     return dataclasses.replace(contestant, sampling=Sampling.model_validate(cfg.model_dump() | {"grid": grid}))
 
@@ -184,9 +184,9 @@ def main() -> None:
         model, base, judge = networks(args.results)
         model.net.eval().requires_grad_(False)
         judged = CONTESTANTS if judge and args.candidates else {}
-        file = args.results / "subset0/grid.json"
+        file = args.results / "grid.json"
         shares = {
-            name: share_kept(model, judge, with_grid(each, model, file), args.candidates)
+            name: share_kept(model, judge, with_grid(each, base, file), args.candidates)
             for name, each in judged.items() if judge
         }  # fmt: skip
         rows = rows_of(*costs(model, base, AT_ONCE, args.rounds), shares)

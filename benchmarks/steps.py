@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 
 from benchmarks import page
-from ddrep.config import DenoiserFile, FitGrid, Sampling, Synthesis
+from ddrep.config import DenoiserFile, Sampling, Synthesis
 from ddrep.data.embedded import FOLDER
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import keep_freed_memory, set_threads
@@ -51,10 +51,10 @@ def name(cfg: Sampling) -> str:
     return f"{cfg.solver}, {cfg.steps} steps, eta {cfg.eta:g}, w {cfg.guidance_scale:g}{where}{grid}"
 
 
-def fitted(model: Denoiser) -> list[Sampling]:
+def fitted(base: Denoiser) -> list[Sampling]:
     """The ways of `FITTED`, each with its grid, all by the same trajectories."""
-    teacher = time_grid.teacher_of(FitGrid(), model.schedule)
-    cost, visited = time_grid.mean_costs(model, None, teacher, 0), levels(model.schedule, teacher)
+    teacher = time_grid.teacher_of(Sampling().steps, base.schedule)
+    cost, visited = time_grid.mean_costs(base, teacher, 0), levels(base.schedule, teacher)
     grids = {steps: time_grid.best_path(cost, steps) for steps in {cfg.steps for cfg in FITTED}}
     return [cfg.model_copy(update={"grid": tuple(visited[i] for i in grids[cfg.steps])}) for cfg in FITTED]
 
@@ -95,7 +95,7 @@ def main() -> None:
     labels = np.arange(args.candidates) % len(model.classes)
     seeds = [image_seed(0, int(label), 3000, i // len(model.classes)) for i, label in enumerate(labels)]
     found = []
-    for cfg in (*WAYS, *fitted(model)):
+    for cfg in (*WAYS, *fitted(Denoiser.load(DenoiserFile().path))):
         parts = [slice(i, i + AT_ONCE) for i in range(0, len(seeds), AT_ONCE)]
         images = np.concatenate([sample(model, seeds[part], cfg, labels[part].tolist()) for part in parts])
         found.append(row(cfg, images, labels, judge, evaluator))

@@ -113,12 +113,6 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     )  # fmt: skip
 
 
-def grid_of(experiment: Experiment, pretrained: bool) -> FitGrid:
-    """The section of a fitted time grid: what of sampling has a part in it. The pretrained denoiser has no guidance."""
-    section = FitGrid(**experiment.sampling.model_dump(include=set(FitGrid.model_fields)))
-    return FitGrid(steps=section.steps, guidance_scale=0.0) if pretrained else section
-
-
 def labelling_of(source: str | None, experiment: Experiment) -> Synthesis:
     """The section of labelled images that a judge labels, or of a shard of a source's images without labels, of which
     only the size counts."""
@@ -233,7 +227,7 @@ STAGES: dict[str, Told] = {
     "pretrain-d2c": Told(1, lambda e, w: pretrain_of(e.generators.d2c.pretrain)),
     "pretrain-nvae": Told(1, lambda e, w: pretrain_of(e.generators.nvae.pretrain)),
     "finetune": Told(1, lambda e, w: e.finetune, of_subset=True),
-    "fit-grid": Told(2, lambda e, w: grid_of(e, pretrained="subset" not in w), of_subset=True),
+    "fit-grid": Told(2, lambda e, w: FitGrid(steps=e.sampling.steps)),
     "features": Told(1, lambda e, w: e.features),
     "rejection": Told(1, lambda e, w: e.rejection, of_subset=True),
     "pixel-rejection": Told(1, lambda e, w: e.pixel_rejection, of_subset=True),
@@ -277,7 +271,7 @@ def told(stage: str, experiment: Experiment, wildcards: Wildcards) -> str:
     section = STAGES[stage].section(experiment, wildcards)
     seed = experiment.seed
     if STAGES[stage].of_subset:
-        seed = subset_seed(seed, subset_of(wildcards.get("subset", "0"))[0])
+        seed = subset_seed(seed, subset_of(wildcards["subset"])[0])
     return stage_json(stage, section, seed, digest(places(section), experiment.digest))
 
 

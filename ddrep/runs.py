@@ -272,9 +272,7 @@ def _augmentation_jobs(experiment: Experiment) -> list[str]:
     jobs = [f"data/{name}" for name in (*(f"subset{of}" for of in labelled), "validation", "test")]
     jobs += [f"data/subset{of}-unlabelled" for of in unlabelled_sets(experiment)]
     jobs += [f"finetune/subset{of}" for of in adapted]
-    if experiment.sampling.grid == "fitted":
-        jobs += [f"fit-grid/subset{of}" for of in adapted]
-        jobs += ["fit-grid/pretrained"] if any(SOURCES[source].origin == "pretrained" for _, source in asked) else []
+    jobs += ["fit-grid"] if experiment.sampling.grid == "fitted" else []
     jobs += [f"{stage}/subset{of}" for of, judge in judges_asked(experiment) for stage in judge.jobs]
     jobs += [f"score-judge/{score.parent}" for score in judge_scores(experiment)]
     jobs += sorted({f"label/subset{run.labelled_set}/{SOURCES[run.source].judge.name}" for run in runs if run.softly})

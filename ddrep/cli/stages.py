@@ -150,14 +150,12 @@ def _finetune(options: dict[str, Any]) -> None:
 
 
 class FitGrid(Verb):
-    """Fit the noise levels that sampling visits to a denoiser (GITS)."""
+    """Fit the noise levels that sampling visits to the unconditional denoiser (GITS)."""
 
     does = "sampling.time_grid:run"
     stage: Stage[config.FitGrid]
-    finetuned: Path | None = None
-    """The class-conditional denoiser; leave out to fit it to the unconditional one."""
-    pretrained: Path
-    """The unconditional denoiser, where eps(x, t) comes from if sampling.unconditional says so."""
+    denoiser: Path
+    """The unconditional denoiser."""
     out: OutputFile
     """Time grid (.json) to write."""
 

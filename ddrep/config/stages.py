@@ -217,7 +217,7 @@ class Sampling(Section):
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
     grid: Literal["even", "fitted"] | Annotated[tuple[Level, ...], MinLen(2)] = "even"
-    """The noise levels that are visited: even, as the solver cuts the schedule; fitted to the denoiser that draws by
+    """The noise levels that are visited: even, as the solver cuts the schedule; fitted to the pretrained denoiser by
     `ddrep fit-grid` (GITS, Chen et al. 2024); or a list of indices into the schedule, falling, one a step."""
 
     @model_validator(mode="after")
@@ -239,8 +239,6 @@ class FitGrid(Section):
     """All that determines a fitted time grid, beside its inputs and seed; see `Sampling`."""
 
     steps: Annotated[int, Ge(2), Le(TEACHER)] = Sampling().steps
-    guidance_scale: Annotated[float, Ge(0)] = Sampling().guidance_scale
-    unconditional: Literal["row", "pretrained"] = Sampling().unconditional
 
 
 class Synthesis(Section):

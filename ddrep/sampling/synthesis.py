@@ -53,7 +53,7 @@ class TimeGrid(BaseModel):
     cost_even: float
     """of as many even ones (ddrep.sampling.time_grid)."""
     denoiser_sha256: str
-    """Of the one that it is fitted to."""
+    """Of the pretrained one, to which it is fitted."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,14 @@ class Drawer:
 
 
 def _conditional(stage: Stage[Shard], finetuned: Path, pretrained: Path) -> Drawer:
-    denoiser, other = conditional(stage.config.sampling.unconditional, finetuned, pretrained)
-    return Drawer(denoiser, other, _key(stage, denoiser, finetuned, *([pretrained] if other else [])))
-
-
-def conditional(unconditional: str, finetuned: Path, pretrained: Path) -> tuple[Denoiser, Denoiser | None]:
-    """The fine-tuned denoiser, and the one where eps(x, t) comes from if not from it; see `Sampling`."""
     device = pick_device()
     denoiser = Denoiser.load(finetuned, device)
     if not denoiser.net.cfg.num_classes:
         raise UserError(f"{finetuned}: an unconditional denoiser; expected one made by `ddrep finetune`")
     assert len(denoiser.classes) == denoiser.null_row  # which is a UserError where every row is a class
-    return denoiser, Denoiser.load(pretrained, device) if unconditional == "pretrained" else None
+    apart = stage.config.sampling.unconditional == "pretrained"
+    other = Denoiser.load(pretrained, device) if apart else None
+    return Drawer(denoiser, other, _key(stage, denoiser, finetuned, *([pretrained] if apart else [])))
 
 
 def _unconditional(stage: Stage[Shard], pretrained: Path) -> Drawer:
@@ -98,14 +94,14 @@ def unconditional(scale: float, pretrained: Path) -> Denoiser:
     return denoiser
 
 
-def _with_grid(stage: Stage[Shard], file: Path | None, denoiser: Path) -> Stage[Shard]:
+def _with_grid(stage: Stage[Shard], file: Path | None, pretrained: Path) -> Stage[Shard]:
     """With the fitted grid in the place of its name, where one is asked for. Raises UserError for another's."""
     sampling = stage.config.sampling
     if sampling.grid != "fitted" or not file:
         return stage
     found = read_json(file, TimeGrid, FITTED)
-    if found.denoiser_sha256 != sha256(denoiser):
-        raise UserError(f"{file}: fitted to another denoiser than {denoiser}; expected {FITTED}")
+    if found.denoiser_sha256 != sha256(pretrained):
+        raise UserError(f"{file}: fitted to another denoiser than {pretrained}; expected {FITTED}")
     try:
         sampling = Sampling.model_validate(sampling.model_dump() | {"grid": found.levels})
     except ValidationError as e:
@@ -157,7 +153,7 @@ def run(
 
     Without `finetuned` as many in all, of the classes of the shard `labelled` as they come. Raises UserError.
     """
-    stage = _with_grid(stage, grid, finetuned or pretrained)
+    stage = _with_grid(stage, grid, pretrained)
     if finetuned:
         drawer = _conditional(stage, finetuned, pretrained)
         classes = drawer.denoiser.classes
@@ -252,7 +248,7 @@ def match_threshold(
 
     Both judge the first `per_class` attempts of each class of shard 0, which classifier-free needs anyway.
     """
-    stage = _with_grid(stage, grid, finetuned)
+    stage = _with_grid(stage, grid, pretrained)
     engine, classes = class_conditional(stage, finetuned, pretrained, 0, pool, batch)
     cfg, device = stage.config.synthesis, pick_device()
     quota = cfg.per_class // cfg.shards_per_scale

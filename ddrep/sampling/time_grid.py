@@ -27,38 +27,33 @@ from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.errors import UserError
 from ddrep.files import sha256, written_whole
 from ddrep.sampling.guidance import EpsFunction
-from ddrep.sampling.sampler import ImageNoise, eps_of, evaluations, image_seed, levels, solve
-from ddrep.sampling.synthesis import conditional, unconditional
+from ddrep.sampling.sampler import ImageNoise, image_seed, levels, solve
+from ddrep.sampling.synthesis import unconditional
 from ddrep.solvers import Estimate, most_steps
 
 log = logging.getLogger("ddrep")
 
-TRAJECTORIES, WEIGHT = 128, 1.15
-"""How many there are (published: 256; of 64 grids are the same, docs/engine.md), and what a step's cost counts beside
-that of the one before it (published: the same)."""
+TRAJECTORIES, WEIGHT = 64, 1.15
+"""How many there are (published: 256, whose grids were the same), and what a step's cost counts beside that of the one
+before it (published: the same)."""
 AT_ONCE, GRID_SHARD = 32, -2
 """Trajectories in memory, and the shard number of their noise, which no shard has."""
 
 
-def run(stage: Stage[FitGrid], *, finetuned: Path | None, pretrained: Path, out: Path) -> None:
-    """Fit a grid to what the fine-tuned denoiser draws of its classes, or to what the pretrained one draws of none, and
-    write it.
+def run(stage: Stage[FitGrid], *, denoiser: Path, out: Path) -> None:
+    """Fit a grid to what the pretrained denoiser draws, and write it.
 
     Raises UserError for more steps than a trajectory has.
     """
-    steps = stage.config.steps
-    if finetuned:
-        denoiser, other = conditional(stage.config.unconditional, finetuned, pretrained)
-    else:
-        denoiser, other = unconditional(stage.config.guidance_scale, pretrained), None
-    teacher = teacher_of(stage.config, denoiser.schedule)
-    cost = mean_costs(denoiser, other, teacher, stage.seed)
+    steps, model = stage.config.steps, unconditional(0.0, denoiser)
+    teacher = teacher_of(steps, model.schedule)
+    cost = mean_costs(model, teacher, stage.seed)
     path = best_path(cost, steps)
     content = {
-        "levels": [levels(denoiser.schedule, teacher)[i] for i in path],
+        "levels": [levels(model.schedule, teacher)[i] for i in path],
         "cost": weighted(cost, path),
         "cost_even": weighted(cost, [round(k * teacher.steps / steps) for k in range(steps)]),
-        "denoiser_sha256": sha256(finetuned or pretrained),
+        "denoiser_sha256": sha256(denoiser),
     }
     log.info("%s", content)
     with written_whole(out) as (draft,):
@@ -66,31 +61,25 @@ def run(stage: Stage[FitGrid], *, finetuned: Path | None, pretrained: Path, out:
 
 
 @torch.no_grad()
-def mean_costs(denoiser: Denoiser, other: Denoiser | None, teacher: Sampling, seed: int) -> np.ndarray:
-    """`costs_of` all trajectories; their classes, if there are any, take turns. other: where eps(x, t) comes from, if
-    not from there."""
+def mean_costs(denoiser: Denoiser, teacher: Sampling, seed: int) -> np.ndarray:
+    """`costs_of` all trajectories."""
     schedule, found = denoiser.schedule, []
     for start in range(0, TRAJECTORIES, AT_ONCE):
-        numbers = range(start, start + AT_ONCE)
-        labels = [number % max(1, len(denoiser.classes)) for number in numbers]
-        seeds = [image_seed(seed, label, GRID_SHARD, number) for label, number in zip(labels, numbers, strict=True)]
+        seeds = [image_seed(seed, 0, GRID_SHARD, number) for number in range(start, start + AT_ONCE)]
         noise = ImageNoise(seeds, denoiser.image_shape, denoiser.device)
-        eps_at = eps_of(denoiser, teacher, labels if denoiser.classes else None, other)
-        x, eps = trajectory(eps_at, schedule, noise, teacher)
+        x, eps = trajectory(denoiser.eps, schedule, noise, teacher)
         finite(x[-1], denoiser.name)
         found.append(costs_of(sigmas(schedule, teacher), x, eps))
         log.info("%d of %d trajectories", start + AT_ONCE, TRAJECTORIES)
     return np.mean(found, axis=0)
 
 
-def teacher_of(cfg: FitGrid, schedule: Schedule) -> Sampling:
+def teacher_of(steps: int, schedule: Schedule) -> Sampling:
     """How a trajectory is drawn. Raises UserError for a grid of more steps than a short schedule allows."""
-    steps = min(TEACHER, most_steps(schedule, "ipndm"))
-    if cfg.steps > steps:
-        raise UserError(f"sampling.steps: {cfg.steps}, but the denoiser's schedule allows a fitted grid {steps}")
-    return Sampling(
-        solver="ipndm", steps=steps, eta=0.0, guidance_scale=cfg.guidance_scale, unconditional=cfg.unconditional
-    )
+    most = min(TEACHER, most_steps(schedule, "ipndm"))
+    if steps > most:
+        raise UserError(f"sampling.steps: {steps}, but the denoiser's schedule allows a fitted grid {most}")
+    return Sampling(solver="ipndm", steps=most, eta=0.0, guidance_scale=0.0)
 
 
 def sigmas(schedule: Schedule, teacher: Sampling) -> Tensor:
@@ -160,6 +149,4 @@ def weighted(cost: np.ndarray, path: Sequence[int], weight: float = WEIGHT) -> f
 
 @costs("fit-grid")
 def cost(job: Job) -> Cost:
-    cfg = job.config(FitGrid)
-    teacher = Sampling(steps=TEACHER, guidance_scale=cfg.guidance_scale)
-    return Cost(Passes({DENOISER: TRAJECTORIES * evaluations(teacher)}))
+    return Cost(Passes({DENOISER: TRAJECTORIES * TEACHER}))

@@ -389,13 +389,13 @@ def test_candidates_of_another_grid_are_not_taken_from_the_pool(world, tmp_path,
 FITTED = _stage(0.0, SAMPLING.model_copy(update={"grid": "fitted"}))
 
 
-def _grid(path, finetuned, levels=(980, 700, 300, 40)):
-    path.write_text(json.dumps({"levels": levels, "cost": 1.0, "cost_even": 2.0, "denoiser_sha256": sha256(finetuned)}))
+def _grid(path, denoiser, levels=(980, 700, 300, 40)):
+    path.write_text(json.dumps({"levels": levels, "cost": 1.0, "cost_even": 2.0, "denoiser_sha256": sha256(denoiser)}))
     return path
 
 
 def test_a_shard_of_a_fitted_grid_tells_its_levels_and_is_drawn_again_by_them(world, tmp_path, capsys):
-    grid = _grid(tmp_path / "grid.json", world.finetuned)
+    grid = _grid(tmp_path / "grid.json", world.pretrained)
     listed = _stage(0.0, SAMPLING.model_copy(update={"grid": (980, 700, 300, 40)}))
     fitted, same, even = (
         _make(world, stage, tmp_path / f"{name}/00002.tar", grid=grid)[0].images
@@ -408,12 +408,12 @@ def test_a_shard_of_a_fitted_grid_tells_its_levels_and_is_drawn_again_by_them(wo
 
 
 def test_a_fitted_grid_is_of_this_denoiser_and_of_as_many_steps(world, tmp_path):
-    other, out = _grid(tmp_path / "other.json", world.pretrained), tmp_path / "00002.tar"
-    short = _grid(tmp_path / "short.json", world.finetuned, levels=(980, 700, 300))
+    other, out = _grid(tmp_path / "other.json", world.finetuned), tmp_path / "00002.tar"
+    short = _grid(tmp_path / "short.json", world.pretrained, levels=(980, 700, 300))
     (empty := tmp_path / "empty.json").write_text("{}")
     for grid, complaint in (
         (None, r"sampling\.grid: fitted, but no grid is given; .*ddrep fit-grid"),
-        (other, r"other\.json: fitted to another denoiser than .*finetuned"),
+        (other, r"other\.json: fitted to another denoiser than .*pretrained"),
         (short, r"short\.json: .*expected 4 indices, as many as steps"),
         (empty, r"empty\.json: levels: missing"),
     ):

@@ -14,7 +14,7 @@ import torch
 
 from ddrep.config import Experiment, FitGrid, Sampling, Stage
 from ddrep.denoiser.schedule import Schedule
-from ddrep.derived import grid_of, shard_of
+from ddrep.derived import shard_of
 from ddrep.errors import UserError
 from ddrep.files import sha256
 from ddrep.sampling import time_grid
@@ -81,7 +81,7 @@ def test_costs_are_those_of_the_published_code() -> None:
 def test_towards_one_image_trajectories_are_straight_and_all_steps_free() -> None:
     """eps of data that are one image is constant along a trajectory: Euler's step is exact, however long."""
     schedule, image = Schedule(), torch.tensor([0.5, -0.25]).reshape(2, 1, 1)
-    teacher = teacher_of(FitGrid(), schedule)
+    teacher = teacher_of(12, schedule)
 
     def eps(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         abar = schedule.abar_at(index, x)
@@ -99,50 +99,39 @@ def test_towards_one_image_trajectories_are_straight_and_all_steps_free() -> Non
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
-    tiny.denoiser(4, seed=1).save(folder / "finetuned.safetensors")
-    tiny.denoiser().save(folder / "pretrained.safetensors")
+    for name, classes, seed in (("pretrained", 0, 0), ("other", 0, 1), ("finetuned", 4, 1)):
+        tiny.denoiser(classes, seed=seed).save(folder / f"{name}.safetensors")
     return folder
 
 
 def fit(
-    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, finetuned: bool = True, **settings: Any
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch, of: str = "pretrained", steps: int = 5
 ) -> dict[str, Any]:
     for constant, value in (("TEACHER", 12), ("TRAJECTORIES", 8), ("AT_ONCE", 4)):
         monkeypatch.setattr(time_grid, constant, value)
-    stage, its = Stage[FitGrid](seed=3, config=FitGrid(**settings)), folder / "finetuned.safetensors"
-    pretrained = folder / "pretrained.safetensors"
-    run(stage, finetuned=its if finetuned else None, pretrained=pretrained, out=folder / name)
+    stage = Stage[FitGrid](seed=3, config=FitGrid(steps=steps))
+    run(stage, denoiser=folder / f"{of}.safetensors", out=folder / name)
     return dict(json.loads((folder / name).read_text()))
 
 
 def test_a_grid_is_fitted_and_fitted_again_the_same(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = fit(files, "a.json", monkeypatch, steps=5)
-    assert first == fit(files, "b.json", monkeypatch, steps=5)
+    first = fit(files, "a.json", monkeypatch)
+    assert first == fit(files, "b.json", monkeypatch)
+    assert first["denoiser_sha256"] == sha256(files / "pretrained.safetensors")
     assert Sampling(steps=5, grid=tuple(first["levels"])).grid == tuple(first["levels"])
     assert first["levels"][0] == 995 and first["cost"] <= first["cost_even"]
-    others = [
-        fit(files, "c.json", monkeypatch, steps=5, guidance_scale=3.0, unconditional=where)
-        for where in ("row", "pretrained")
-    ]
-    assert len({each["cost"] for each in (first, *others)}) == 3, "it is fitted to what is drawn"
+    assert fit(files, "c.json", monkeypatch, of="other")["cost"] != first["cost"], "it is fitted to what is drawn"
 
 
-def test_the_denoiser_without_classes_has_a_grid_of_its_own(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = fit(files, "u.json", monkeypatch, finetuned=False, steps=5, guidance_scale=0.0)
-    assert made["denoiser_sha256"] == sha256(files / "pretrained.safetensors")
-    with pytest.raises(UserError, match=r"guidance_scale: 0\.5; expected 0, for there are no classes"):
-        fit(files, "v.json", monkeypatch, finetuned=False, steps=5)
+def test_what_no_grid_can_be_fitted_to(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="a class-conditional denoiser; expected an unconditional one"):
-        run(Stage[FitGrid](config=FitGrid(guidance_scale=0.0)), finetuned=None,
-            pretrained=files / "finetuned.safetensors", out=files / "w.json")  # fmt: skip
-
-
-def test_more_steps_than_a_trajectory_has(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fit(files, "d.json", monkeypatch, of="finetuned")
     with pytest.raises(UserError, match=r"sampling\.steps: 13, but the denoiser's schedule allows a fitted grid 12"):
         fit(files, "d.json", monkeypatch, steps=13)
     for model in (FitGrid, partial(Sampling, grid="fitted")):
         with pytest.raises(ValueError, match=r"grid: fitted, but steps are 61; expected 60 at most|equal to 60"):
             model(steps=61)
+    assert not (files / "d.json").exists()
 
 
 @pytest.mark.parametrize("cfg", [Sampling(steps=4), Sampling(solver="ipndm", steps=6, eta=0.0)], ids=str)
@@ -169,10 +158,8 @@ def test_a_grid_beyond_the_schedule_or_not_yet_fitted_is_one_line() -> None:
         levels(Schedule(), Sampling(grid="fitted"))
 
 
-def test_every_denoiser_that_draws_is_fitted_a_grid() -> None:
+def test_all_that_is_drawn_is_drawn_on_it() -> None:
     e = Experiment(sampling=Sampling(grid="fitted"))
     sources = ("ours", "improved-ddpm", "unconditional-soft")
     assert {shard_of(source, e).sampling.grid for source in sources} == {"fitted"}
-    assert grid_of(e, pretrained=False).guidance_scale == e.sampling.guidance_scale
-    assert grid_of(e, pretrained=True).guidance_scale == 0
     assert "grid" not in Sampling().model_dump() and Sampling(grid="fitted").model_dump()["grid"] == "fitted"

@@ -49,7 +49,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     link_networks(path)
     (path / "made.yaml").write_text(yaml.safe_dump(MORE))
     tree = copy_workflow(path, checked=False)
-    more = "results/fashion-demo/subset0/grid.json"  # asked for without sampling.grid, which is synthesize's as well
+    more = "results/fashion-demo/grid.json"  # asked for without sampling.grid, which is synthesize's as well
     done = tree.snakemake("all", more, "--dry-run", "--printshellcmds", "--cores", "2", "--configfile", "made.yaml")
     assert done.returncode == 0, done.stderr
     commands = (shlex.split(command) for command in re.findall(r"^Shell command: ddrep (.*)$", done.stdout, re.M))

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ddrep.data.shards import read_shards
-from tests.workflow.test_replanning import GRIDS, downstream, finish, rules
+from tests.workflow.test_replanning import downstream, finish, rules
 from tests.workflow.tree import REPO, Tree, copy_workflow
 
 CLASSES, EACH = ("ant", "bee", "cat"), 12
@@ -30,7 +30,7 @@ READERS = {"labelled_images", "held_out_images", "attribute_images", "attribute_
 
 def following(started: set[str]) -> set[str]:
     """What follows, where there are no images without labels and no other generator, and no fitted grid."""
-    absent = {"unlabelled_images", "labelled_shard", "pretrain_generator", *GRIDS}
+    absent = {"unlabelled_images", "labelled_shard", "pretrain_generator", "fitted_grid"}
     return downstream(started) - absent - {"attribute_latent_judge", "attribute_generated"}
 
 

@@ -28,7 +28,6 @@ TABLE4 = [
 GUIDED = {"attribute_guide", "attribute_shard", "robustness", "mask_guide", "mask_shard"}
 LISTENING = {"probe", "synthesis", "labelled_shard", "soft_labels", "judge_score", "copies"}
 DRAWN = {"attribute_shard", "attribute_generated"}
-GRIDS = {"fitted_grid", "fitted_grid_of_the_pretrained"}
 MEASURED = {"attribute_score", "attribute_real_features", "mask_score", "mask_real_features"}
 FOLLOWS = {
     "labelled_images": {
@@ -54,11 +53,10 @@ FOLLOWS = {
     },
     "unlabelled_images": {"labelled_shard"},
     "labelled_shard": {"shard_info", "classifier", "classifier_on_synthetic_alone", "copies"},
-    "pretrain": {"finetune", "features", *GRIDS, "pixel_threshold", *LISTENING, *GUIDED},
+    "pretrain": {"finetune", "features", "fitted_grid", "pixel_threshold", *LISTENING, *GUIDED},
     "pretrain_generator": {"attribute_latent_judge", "attribute_generated"},
-    "finetune": {"pixel_threshold", "synthesis", "fitted_grid"},
+    "finetune": {"pixel_threshold", "synthesis"},
     "fitted_grid": {"pixel_threshold", "synthesis"},
-    "fitted_grid_of_the_pretrained": {"synthesis"},
     "features": {"rejection"},
     "rejection": {"pixel_threshold", "synthesis", "judge_score"},
     "pixel_rejection": {"pixel_threshold", "synthesis", "judge_score"},
@@ -108,7 +106,7 @@ OWN = {
     "pixel_rejection": {"pixel_rejection"},
     "probe": {"probe"},
     "sampling": SAMPLED,
-    "sampling.grid": SAMPLED | GRIDS,
+    "sampling.grid": SAMPLED | {"fitted_grid"},
     "synthesis": SAMPLED,
     "synthesis.balance": {"synthesis", "shard_info"},
     "synthesis.per_class": SAMPLED | {"classifier", "labelled_shard"},
@@ -178,7 +176,7 @@ MORE = {
         "robustness_table",
     },
     "table2": {"mask_examples", "mask_guide", "mask_shard", "mask_score", "figure2"},
-    "sampling": GRIDS,
+    "sampling": {"fitted_grid"},
     "table3": NEW,
     "table4": NEW,
     "table5": NEW | {"labelled_images", "finetune", "features", "rejection"},
@@ -367,7 +365,7 @@ def test_learning_rate_of_the_fine_tune(demo: Tree) -> None:
     assert {"subset0/rejection/classifier.safetensors", "subset0/pixel-rejection/classifier.safetensors"} <= kept
     assert "subset0/classifiers/resnet18/plain/real/0x/0.parquet" in kept
     assert "subset0/classifiers/resnet18/plain/real-equal-steps/1x/0.parquet" in kept
-    assert rules([job for job in jobs if job.pending]) == downstream({"finetune"}) - GRIDS
+    assert rules([job for job in jobs if job.pending]) == downstream({"finetune"})
 
 
 def test_parts_leave_the_others_aside(demo: Tree) -> None:
@@ -400,11 +398,10 @@ def test_threshold_and_guidance_leave_the_sources_without_them(demo: Tree) -> No
     assert sources[1] == sources[0] | {"classifier-free", "probe-soft"}
 
 
-def test_a_fitted_grid_is_of_each_denoiser_that_draws(demo: Tree) -> None:
+def test_a_fitted_grid_is_of_all_that_is_drawn(demo: Tree) -> None:
     jobs = demo.plans([{"sampling": {"grid": "fitted"}}])[0]
     pending = [job for job in jobs if job.pending]
-    grids = {f"results/fashion-demo/{of}grid.json" for of in ("", "subset0/", "subset0-10/")}
-    assert {job.output for job in pending if job.rule in GRIDS} == grids
+    assert [job.output for job in pending if job.rule == "fitted_grid"] == ["results/fashion-demo/grid.json"]
     drawn = {job.output.split("/")[4] for job in pending if job.rule == "synthesis"}
     assert {"ours", "improved-ddpm", "pixel-rejection", "unconditional-soft"} <= drawn
 

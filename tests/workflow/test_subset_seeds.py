@@ -18,7 +18,7 @@ from ddrep.sampling.sampler import ImageNoise, image_seed
 from tests.workflow.tree import copy_workflow, link_networks
 
 DRAWS = {
-    "finetune", "fit-grid", "rejection", "pixel-rejection", "pixel-threshold", "synthesize", "classify", "guide",
+    "finetune", "rejection", "pixel-rejection", "pixel-threshold", "synthesize", "classify", "guide",
     "guide-attribute", "guide-masks", "robustness", "judge-latents", "generate-attribute",
 }  # fmt: skip
 """The commands that draw anything at random for one labelled subset."""
@@ -34,7 +34,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, set[i
     tables["table1"] |= {"methods": [*METHODS]}
     pretrain = {"images": str(embedded.path("test", "images"))}
     runs = {"sources": ["real", "ours", "classifier-free"], "scales": [0, 1], "mix": [False], "subsets": [0, 1, 2]}
-    tree.configure(seed=7, sampling={"grid": "fitted"}, **tables, table3={"subsets": [0, 1, 2]}, table4=[runs],
+    tree.configure(seed=7, **tables, table3={"subsets": [0, 1, 2]}, table4=[runs],
                    generators={name: {"kind": "pretrain", "pretrain": pretrain} for name in generators()})  # fmt: skip
     done = tree.snakemake("--cores", "1", "--dry-run", "--forceall", "--printshellcmds")
     assert done.returncode == 0, done.stderr

@@ -4,22 +4,17 @@ of_sources = lambda names: partial(
 )
 
 
-def grid_asked(source):
-    """Of the denoiser that draws, where sampling.grid is fitted."""
-    if shard_of(source, EXPERIMENT).sampling.grid != "fitted":
-        return []
-    return ["<results>/grid.json" if SOURCES[source].origin == "pretrained" else "<subset>/grid.json"]
+grid_asked = lambda source: ["<results>/grid.json"] if shard_of(source, EXPERIMENT).sampling.grid == "fitted" else []
 
 
-# These are left aside unless sampling.grid is fitted.
+# Left aside unless sampling.grid is fitted.
 use rule job as fitted_grid with:
     input:
-        finetuned="<subset>/finetuned.safetensors",
-        pretrained=DENOISER,
+        denoiser=DENOISER,
     output:
-        out="<subset>/grid.json",
+        out="<results>/grid.json",
     pathvars:
-        **paths(job="fit-grid/subset{subset}"),
+        **paths(job="fit-grid"),
     priority: 90
     threads: WAITED_FOR
     resources:
@@ -27,18 +22,7 @@ use rule job as fitted_grid with:
     params:
         **told("fit-grid"),
     message:
-        "Fitting a time grid to the fine-tuned denoiser, subset {wildcards.subset}"
-
-
-use rule fitted_grid as fitted_grid_of_the_pretrained with:
-    input:
-        pretrained=DENOISER,
-    output:
-        out="<results>/grid.json",
-    pathvars:
-        **paths(job="fit-grid/pretrained"),
-    message:
-        "Fitting a time grid to the pretrained denoiser"
+        "Fitting a time grid to the denoiser"
 
 
 use rule job as synthesis with:
