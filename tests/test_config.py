@@ -357,3 +357,10 @@ def test_shards_are_asked_to_the_largest_scale() -> None:
         ("0", "ours"): 5,
         ("2", "ours"): 5,
     }
+
+
+@pytest.mark.parametrize("sampling", [{}, {"grid": "even"}, {"steps": 2, "grid": [900, 3]}])
+def test_an_experiment_is_read_back_as_it_was(sampling: dict[str, Any]) -> None:
+    """As `ddrep plan` does; a table whose default here is not its class's is written whole."""
+    e = experiment(sampling=sampling)
+    assert parse(json.loads(e.model_dump_json())) == e == parse(e.model_dump(mode="json"))

@@ -33,9 +33,9 @@ from ddrep.solvers import Estimate, most_steps
 
 log = logging.getLogger("ddrep")
 
-TRAJECTORIES, WEIGHT = 64, 1.15
-"""How many there are (published: 256, whose grids were the same), and what a step's cost counts beside that of the one
-before it (published: the same)."""
+TRAJECTORIES, WEIGHT = 128, 1.15
+"""How many there are (published: 256), and what a step's cost counts beside that of the one before it (published: the
+same)."""
 AT_ONCE, GRID_SHARD = 32, -2
 """Trajectories in memory, and the shard number of their noise, which no shard has."""
 

@@ -15,7 +15,7 @@ use rule job as fitted_grid with:
         out="<results>/grid.json",
     pathvars:
         **paths(job="fit-grid"),
-    priority: 90
+    priority: 70
     threads: WAITED_FOR
     resources:
         **on_gpu(16000, 120),
