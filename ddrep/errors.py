@@ -11,7 +11,11 @@ LONGEST = 4000
 
 
 class UserError(Exception):
-    """Bad input. The message is one line: the file or key, what was expected, what to do."""
+    """Bad input. The message is one line, whatever the file holds that it quotes: the file or key, what was expected,
+    what to do."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(" ".join(said.split()))
 
 
 def complaint(e: BaseException) -> str | None:
@@ -28,6 +32,8 @@ def complaint(e: BaseException) -> str | None:
         return f"not enough memory{f' ({said})' if said else ''}; ask for less at once, or use a larger machine"
     if isinstance(e, ValueError) and "embedded null" in said:
         return "a name of a file holds a null character; see what was given"
+    if isinstance(e, UnicodeEncodeError):
+        return f"{e.object[:LONGEST]!r}: a character that no text has; see what was given"
     if isinstance(e, RecursionError):
         return "a setting or a file is nested too deeply to be read; see what was given"
     return None

@@ -48,6 +48,10 @@ WRONG = {
     "a stage that is a list": (["data", "--out", "x.tar", "--stage", "[]"], "stage: Input should be"),
     "a stage that is null": (["data", "--out", "x.tar", "--stage", "null"], "stage"),
     "no threads": (["data", "--out", "x.tar", "--threads", "0"], "data.threads: Input should be greater than"),
+    "a name with half a character": (
+        ["classify", "--out", "x.parquet", "--predictions", "y", "--test", "z", "--source", "\udcff"],
+        r"\udcff",
+    ),
     "a stage that is not JSON": (["data", "--out", "x.tar", "--stage", "kind"], '"data"'),
     "no such split": (["data", "--out", "x.tar", "--split", "dev"], "split dev: expected one of train"),
     "no such denoiser": (["features", "--denoiser", "gone", "--images", "gone", "--out", "x"], "gone: no such"),

@@ -135,6 +135,8 @@ def test_numbers_that_yaml_reads_as_strings(tmp_path: Path) -> None:
         (f"experiment: {'a' * 300}", "experiment: "),
         ("- a", "expected a table"),
         ("a: [", "not valid YAML"),
+        (r'"\ud800": "\ud800"', r"\ud800: a character that no text"),
+        (r'sampling: {solver: "\udcff"}', r"\udcff"),
     ],
 )
 def test_complaints_are_one_line_with_file_and_key(text: str, complaint: str, tmp_path: Path) -> None:

@@ -110,7 +110,8 @@ class Section(BaseModel):
         if not isinstance(given, dict):
             return given
         if odd := [name for name, value in given.items() if not _are_texts(value)]:
-            raise ValueError(f"{odd[0]}: a character that no text or name of a file has")
+            name = str(odd[0]).encode("utf-8", "backslashreplace").decode()
+            raise ValueError(f"{name}: a character that no text or name of a file has")
         tables = {name: field.default for name, field in cls.model_fields.items() if name in given}
         return merge({name: t.model_dump() for name, t in tables.items() if isinstance(t, BaseModel)}, given)
 

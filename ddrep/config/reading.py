@@ -28,6 +28,8 @@ def parse(raw: dict[str, Any], where: str = "config") -> Experiment:
         return Experiment.model_validate(raw)
     except ValidationError as e:
         raise UserError(f"{where}: {explain(e)}") from None
+    except UnicodeEncodeError as e:  # which pydantic does not say of a key
+        raise UserError(f"{where}: {e.object[:LONGEST]!r}: a character that no text has") from None
 
 
 def explain(error: ValidationError) -> str:
