@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -72,6 +73,8 @@ def look(path: bytes, name: str | None = None) -> Found:
         status: os.stat_result | OSError = os.stat(path)
     except OSError as e:
         status = e
+    except ValueError:  # which Python raises for a null character
+        status = OSError(errno.EINVAL, "a null character in its name")
     return Found(text(path) if name is None else name, path, status)
 
 
@@ -113,8 +116,8 @@ def read_bytes(path: bytes) -> bytes:
 
 
 def check_size(size: int) -> None:
-    """Raise ValueError for more than MAX_BYTES."""
-    if size > MAX_BYTES:
+    """Raise ValueError for more than MAX_BYTES, and for fewer than none, which a tar may say that a member has."""
+    if not 0 <= size <= MAX_BYTES:
         raise ValueError(f"{size} bytes, expected at most {MAX_BYTES}")
 
 

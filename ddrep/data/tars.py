@@ -106,11 +106,19 @@ def decode_png(content: bytes, modes: tuple[str, ...] = ("L", "RGB")) -> np.ndar
         return np.asarray(image).reshape(image.height, image.width, -1)
 
 
+def forward(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Its members. Raises tarfile.ReadError for one of a size that leads back in the file: tarfile would go round."""
+    for member in tar:
+        if tar.offset <= member.offset:
+            raise tarfile.ReadError(f"a size below 0 at byte {member.offset}")
+        yield member
+
+
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file in a shard. Raises UserError if it is missing or no tar."""
     try:
         with opened(raw(path)) as whole, tarfile.open(fileobj=whole, mode="r:", encoding="utf-8") as tar:
-            for member in tar:
+            for member in forward(tar):
                 file = tar.extractfile(member) if member.isreg() else None
                 if file is not None:
                     check_size(member.size)

@@ -12,11 +12,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddrep.data.disk import below, raw
+from ddrep.data.disk import below, check_size, raw, reason
 from ddrep.data.lists import COLUMNS
 from ddrep.data.readers.unlabelled import SUFFIXES
+from ddrep.data.tars import forward
 from ddrep.errors import UserError
-from ddrep.files import written_whole
+from ddrep.files import LONGEST_NAME, written_whole
 from ddrep.own_images.found import SPLIT_OF
 
 KINDS = {".tar": "WebDataset", ".parquet": "Hugging Face data set (Parquet)", ".arrow": "Hugging Face data set (Arrow)"}
@@ -43,7 +44,7 @@ def unpack(suffix: str, files: list[Path], out: Path) -> int:
             split = _split_of(file)
             samples = _of_tar(file) if suffix == ".tar" else _of_table(file)
             for row, (label, name, content) in enumerate(samples):
-                folder = draft / split / _safe(label)
+                folder = draft / split / _safe(file, label)
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / f"{number:03d}-{row:06d}{name}").write_bytes(content)
                 count += 1
@@ -58,8 +59,12 @@ def _split_of(file: Path) -> str:
     return next((split for word in words if (split := SPLIT_OF.get(word.lower()))), "")
 
 
-def _safe(label: str) -> str:
-    return label.replace("/", "_").replace("\0", "_").strip(". ") or "unnamed"
+def _safe(file: Path, label: str) -> str:
+    """The name of a class's folder. Raises UserError for what is no name."""
+    name = label.replace("/", "_").replace("\0", "_").strip(". ") or "unnamed"
+    if len(name.encode()) > LONGEST_NAME:
+        raise UserError(f"{file}: a class {name[:50]}..., of {len(name)} characters; expected a number or a name")
+    return name
 
 
 def _of_tar(file: Path) -> Iterator[Sample]:
@@ -67,7 +72,7 @@ def _of_tar(file: Path) -> Iterator[Sample]:
     key, image, label = "", None, None
     try:
         with tarfile.open(file) as tar:
-            for member in tar:
+            for member in forward(tar):
                 name = PurePath(member.name).name
                 if not member.isreg() or name.startswith("."):
                     continue
@@ -76,6 +81,7 @@ def _of_tar(file: Path) -> Iterator[Sample]:
                     key, image, label = at, None, None
                 content = tar.extractfile(member)
                 assert content
+                check_size(member.size)
                 if ending == "cls":
                     label = content.read().decode("utf-8", "replace").strip()
                 elif f".{ending}".lower() in SUFFIXES:
@@ -83,8 +89,8 @@ def _of_tar(file: Path) -> Iterator[Sample]:
                 if image and label is not None:
                     yield label, *image
                     image, label = None, None
-    except (tarfile.TarError, OSError, EOFError) as e:
-        raise UserError(f"{file}: not a whole tar ({e}); fetch it again") from None
+    except Exception as e:  # of tarfile and of what unpacks
+        raise UserError(f"{file}: not a whole tar ({reason(e)}); fetch it again") from None
 
 
 def _of_table(file: Path) -> Iterator[Sample]:
@@ -98,8 +104,10 @@ def _of_table(file: Path) -> Iterator[Sample]:
                 content = row[image]["bytes"] if isinstance(row[image], dict) else row[image]
                 if content is not None and row[label] is not None:
                     yield names[row[label]] if names else str(row[label]), ".png", content
-    except (pa.ArrowException, OSError, LookupError) as e:
-        raise UserError(f"{file}: not a whole table of images ({' '.join(str(e).split())}); fetch it again") from None
+    except UserError:
+        raise
+    except Exception as e:  # of arbitrary bytes the library makes errors of many types
+        raise UserError(f"{file}: not a whole table of images ({reason(e)}); fetch it again") from None
 
 
 def _batches(file: Path) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:

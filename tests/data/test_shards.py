@@ -17,9 +17,12 @@ import timm.data
 import webdataset as wds
 from PIL import Image
 
+from ddrep.config import WebDatasetFiles
+from ddrep.data.readers.webdataset import webdataset
 from ddrep.data.shards import LabelledImages, read_shards, write_info, write_shard, write_with_attempts
 from ddrep.data.tars import read_meta
 from ddrep.errors import UserError
+from ddrep.own_images.unpack import unpack
 
 
 def some(n: int, channels: int = 1, seed: int = 0, size: int = 9) -> LabelledImages:
@@ -224,6 +227,24 @@ def test_links_are_no_members(tmp_path, kind, target) -> None:
         info.type, info.linkname = kind, target
         tar.addfile(info)
     assert read_shards([tmp_path / "a.tar"]).keys == some(2).keys
+
+
+def test_a_member_whose_size_leads_back_is_not_read_for_ever(tmp_path) -> None:
+    """By tarfile it would be, and before a shard was known as broken."""
+    for name in ("a.tar", "b.tar"):
+        write_shard(tmp_path / name, some(2))
+    last = tarfile.TarInfo("x")
+    last.type, last.size = b"Z", -512
+    whole = (tmp_path / "a.tar").read_bytes().rstrip(b"\0")
+    whole += bytes(-len(whole) % 512) + last.tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    (tmp_path / "a.tar").write_bytes(whole)
+    with pytest.raises(UserError, match=r"a\.tar: not a whole tar file \(a size below 0"):
+        read_shards([tmp_path / "a.tar"])
+    cfg = WebDatasetFiles(train=(tmp_path / "a.tar",), test=(tmp_path / "b.tar",), size=9, channels=1)
+    with pytest.raises(UserError, match=r"a\.tar \(not a whole tar file: a size below 0"):
+        webdataset(cfg, 0)
+    with pytest.raises(UserError, match=r"a\.tar: not a whole tar \(a size below 0"):
+        unpack(".tar", [tmp_path / "a.tar"], tmp_path / "out")
 
 
 def test_a_pipe_is_no_shard(tmp_path) -> None:

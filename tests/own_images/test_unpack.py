@@ -96,6 +96,7 @@ def test_a_tar_without_splits_and_samples_that_are_not_whole(tmp_path: Path) -> 
 
 WRONG: dict[str, tuple[Any, str]] = {
     "a broken tar": (("a.tar", b"no tar at all"), "a.tar: not a whole tar"),
+    "an empty tar": (("a.tar", b""), "a.tar: not a whole tar .file could not be opened successfully: - method gz"),
     "a broken table": (("a.parquet", b"PAR1"), "a.parquet: not a whole table of images"),
 }
 
@@ -105,6 +106,23 @@ def test_broken_archives(tmp_path: Path, file: tuple[str, bytes], said: str) -> 
     (tmp_path / file[0]).write_bytes(file[1])
     with pytest.raises(UserError, match=said):
         unpacked(tmp_path / file[0], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "said", ["{", "[]", '{"info": 1}', '{"info": {"features": {"label": {"_type": "ClassLabel", "names": 3}}}}']
+)
+def test_a_table_that_says_what_none_does_is_one_line(tmp_path: Path, said: str) -> None:
+    table = pa.table({"image": [png()], "label": [0]}).replace_schema_metadata({"huggingface": said})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet: not a whole table of images"):
+        unpacked(tmp_path / "a.parquet", tmp_path / "out")
+
+
+def test_a_class_whose_name_no_folder_has_is_one_line(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"image": [png()], "label": ["x" * 300]}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet: a class x{50}\.\.\., of 300 characters; expected a number"):
+        unpacked(tmp_path / "a.parquet", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -18,6 +18,7 @@ from ddrep.data.disk import check_size, inside, look, names_in, opened, raw, rea
 from ddrep.data.listing import Contents, Entry, Listing, drawn, listed, once
 from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted
 from ddrep.data.reading import complain, named, warn
+from ddrep.data.tars import forward
 from ddrep.errors import UserError
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm")
@@ -124,7 +125,7 @@ def _scanned(path: bytes) -> tuple[list[tarfile.TarInfo], dict[int, bytes]]:
     """
     members, small = [], {}
     with _opened(path) as tar:
-        for member in tar:
+        for member in forward(tar):
             members.append(member)
             if member.isreg() and member.size <= LABEL_BYTES:
                 small[member.offset_data] = _content(tar, member)
@@ -222,7 +223,7 @@ def _contents(entries: Sequence[Entry]) -> Contents:
         wanted.setdefault(path, {})[place] = i
     for path, rows in wanted.items():
         with suppress(tarfile.TarError, OSError, EOFError, zlib.error), _opened(path) as tar:
-            for member in tar:
+            for member in forward(tar):
                 if member.isreg() and member.offset_data in rows:
                     yield rows.pop(member.offset_data), partial(_content, tar, member)
                 if not rows:
