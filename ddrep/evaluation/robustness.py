@@ -32,7 +32,7 @@ def run(
     images = read_shards([test])
     chosen = stratified(images.labels, stage.config.images, stage.seed)
     x0, y = to_unit(images.images[chosen], device), torch.as_tensor(images.labels[chosen])
-    loaded = [Guide.load(path, denoiser, device) for path in guides]
+    loaded = [Guide.load(path, denoiser, device, "attribute") for path in guides]
     rows = []
     for t in stage.config.timesteps:
         estimate = x0_hat(loaded[0].denoiser, x0, t, stage.seed)

@@ -6,14 +6,18 @@ Ours read denoiser features (paper, 4.1); DDIM-I's, the baseline, read the image
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ddrep.data.masks import IGNORE
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.errors import UserError
 from ddrep.networks.judges import Judging
-from ddrep.networks.metadata import GuideMeta
+from ddrep.networks.metadata import GuideMeta, Of
 
 
 @dataclass
@@ -23,6 +27,19 @@ class Guide(Judging[GuideMeta]):
     META = GuideMeta
     denoiser: Denoiser
     """The one whose samples it guides; for features also the one it listens to."""
+
+    @classmethod
+    def load(
+        cls, path: str | Path, denoiser: str | Path | None = None, device: str | torch.device = "cpu",
+        of: Of | None = None,
+    ) -> Self:  # fmt: skip
+        """As any judge; of an attribute or of masks, where only such a one will do."""
+        loaded = super().load(path, denoiser, device)
+        if of and loaded.meta.of != of:
+            raise UserError(
+                f"{path}: a guide of {loaded.meta.of}; expected one of {of}; train it with `ddrep guide --of {of}`"
+            )
+        return loaded
 
     @property
     def classes(self) -> tuple[str, ...]:

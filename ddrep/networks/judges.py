@@ -45,8 +45,13 @@ class Network(Generic[M]):
         return self.denoiser.image_shape if self.denoiser else self.meta.image_shape
 
     def inputs(self, x0: Tensor) -> Tensor:
-        """What it reads of images (N, C, H, W) in [-1, 1], or of estimates of them."""
-        return architectures.inputs(self.meta, self.denoiser, x0)
+        """What it reads of images (N, C, H, W) in [-1, 1], or of estimates of them. Raises UserError."""
+        x = architectures.inputs(self.meta, self.denoiser, x0)
+        if x.shape[1] != (expected := getattr(self.meta, "channels", x.shape[1])):
+            raise UserError(
+                f"{self.name}: reads {expected} channels of {self.meta.reads}, got {x.shape[1]}; {self.meta.HOW}"
+            )
+        return x
 
     def batches(self, images: np.ndarray, batch: int) -> Iterator[Tensor]:
         """What it reads of uint8 images (N, H, W, C), `batch` at a time; of none, a batch of none. Raises UserError."""

@@ -60,7 +60,7 @@ def attribute_shard(
 
     With a threshold the guide refuses images as well: guidance and rejection compose.
     """
-    loaded = Guide.load(guide, denoiser, pick_device())
+    loaded = Guide.load(guide, denoiser, pick_device(), "attribute")
     number, cfg = noise_number(subset, run_seed), stage.config
     targets: Targets = lambda attempts: np.array([label for label, _ in attempts])  # noqa: E731
     engine = _engine(stage, loaded, targets, [denoiser, guide], number, pool, batch)
@@ -77,7 +77,7 @@ def mask_shard(
 
     Raises UserError.
     """
-    loaded, targets = Guide.load(guide, denoiser, pick_device()), read_masked_shards([masks])
+    loaded, targets = Guide.load(guide, denoiser, pick_device(), "mask"), read_masked_shards([masks])
     check_masks(masks, targets.masks, targets.classes, loaded)
     number, n = noise_number(subset, run_seed), stage.config.images
     rows = dealt(stage.config.first, n, len(targets))

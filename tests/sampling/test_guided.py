@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -126,6 +127,20 @@ def test_the_workflow_tells_each_run_its_first_target(folder: Path) -> None:
     assert len(set(keys)) == len(keys) == 10
     with pytest.raises(UserError, match="table2: no run of subset 0 and seed 2; add them"):
         e.table2.first(0, 2)
+
+
+def test_a_guide_of_the_other_kind_is_one_line(folder: Path) -> None:
+    stage = Stage[GuidedShard](config=GuidedShard(sampling=FAST, scale=0.05))
+    given: dict[str, Any] = {
+        "denoiser": folder / "d.safetensors",
+        "pool": folder / "pool",
+        "out": folder / "o.tar",
+        "batch": 4,
+    }
+    with pytest.raises(UserError, match="mask: a guide of mask; expected one of attribute; train it with `ddrep guide"):
+        attribute_shard(stage, **given, guide=folder / "mask", subset=0, run_seed=0)
+    with pytest.raises(UserError, match="attribute: a guide of attribute; expected one of mask"):
+        mask_shard(stage, **given, guide=folder / "attribute", masks=folder / "masks.tar", subset=0, run_seed=0)
 
 
 def test_runs_that_would_share_their_noise_are_refused() -> None:
