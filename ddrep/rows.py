@@ -71,8 +71,10 @@ def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
     """A Parquet file, or some of its columns, as it is. Raises UserError for one that is broken."""
     try:
         return pd.read_parquet(path, columns=columns)
-    except (OSError, ValueError) as e:
-        raise UserError(f"{path}: not a readable Parquet file ({str(e).splitlines()[0]}); make it anew") from None
+    except Exception as e:  # of arbitrary bytes the library makes errors of many types
+        raise UserError(
+            f"{path}: not a readable Parquet file ({' '.join(str(e).split())[:LONGEST]}); make it anew"
+        ) from None
 
 
 def read_tables(results: str | Path) -> dict[str, pd.DataFrame]:

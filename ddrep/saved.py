@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import from_json
 
 from ddrep.config import explain
@@ -83,16 +83,17 @@ def _spelled(value: Any) -> str:
 
 
 S = TypeVar("S", bound=Saved)
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M")
 
 
 def read_json(path: Path, kind: type[M], expected: str) -> M:
-    """A JSON file as a typed model. Raises UserError naming file and key; `expected` says how to make one."""
+    """A JSON file as a typed model or dataclass. Raises UserError naming file and key; `expected` says how one is
+    made."""
     check_readable(path, expected)
     try:
         if path.stat().st_size > MOST_JSON:
             raise UserError(f"{path}: {path.stat().st_size} bytes; expected {expected}")
-        return kind.model_validate_json(path.read_bytes())
+        return TypeAdapter(kind).validate_json(path.read_bytes())
     except ValidationError as e:
         raise UserError(f"{path}: {explain(e)}; expected {expected}") from None
 

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pandas as pd
+from annotated_types import MinLen
 from matplotlib.figure import Figure
+from pydantic import BaseModel, FiniteFloat
 
-from ddrep.errors import UserError
 from ddrep.reporting.figures import save
 from ddrep.reporting.lettering import lettering
+from ddrep.saved import read_json
+
+
+class Tried(BaseModel):
+    """One probe, with what it was worth out of fold."""
+
+    block: str
+    timestep: FiniteFloat
+    top1: FiniteFloat
+
+
+class Report(BaseModel):
+    """Of a judge of probes, as far as it is drawn here."""
+
+    tried: Annotated[list[Tried], MinLen(1)]
 
 
 @lettering()
@@ -40,7 +56,5 @@ def figure(*, reports: Sequence[Path], out: Path) -> None:
 
 
 def _scores(path: Path) -> pd.DataFrame:
-    try:
-        return pd.DataFrame(json.loads(path.read_text("utf-8"))["tried"])[["block", "timestep", "top1"]]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: not the report of a judge of probes; make it with `ddrep probe`") from None
+    report = read_json(path, Report, "the report of a judge of probes; make it with `ddrep probe`")
+    return pd.DataFrame([each.model_dump() for each in report.tried])

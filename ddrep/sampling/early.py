@@ -28,6 +28,7 @@ from ddrep.networks.judges import Judge
 from ddrep.sampling.engine import Tally
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.slots import Slots, in_rows
+from ddrep.saved import read_json
 
 log = logging.getLogger("ddrep")
 
@@ -136,8 +137,7 @@ def checks_of(
             found = calibrate(early, final, threshold, share)
             with written_whole(file) as (draft,):
                 draft.write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
-        content = json.loads(file.read_text("utf-8"))
-    checks = Checks(**content | {"steps": tuple(content["steps"])})
+        checks = read_json(file, Checks, "checks as a pilot leaves them; remove it, and they are found anew")
     if not checks.steps:
         log.warning("%s: of %d candidates %d are kept; nothing is refused early", file, checks.pilot, checks.kept)
     log.info("early refusal: %s", checks)

@@ -99,6 +99,15 @@ def test_a_shard_is_as_without_but_for_what_is_refused_early(world, tmp_path, sm
         assert np.abs(image.astype(int) - world.images[label, attempt]).max() <= 1
 
 
+def test_checks_that_are_none_are_one_line(world, tmp_path, small):
+    make(world, tmp_path / "00002.tar", 0.1)
+    (file,) = tmp_path.glob("pool/*/checks.json")
+    for content in ("", "[]", '{"steps": "two"}', "{"):
+        file.write_text(content)
+        with pytest.raises(UserError, match=r"checks.json: .*expected checks as a pilot leaves them; remove it"):
+            make(world, tmp_path / "00002.tar", 0.1)
+
+
 def test_neither_slots_nor_what_was_drawn_before_change_a_byte(world, tmp_path, small):
     made = [make(world, tmp_path / str(batch) / "00002.tar", 0.1, batch) for batch in (5, 64)]
     again = make(world, tmp_path / "5" / "00002.tar", 0.1, 9)

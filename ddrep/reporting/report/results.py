@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from annotated_types import MinLen
+from pydantic import BaseModel
 
 from ddrep.config import Experiment
 from ddrep.data.shards import LabelledImages, read_shards
-from ddrep.errors import UserError
 from ddrep.rows import read_table
 from ddrep.runs import REPORT, cost_jobs, targets
+from ddrep.saved import read_json
 
 OTHER_SIZE = re.compile(r"subset\d+-")
 """The folder of a labelled set that has its own number of labels a class (ddrep.runs.subset_of)."""
+
+
+class Bin(BaseModel):
+    """Of a judge's calibration."""
+
+    n: int
+    confidence: float
+    accuracy: float
+
+
+class Tried(BaseModel):
+    """What a probe was worth."""
+
+    block: str
+    timestep: float
+    cross_entropy: Annotated[dict[str, float], MinLen(1)]
+
+
+class JudgeReport(BaseModel):
+    """As ddrep.evaluation.judges and ddrep.training.probe write it; older ones have not all."""
+
+    n: int = 0
+    expected_calibration_error: float = 0.0
+    calibration: list[Bin] = []
+    confusion: list[list[int]] = []
+    tried: list[Tried] = []
 
 
 @dataclass(frozen=True)
@@ -35,14 +62,9 @@ class Results:
         return read_table(path, columns) if path.is_file() else None
 
     def json(self, path: Path) -> dict[str, Any]:
-        """A report of a judge's. Raises UserError for one that is broken."""
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(content, dict):
-                raise ValueError("no table")
-        except ValueError as e:
-            raise UserError(f"{path}: not the JSON of a report ({e}); make it anew") from None
-        return content
+        """A report of a judge's, with what there is of `JudgeReport`. Raises UserError for one that is broken."""
+        expected = "the report of a judge; make it anew"
+        return read_json(path, JudgeReport, expected).model_dump(exclude_unset=True)
 
     @cached_property
     def labelled(self) -> LabelledImages | None:
