@@ -5,7 +5,9 @@ Without torch until weights are wanted, for settings are held against files befo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -114,20 +116,44 @@ def load(path: Path, kind: type[S], build: Callable[[S], N], device: str | torch
 
     Raises UserError for any other file, and for weights that are not those of the network or not finite.
     """
-    import torch
+    content, weights, net = checked(path, kind, build)
+    types = {name: t.dtype for name, t in net.state_dict().items()}
+    net.load_state_dict({name: t.to(device, types[name], copy=True) for name, t in weights.items()}, assign=True)
+    return content, net.eval().requires_grad_(False)
 
+
+def checked(path: Path, kind: type[S], build: Callable[[S], N]) -> tuple[S, dict[str, Tensor], N]:
+    """What a file says, its weights, and the network without any that they fit. Raises UserError as `load`."""
     weights, text = load_tensors(path, kind.FORMAT, f"{kind.WHAT}; {kind.HOW}")
     content = kind.parsed(path, text)
     try:
-        with torch.device("meta"):  # nothing is computed for sizes that the weights do not have
+        with without_weights(len(weights)):
             net = build(content)
     except UserError as e:
         raise UserError(f"{path}: {e}; {kind.HOW}") from None
     if fault := next(_faults(net.state_dict(), weights), None):
         raise UserError(f"{path}: {fault}; {kind.HOW}")
-    types = {name: t.dtype for name, t in net.state_dict().items()}
-    net.load_state_dict({name: t.to(device, types[name], copy=True) for name, t in weights.items()}, assign=True)
-    return content, net.eval().requires_grad_(False)
+    return content, weights, net
+
+
+@contextlib.contextmanager
+def without_weights(tensors: int) -> Iterator[None]:
+    """Networks made within compute nothing for sizes that the weights do not have, and have about so many tensors at
+    most: a few words of a header may ask for layers that take hours to make. Raises UserError for more."""
+    import torch
+
+    made = itertools.count()
+
+    def count(*_: object) -> None:
+        if next(made) > 2 * tensors + 100:  # some are made twice
+            raise UserError(f"more layers by the header than the file's {tensors} tensors are of")
+
+    hook = torch.nn.modules.module.register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            yield
+    finally:
+        hook.remove()
 
 
 def _faults(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Iterator[str]:

@@ -23,12 +23,17 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import DenoiserFile, ScheduleConfig, UNetConfig
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
-from ddrep.files import save_tensors, tensors_on_disk
+from ddrep.files import save_tensors, sha256, tensors_on_disk
+from ddrep.generators.network import NVAEConfig, NVAEFile
+from ddrep.generators.nvae import NVAE
 from ddrep.networks.architectures import build
+from ddrep.networks.judges import Judge
 from ddrep.networks.measures import Evaluator, Segmenter
 from ddrep.networks.metadata import EvaluatorMeta, FeaturesFile, GuideMeta, JudgeMeta, SegmenterMeta
 from ddrep.saved import Saved, header, load, read_json, save
 from ddrep.training.judges import _read_features
+from tests import tiny
+from tests.generators.tiny_nvae import nvae
 
 DIGEST = "0" * 64
 TAPS = Taps(blocks=("middle", "up1"), timesteps=(500,), noise="fixed")
@@ -167,7 +172,8 @@ HOSTILE: list[tuple[str, Callable[[dict[str, str]], None], str]] = [
     ("denoiser", put("classes", "5"), "classes: Input should be a valid tuple, got 5"),
     ("denoiser", put("provenance", "[]"), "provenance: Input should be a valid dictionary"),
     ("denoiser", change("network", "num_classes", to=10**12), "network.num_classes: .* got 1000000000000"),
-    ("denoiser", change("network", "num_classes", to=4), r"label_emb.weight is \(3, 128\), expected \(4, 128\)"),
+    ("denoiser", change("network", "num_classes", to=4), "classes: 2 names, but the label table has 4 rows"),
+    ("denoiser", change("network", "num_classes", to=2), r"label_emb.weight is \(3, 128\), expected \(2, 128\)"),
     ("denoiser", change("network", "num_res_blocks", to=10**9), "network.num_res_blocks: "),
     ("denoiser", change("network", "channel_mult", to=[1] * 10**5), "network.channel_mult: Tuple should have at most"),
     ("denoiser", change("network", "model_channels", to=33), "multiples of 32"),
@@ -234,6 +240,25 @@ def test_weights_that_are_not_the_networks_are_one_line(name: str, spoil: str, t
     with pytest.raises(UserError, match=says.format(which)) as said:
         load(tmp_path / "f", type(FILES[name]), make)
     assert str(said.value).startswith(f"{tmp_path / 'f'}: ") and str(said.value).endswith(FILES[name].HOW)
+
+
+def test_a_header_that_asks_for_hours_of_layers_is_one_line(tmp_path: Path) -> None:
+    """Each of these numbers is one that a network may have."""
+    nvae().save(tmp_path / "f")
+    asks = NVAEConfig(2**16, 1, 4, 1, 100, (100,) * 8, 100, 2)
+    content = header(tmp_path / "f", NVAEFile).model_copy(update={"network": asks})
+    save(tmp_path / "f", content, load_file(tmp_path / "f"))
+    with pytest.raises(UserError, match=r"f: more layers by the header than the file's \d+ tensors are of; make one"):
+        NVAE.load(tmp_path / "f")
+
+
+def test_a_judge_of_other_features_than_its_own_is_one_line(tmp_path: Path) -> None:
+    """Its header says of which timesteps they are, and how many channels it has learned of."""
+    tiny.denoiser().save(tmp_path / "d")
+    meta = FILES["judge-features"].model_copy(update={"denoiser_sha256": sha256(tmp_path / "d")})
+    save(tmp_path / "f", meta, filled(make(meta)).state_dict())
+    with pytest.raises(UserError, match="reads 2 channels of features, got 64; train one with"):
+        Judge.load(tmp_path / "f", tmp_path / "d").probabilities(np.zeros((1, 8, 8, 1), np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Le, MaxLen
-from pydantic import ConfigDict
+from pydantic import ConfigDict, model_validator
 
 from ddrep.config import Network
 from ddrep.config.base import Share
@@ -133,6 +133,15 @@ class DenoiserFile(Saved):
     schedule: ScheduleConfig
     provenance: dict[str, Any]
     classes: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _names_its_rows(self) -> Self:
+        rows, names = self.network.num_classes, len(self.classes)
+        if names and names not in (rows, rows - 1):
+            raise ValueError(
+                f"classes: {names} names, but the label table has {rows} rows; expected {rows - 1} or {rows}"
+            )
+        return self
 
 
 def network_of(section: Network, size: int, channels: int) -> UNetConfig:

@@ -12,13 +12,12 @@ from typing import Literal
 
 import timm
 import torch
-from safetensors import SafetensorError
 from timm.models.resnet import ResNet
 from torch import Tensor, nn
 
 from ddrep.errors import UserError
 from ddrep.networks.metadata import ClassifierMeta
-from ddrep.saved import LONGEST, header
+from ddrep.saved import checked
 
 
 def build_classifier(architecture: str, stem: Literal["stock", "small"], channels: int, num_classes: int) -> nn.Module:
@@ -130,14 +129,14 @@ def load_classifier(path: str | Path, device: str | torch.device = "cpu") -> tup
     It reads float images (N, C, H, W) in [-1, 1], as `ddrep.to_unit` makes of uint8, and gives logits (N, classes).
     Raises UserError for any other file. With stem stock, `timm.create_model(..., checkpoint_path=...)` does the same.
     """
-    meta = header(path := Path(path), ClassifierMeta)
-    net = build_classifier(meta.architecture, meta.stem, meta.image_shape[0], len(meta.classes))
-    try:
-        timm.models.load_checkpoint(net, str(path))
-    except (RuntimeError, SafetensorError) as e:
-        said = " ".join(str(e).split())[:LONGEST]
-        raise UserError(f"{path}: not the weights of {meta.architecture} ({said}); {meta.HOW}") from None
+    meta, weights, _ = checked(Path(path), ClassifierMeta, _untrained)
+    net = _untrained(meta)  # once more, with what some of timm's have beside weights
+    net.load_state_dict(weights)
     return net.eval().to(device), meta
+
+
+def _untrained(meta: ClassifierMeta) -> nn.Module:
+    return build_classifier(meta.architecture, meta.stem, meta.image_shape[0], len(meta.classes))
 
 
 def sees_all(conv: nn.Conv2d, in_size: tuple[int, int], out_size: tuple[int, int]) -> bool:

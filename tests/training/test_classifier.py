@@ -304,13 +304,24 @@ def test_weights_that_are_kept_are_read_by_timm(shards: Path, stem: str) -> None
         np.testing.assert_allclose(p[range(len(test)), test.labels], known["p_label"], atol=1e-4)
 
 
+WRONG_WEIGHTS = (
+    ("broken", "no tensor fc.bias"),
+    ("bare", "of another format"),
+    ("wide", "no tensor cls_token|more layers by the header"),
+    ("nan", "fc.bias has values that are not finite"),
+)
+
+
 def test_a_file_that_holds_no_classifier(shards: Path) -> None:
     assert classify("--real", "real.tar", "--weights", "net.safetensors") == 0
     tensors = load_file("net.safetensors")
     meta = header(Path("net.safetensors"), ClassifierMeta)
     save(Path("broken.safetensors"), meta, {name: t for name, t in tensors.items() if name != "fc.bias"})
     save_file(tensors, "bare.safetensors")
-    for name, complaint in (("broken", "not the weights of resnet18 .*fc.bias"), ("bare", "of another format")):
+    meta = header(Path("net.safetensors"), ClassifierMeta)
+    save(Path("wide.safetensors"), meta.model_copy(update={"architecture": "vit_giant_patch14_224"}), tensors)
+    save(Path("nan.safetensors"), meta, load_file("net.safetensors") | {"fc.bias": torch.full((2,), torch.nan)})
+    for name, complaint in WRONG_WEIGHTS:
         with pytest.raises(UserError, match=rf"^{name}.safetensors: {complaint}.*; train one with `ddrep classify"):
             load_classifier(f"{name}.safetensors")
 
