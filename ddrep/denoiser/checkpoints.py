@@ -12,7 +12,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,8 +84,19 @@ def read_weights(file: Path) -> Weights:
 def check_finite(file: Path, weights: Mapping[str, Tensor]) -> None:
     """Raise UserError for a tensor with NaN or infinite numbers: they would spread to every image."""
     for name, t in weights.items():
-        if not t.isfinite().all():
+        if not t.float().isfinite().all():  # of 8 bits torch does not say it
             raise UserError(f"{file}: {name}: holds NaN or infinite numbers; take an earlier checkpoint")
+
+
+def check_plain(file: Path, weights: Mapping[str, Tensor]) -> None:
+    """Raise UserError for tensors that are no plain arrays of real numbers."""
+    kinds: dict[str, Callable[[Tensor], bool]] = {
+        "meta": lambda t: t.is_meta, "quantized": lambda t: t.is_quantized, "complex": lambda t: t.is_complex(),
+        "sparse": lambda t: t.layout is not torch.strided,
+    }  # fmt: skip
+    for kind, is_one in kinds.items():
+        if odd := [name for name, t in weights.items() if is_one(t)]:
+            raise UserError(f"{file}: {some(odd)}: {kind} tensors; expected plain ones: save the weights themselves")
 
 
 def some(names: Iterable[str]) -> str:
@@ -195,8 +206,7 @@ def _check(file: Path, weights: Weights) -> None:
         raise UserError(f"{file}: {some(odd)}: not floating-point tensors; expected a U-Net's state dict")
     if any(name.startswith("first_stage_model.") for name in weights.others):
         raise UserError(f"{file}: holds a first_stage_model: its denoiser is one of latents, not of images")
-    if hollow := [k for k, v in weights.tensors.items() if v.is_meta]:
-        raise UserError(f"{file}: {some(hollow)}: meta tensors, which have no numbers; save the weights themselves")
+    check_plain(file, weights.tensors)
 
 
 def _told(content: Any, entry: str = "") -> str:

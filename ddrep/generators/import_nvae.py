@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from ddrep.config import explain
-from ddrep.denoiser.checkpoints import check_finite, read_content, some
+from ddrep.denoiser.checkpoints import check_finite, check_plain, read_content, some
 from ddrep.denoiser.importers import differences, shapes
 from ddrep.device import pick_device
 from ddrep.errors import UserError
@@ -26,6 +26,7 @@ from ddrep.generators.cells import DecoderCell, EncoderCell
 from ddrep.generators.network import NVAEConfig
 from ddrep.generators.nvae import NVAE, Group, NVAENetwork
 from ddrep.generators.settling import readjust
+from ddrep.saved import without_weights
 
 log = logging.getLogger("ddrep")
 
@@ -78,9 +79,13 @@ def import_nvae(file: Path) -> NVAE:
         holds = some(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise UserError(f"{file}: holds {holds}; expected {EXPECTED}")
     cfg = config_of(file, vars(content["args"]) if hasattr(content["args"], "__dict__") else {})
-    with torch.device("meta"):
-        net = NVAENetwork(cfg)
     theirs = {str(name): t for name, t in content["state_dict"].items() if isinstance(t, Tensor)}
+    check_plain(file, theirs)
+    try:
+        with without_weights(len(theirs)):
+            net = NVAENetwork(cfg)
+    except UserError as e:
+        raise UserError(f"{file}: args: {e}; expected {EXPECTED}") from None
     weights = in_our_names(file, net, theirs)
     own = {name: shape for name, shape in shapes(net.state_dict()).items() if name not in LATENTS}
     if text := differences(shapes(weights), own):
@@ -95,7 +100,7 @@ def import_nvae(file: Path) -> NVAE:
 
 def config_of(file: Path, args: Mapping[str, Any]) -> NVAEConfig:
     """Of the hyper-parameters. Raises UserError for those that make another network."""
-    given = OLD | dict(args)
+    given = OLD | {name: value for name, value in args.items() if isinstance(value, bool | int | float | str)}
     odd = [f"{name} {given.get(name)}" for name, value in SETTINGS.items() if given.get(name) != value]
     unlike = ((one, two) for one, two in PAIRS.items() if given.get(one) != given.get(two))
     odd += [f"{one} {given.get(one)}, {two} {given.get(two)}" for one, two in unlike]

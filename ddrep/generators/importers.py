@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddrep.denoiser.checkpoints import check_finite, read_content, some
+from ddrep.denoiser.checkpoints import check_finite, check_plain, read_content, some
 from ddrep.denoiser.importers import Shapes, architecture_of, differences, shapes
 from ddrep.denoiser.schedule import Schedule
 from ddrep.errors import UserError
@@ -75,7 +75,9 @@ def _content(file: Path) -> dict[str, Any]:
 def _tensors(file: Path, state: Any) -> dict[str, Tensor]:
     if not isinstance(state, dict):
         raise UserError(f"{file}: no state_dict in it; expected {EXPECTED}")
-    return {str(name): t for name, t in state.items() if isinstance(t, Tensor)}
+    tensors = {str(name): t for name, t in state.items() if isinstance(t, Tensor)}
+    check_plain(file, tensors)
+    return tensors
 
 
 def _in_our_names(ema: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -91,11 +93,11 @@ def _in_our_names(ema: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _statistics(file: Path, state: Mapping[str, Tensor], latents: Path | None) -> dict[str, Tensor]:
     """Mean and deviation of latents, from the checkpoint or from latent.pkl, which takes precedence."""
-    source, place = (_content(latents), latents) if latents else (state, file)
+    source, place = (_tensors(latents, _content(latents)), latents) if latents else (state, file)
     found = {ours: source.get(theirs) for ours, theirs in STATISTICS.items()}
-    if missing := [STATISTICS[name] for name, t in found.items() if not isinstance(t, Tensor)]:
+    if missing := [STATISTICS[name] for name, t in found.items() if t is None]:
         raise UserError(f"{place}: no {' or '.join(missing)}; name the autoencoder's latent.pkl by --latents")
-    return {name: t.flatten() for name, t in found.items() if isinstance(t, Tensor)}
+    return {name: t[0] if t.ndim == 2 and len(t) == 1 else t for name, t in found.items() if t is not None}
 
 
 def _config(file: Path, found: Shapes) -> DiffAEConfig:

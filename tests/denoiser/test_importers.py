@@ -326,13 +326,14 @@ def test_importing_again_gives_the_same_bytes(checkpoint: Path, tmp_path: Path) 
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
-def test_half_precision_becomes_single(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("dtype", "most"), [(torch.half, 5e-3), (torch.float8_e4m3fn, 0.5)])
+def test_other_precisions_become_single(dtype: torch.dtype, most: float, tmp_path: Path) -> None:
     path = tmp_path / "half.pt"
-    torch.save({k: v.half() for k, v in _weights("improved_scale_shift").items()}, path)
+    torch.save({k: v.to(dtype) for k, v in _weights("improved_scale_shift").items()}, path)
     imported = import_checkpoint(path, SETTINGS["improved_scale_shift"])
     assert {p.dtype for p in imported.net.parameters()} == {torch.float32}
     x, t, _ = recipe.inputs()
-    assert _error(imported.net(x.float(), t.float()), REFERENCE["improved_scale_shift/out"]) < 5e-3
+    assert _error(imported.net(x.float(), t.float()), REFERENCE["improved_scale_shift/out"]) < most
 
 
 def test_the_layout_of_ddim_halves_even_sizes_alone(tmp_path: Path) -> None:

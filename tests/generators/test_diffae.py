@@ -166,6 +166,8 @@ def test_what_is_no_diffae_is_one_line(tmp_path: Path) -> None:
             "no latent_net in it",
         ),
         ({"state_dict": {k: v for k, v in ema.items() if "encoder.out" not in k}}, r"no encoder\.out\.3\.weight"),
+        ({"state_dict": ema | {"conds_mean": torch.ones(2, 2).to_sparse()}}, "conds_mean: sparse tensors"),
+        ({"state_dict": ema | {"conds_mean": torch.ones(1).expand(2**20, 2**20)}}, r"latent_mean \(1048576, 1048576\)"),
         ({"state_dict": ema | {"ema_model.extra": torch.zeros(1)}}, r"not quite a DiffAE .*unexpected: unet\.extra"),
         ({"state_dict": ema | {"ema_model.out.2.bias": torch.full((3,), torch.nan)}}, r"unet\.out\.2\.bias: holds NaN"),
     ]

@@ -269,6 +269,18 @@ def test_what_is_no_nvae_is_one_line(tmp_path: Path) -> None:
         (state, {"dataset": "mnist"}, "args: dataset mnist"),
         (state, {"num_channels_dec": 16}, "num_channels_enc 8, num_channels_dec 16"),
         (state, {"num_mixture_dec": 1}, "num_mixture_dec 1"),
+        (
+            state,
+            {
+                "num_latent_scales": 3,
+                "num_groups_per_scale": 100,
+                "num_cell_per_cond_enc": 100,
+                "num_cell_per_cond_dec": 100,
+            },
+            "args: more layers by the header than the file's",
+        ),
+        (state, {"num_nf": torch.ones(3)}, "args has no num_nf"),
+        (state | {"stem.weight": torch.ones(2, 2).to_sparse()}, {}, "stem.weight: sparse tensors"),
         (state, {"num_nf": 99}, "flows: .* less than or equal to 10"),
         (state, {"num_latent_scales": 10**9}, "num_latent_scales, .* expected 1 to 100"),
         (state, {"num_latent_scales": "two"}, "num_latent_scales, .* expected 1 to 100"),
