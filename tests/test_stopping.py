@@ -20,7 +20,7 @@ from ddrep.data.shards import write_shard
 from ddrep.files import sha256
 from ddrep.locks import lock_of
 from ddrep.sampling.sampler import image_seed, sample
-from ddrep.stopping import AGAIN, SIGNALS
+from ddrep.stopping import AGAIN, SIGNALS, Stopped
 from tests import tiny
 from tests.sampling.test_synthesis import CLASSES, _judge
 
@@ -198,3 +198,20 @@ def test_several_processes_end_together(start: Start, all_of_them: bool) -> None
     (os.killpg if all_of_them else os.kill)(process.pid, signal.SIGTERM)
     told(process, signal.SIGTERM)
     assert psutil.wait_procs(family, 20)[1] == []
+
+
+@pytest.mark.parametrize("interrupt, status", [(Stopped("SIGTERM"), AGAIN), (KeyboardInterrupt(), 130)])
+def test_an_error_that_an_interrupt_ends_in_is_the_interrupt(
+    interrupt: KeyboardInterrupt, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As in torch.save, whose writer closes with an error of its own."""
+
+    def interrupted(**_: object) -> None:
+        try:
+            raise interrupt
+        finally:
+            raise RuntimeError("unexpected pos 64 vs 0")
+
+    monkeypatch.setattr("ddrep.generators.importers.run", interrupted)
+    monkeypatch.setattr("ddrep.device.set_threads", lambda threads: None)
+    assert main(["import-diffae", "last.ckpt", "--out", str(tmp_path / "d"), "--log", str(tmp_path / "log")]) == status

@@ -75,17 +75,25 @@ def _run(args: list[str]) -> int:
         else:
             _explain(args, {name: verb.help for name, verb in known.items()})
         return 0
-    except stopping.Stopped as e:
-        return _say(f"interrupted by {e}; the same command goes on", stopping.AGAIN)
-    except KeyboardInterrupt:
-        return _say("interrupted; the same command goes on", 128 + signal.SIGINT)
     except BrokenPipeError:
         raise
-    except Exception as e:
+    except (Exception, KeyboardInterrupt) as e:
+        interrupt = _interrupt(e)
+        if isinstance(interrupt, stopping.Stopped):
+            return _say(f"interrupted by {interrupt}; the same command goes on", stopping.AGAIN)
+        if interrupt:
+            return _say("interrupted; the same command goes on", 128 + signal.SIGINT)
         if message := complaint(e):
             return _say(message, 2)
         log.exception("ddrep: a defect, or a machine at its limits; please report it with these lines")
         raise
+
+
+def _interrupt(e: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt that an error is, or came of: torch, interrupted where it writes, ends in an error of its own."""
+    while e is not None and not isinstance(e, KeyboardInterrupt):
+        e = e.__context__
+    return e
 
 
 def _explain(args: list[str], known: dict[str, str]) -> None:
