@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from ddrep.config import Sampling
+from ddrep.data.batches import check_stored
 from ddrep.data.decoding import FORMATS
 from ddrep.data.disk import raw, read_bytes, reason
 from ddrep.data.shards import read_shards
@@ -72,6 +73,7 @@ def again(denoiser: Path, pretrained: Path | None, attempts: Path, row: int, out
     shard = attempts.with_suffix(".tar")
     if one["accepted"] and shard.exists():
         kept = read_shards([shard])
+        check_stored(kept.images, model.image_shape, model.name)
         most = int(abs(kept.images[kept.keys.index(one["key"])].astype(int) - image[0]).max())
         if most > 1:  # as rounding is another in another batch
             log.warning(

@@ -519,7 +519,7 @@ def test_soft_labels_are_what_the_judge_says_of_the_stored_images(world: World, 
     assert "labels" not in hard.model_dump() and config.model_dump()["labels"] == "soft"
 
 
-def test_an_attempt_is_drawn_again(world: World, tmp_path: Path) -> None:
+def test_an_attempt_is_drawn_again(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Kept or not."""
     out = tmp_path / "00002.tar"
     _, rows = _make(world, _stage(world.threshold(0.4)), out)
@@ -538,6 +538,10 @@ def test_an_attempt_is_drawn_again(world: World, tmp_path: Path) -> None:
         expected = world.images[rows["class"][row], rows["attempt"][row]]
         assert np.abs(image.astype(int) - expected).max() <= 1
     assert main([*call, "--row", str(len(rows))]) == 2
+    tiny.denoiser(4, image_size=16, attention_sizes=()).save(tmp_path / "larger.safetensors")
+    call[1] = str(tmp_path / "larger.safetensors")
+    assert main([*call, "--row", str(int(rows["accepted"].idxmax()))]) == 2
+    assert "images are 8x8x1 uint8, expected 16x16x1" in capsys.readouterr().err
     older = out.with_name("older.parquet")
     pd.DataFrame(rows.to_dict("list")).to_parquet(older)  # without settings
     assert main(["sample", str(world.finetuned), "--from", str(older), "--out", str(tmp_path / "a.png")]) == 2
