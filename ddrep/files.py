@@ -12,6 +12,7 @@ import re
 import shutil
 import stat
 import time
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -247,6 +248,14 @@ def load_tensors(path: Path, form: str, what: str) -> tuple[dict[str, Tensor], d
         return load_file(path), meta
     except (SafetensorError, OSError, AttributeError, KeyError) as e:  # also for types that torch has not
         raise UserError(f"{path}: not a readable safetensors file ({e}); expected {what}") from None
+
+
+def is_zip(path: Path) -> bool:
+    """Whether it is a file that ends as a zip does; one with a broken end is none, which Python would raise."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
 
 
 def sha256(path: Path) -> str:

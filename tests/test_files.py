@@ -3,9 +3,11 @@ import json
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +16,18 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from ddrep.denoiser.checkpoints import read_content
 from ddrep.errors import UserError
-from ddrep.files import fingerprint, load_tensors, save_tensors, sha256, state_path, tensors_from_disk, written_whole
+from ddrep.files import (
+    fingerprint,
+    is_zip,
+    load_tensors,
+    save_tensors,
+    sha256,
+    state_path,
+    tensors_from_disk,
+    written_whole,
+)
 
 
 def test_nothing_is_there_before_the_end_and_only_the_output_after(tmp_path):
@@ -294,3 +306,15 @@ def test_a_header_that_is_none_is_one_of_the_documented_errors(kind: str, tmp_pa
     (tmp_path / "f").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
     with pytest.raises(ValueError):
         tensors_from_disk(tmp_path / "f")
+
+
+def test_a_zip_whose_end_speaks_of_other_disks_is_none(tmp_path: Path) -> None:
+    """Python raises an error of it."""
+    with zipfile.ZipFile(path := tmp_path / "a.pt", "w") as archive:
+        archive.writestr("a", b"1")
+    assert is_zip(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-22] + struct.pack("<4sLQL", b"PK\x06\x07", 0, 0, 9) + whole[-22:])
+    assert not is_zip(path)
+    with pytest.raises(UserError, match=r"a.pt: truncated: its end is missing; fetch it again"):
+        read_content(path)

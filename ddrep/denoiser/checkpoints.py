@@ -11,7 +11,6 @@ import logging
 import pickle
 import re
 import warnings
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ddrep.errors import UserError
-from ddrep.files import check_readable
+from ddrep.files import check_readable, is_zip
 
 log = logging.getLogger("ddrep")
 
@@ -134,7 +133,7 @@ class _Inert:
 
 
 def _unpickled(file: Path, begins_as_zip: bool, inert: str) -> Any:
-    mappable = zipfile.is_zipfile(file)
+    mappable = is_zip(file)
     if begins_as_zip and not mappable:
         raise UserError(f"{file}: truncated: its end is missing; fetch it again")
     try:

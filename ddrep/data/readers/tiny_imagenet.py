@@ -25,6 +25,7 @@ from ddrep.data.listing import Contents, Entry, Listing, drawn, from_disk, liste
 from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader
 from ddrep.data.reading import complain
 from ddrep.errors import UserError
+from ddrep.files import is_zip
 
 WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"
 ADVICE = "mend them, or unpack it anew"
@@ -199,7 +200,7 @@ def _expected(cfg: TinyImageNet) -> Known:
 
 def _known(cfg: TinyImageNet, seed: int) -> Known:
     """The number of images is what the configuration expects: the listing holds it against what is there."""
-    if cfg.path.is_file() and not zipfile.is_zipfile(cfg.path):
+    if cfg.path.is_file() and not is_zip(cfg.path):
         raise UserError(f"{cfg.path}: not a whole zip file; fetch it again")
     expected, wnids = _expected(cfg), cfg.path / WNIDS
     names = expected.classes
