@@ -63,12 +63,12 @@ class Contestant:
 
 PUBLISHED = Sampling(solver="ddim", steps=published.STEPS, eta=0.0, guidance_scale=published.SCALE)
 UNGUIDED = Sampling(guidance_scale=0.0)
-FITTED, FEW = "6 steps on a fitted grid, w = 0.5 (default)", 6
+FITTED, FEW = "6 steps on a fitted grid, w = 0.5", 6
 CONTESTANTS = {
     REFERENCE: Contestant(published.STEPS, "two calls", "whole passes", None),
     "the same, by our engine": Contestant(published.STEPS, "one call", "encoder", PUBLISHED),
-    "12 even steps, w = 0.5": Contestant(Sampling().steps, "one call", "encoder", Sampling()),
-    "12 even steps, w = 0": Contestant(UNGUIDED.steps, "one estimate", "encoder", UNGUIDED),
+    "12 steps, w = 0.5 (default)": Contestant(Sampling().steps, "one call", "encoder", Sampling()),
+    "12 steps, w = 0": Contestant(UNGUIDED.steps, "one estimate", "encoder", UNGUIDED),
     FITTED: Contestant(FEW, "one call", "encoder", Sampling(steps=FEW, grid="fitted")),
 }
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import FieldSerializationInfo, StringConstraints, field_serializer, model_validator
+from pydantic import StringConstraints, model_validator
 
 from ddrep.config.base import Section, Seed
 from ddrep.config.data import Data
@@ -12,7 +12,6 @@ from ddrep.config.evaluation import Evaluation
 from ddrep.config.generators import Generators
 from ddrep.config.guidance import Attributes, Masks, Robustness, Table1, Table2
 from ddrep.config.stages import (
-    CANDIDATES,
     Classifier,
     DenoiserChoice,
     Features,
@@ -48,7 +47,7 @@ class Experiment(Section):
     rejection: Head = Head()
     pixel_rejection: PixelHead = PixelHead()
     probe: Probe = Probe()
-    sampling: Sampling = CANDIDATES
+    sampling: Sampling = Sampling()
     synthesis: Synthesis = Synthesis()
     classifier: Classifier = Classifier()
     attributes: Attributes = Attributes()
@@ -72,11 +71,6 @@ class Experiment(Section):
     copies: Copies = Copies()
     tables: Tables = Tables()
     figures: Figures = Figures()
-
-    @field_serializer("sampling")
-    def _whole(self, sampling: Sampling, info: FieldSerializationInfo) -> dict[str, Any]:
-        # what is left out would be read as the default here, which is not the class's
-        return {**sampling.model_dump(mode=info.mode), "grid": sampling.grid}
 
     @model_validator(mode="after")
     def _has_attributes(self) -> Experiment:

@@ -235,14 +235,10 @@ class Sampling(Section):
         return len(grid) == self.steps and all(a > b for a, b in itertools.pairwise(grid))
 
 
-CANDIDATES = Sampling(steps=6, grid="fitted")
-"""How candidates are drawn unless the experiment says otherwise; what has no fitted grid takes the class's defaults."""
-
-
 class FitGrid(Section):
     """All that determines a fitted time grid, beside its inputs and seed; see `Sampling`."""
 
-    steps: Annotated[int, Ge(2), Le(TEACHER)] = CANDIDATES.steps
+    steps: Annotated[int, Ge(2), Le(TEACHER)] = Sampling().steps
 
 
 class Synthesis(Section):

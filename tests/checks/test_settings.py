@@ -225,7 +225,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "masks.taps.blocks: no output_blocks.99 in this denoiser",
     ),
     "more steps than the schedule has": (
-        {"sampling": {"solver": "ddim", "steps": 1200, "grid": "even"}},
+        {"sampling": {"solver": "ddim", "steps": 1200}},
         "sampling.steps: 1200; with ddim the denoiser's schedule of 1000 levels allows 1000 at most",
     ),
     "a level that the schedule has not": (
@@ -233,7 +233,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "sampling.grid: 1000, but the denoiser's schedule has noise levels 0..999",
     ),
     "more steps than the solver has": (
-        {"sampling": {"steps": 1000, "grid": "even"}},
+        {"sampling": {"steps": 1000}},
         "sampling.steps: 1000; with dpm-solver++ the denoiser's schedule of 1000 levels allows 995 at most",
     ),
     "more guided steps than the schedule has": (
@@ -304,9 +304,7 @@ def test_the_demo_with_one_thing_wrong(overlay: dict[str, Any], complaint: str, 
 
 
 def test_all_complaints_are_in_one_line(here: Path) -> None:
-    line = said(
-        {"figures": {"figure1_class": 10}, "table3": {"subsets": [3]}, "sampling": {"steps": 5000, "grid": "even"}}
-    )
+    line = said({"figures": {"figure1_class": 10}, "table3": {"subsets": [3]}, "sampling": {"steps": 5000}})
     assert [key for key in ("figures.figure1_class: ", "table3.subsets: ", "sampling.steps: ") if key in line]
     assert line.count("; ") >= 2
 
@@ -314,7 +312,7 @@ def test_all_complaints_are_in_one_line(here: Path) -> None:
 @pytest.mark.parametrize("part", ["augmentation", "attributes", "masks"])
 def test_what_no_part_wants_is_not_looked_at(part: str, here: Path) -> None:
     overlays: dict[str, dict[str, Any]] = {
-        "augmentation": {"table4": [], "figures": {"figure1_class": 99}, "sampling": {"steps": 5000, "grid": "even"},
+        "augmentation": {"table4": [], "figures": {"figure1_class": 99}, "sampling": {"steps": 5000},
                          "table3": {"architecture": "none", "subsets": [9]}},
         "attributes": {"attributes": {"groups": [{"name": "a", "having": ["b"]}], "taps": {"blocks": ["up9"]}},
                        "table1": {"subsets": [9], "steps": [5000]}},

@@ -29,8 +29,8 @@ READERS = {"labelled_images", "held_out_images", "attribute_images", "attribute_
 
 
 def following(started: set[str]) -> set[str]:
-    """What follows, where there are no images without labels and no other generator."""
-    absent = {"unlabelled_images", "labelled_shard", "pretrain_generator"}
+    """What follows, where there are no images without labels and no other generator, and no fitted grid."""
+    absent = {"unlabelled_images", "labelled_shard", "pretrain_generator", "fitted_grid"}
     return downstream(started) - absent - {"attribute_latent_judge", "attribute_generated"}
 
 

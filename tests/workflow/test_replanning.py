@@ -99,13 +99,14 @@ OWN = {
     "data": {"labelled_images", "held_out_images", "unlabelled_images", "attribute_images", "attribute_examples"},
     "data.image_folder": {"labelled_images", "held_out_images", "attribute_images", "attribute_examples"},
     "denoiser.pretrain": {"pretrain"},
-    "denoiser.file": {"finetune", "features", "fitted_grid", "pixel_threshold", *LISTENING, *GUIDED},
+    "denoiser.file": {"finetune", "features", "pixel_threshold", *LISTENING, *GUIDED},
     "finetune": {"finetune"},
     "features": {"features"},
     "rejection": {"rejection"},
     "pixel_rejection": {"pixel_rejection"},
     "probe": {"probe"},
     "sampling": SAMPLED,
+    "sampling.grid": SAMPLED | {"fitted_grid"},
     "synthesis": SAMPLED,
     "synthesis.balance": {"synthesis", "shard_info"},
     "synthesis.per_class": SAMPLED | {"classifier", "labelled_shard"},
@@ -224,7 +225,7 @@ def other_values(value: Any) -> list[Any]:
         ends = [[*value[:-1], last / 2] for last in value[-1:] if isinstance(last, float)]
         return [[*value, item] for item in more] + [value[:-1], [*value, 5], *ends]
     names = ["image-folder", "pretrain", "linear", "cosine", "fixed", "ddim", "pretrained", "small", "fp32", "bf16"]
-    return ["other.file", *names, "even", "fitted", "classifier-free", "middle", 4, 0.5, [0]]
+    return ["other.file", *names, "fitted", "classifier-free", "middle", 4, 0.5, [0]]
 
 
 def changed(raw: dict[str, Any], path: tuple[str | int, ...]) -> dict[str, Any]:
@@ -271,6 +272,7 @@ def base(kind: str) -> dict[str, Any]:
         return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},
                            "denoiser": {"kind": "pretrain"},
                            "generators": {name: {"kind": "pretrain"} for name in generators()},
+                           "sampling": {"grid": "fitted"},
                            "evaluation": {"evaluator": None, "segmenter": None}})  # fmt: skip
     return raw
 
@@ -397,14 +399,11 @@ def test_threshold_and_guidance_leave_the_sources_without_them(demo: Tree) -> No
 
 
 def test_a_fitted_grid_is_of_all_that_is_drawn(demo: Tree) -> None:
-    even, steps = demo.plans([{"sampling": {"grid": "even"}}, {"sampling": {"steps": 8}}])
-    assert not [job for job in even if job.rule == "fitted_grid"]
-    assert [job.output for job in steps if job.pending and job.rule == "fitted_grid"] == [
-        "results/fashion-demo/grid.json"
-    ]
-    for jobs in (even, steps):
-        drawn = {job.output.split("/")[4] for job in jobs if job.pending and job.rule == "synthesis"}
-        assert {"ours", "improved-ddpm", "pixel-rejection", "unconditional-soft"} <= drawn
+    jobs = demo.plans([{"sampling": {"grid": "fitted"}}])[0]
+    pending = [job for job in jobs if job.pending]
+    assert [job.output for job in pending if job.rule == "fitted_grid"] == ["results/fashion-demo/grid.json"]
+    drawn = {job.output.split("/")[4] for job in pending if job.rule == "synthesis"}
+    assert {"ours", "improved-ddpm", "pixel-rejection", "unconditional-soft"} <= drawn
 
 
 def test_mix_settings_leave_unmixed_runs(demo: Tree) -> None:
