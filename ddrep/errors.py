@@ -15,7 +15,8 @@ class UserError(Exception):
     what to do."""
 
     def __init__(self, said: str) -> None:
-        super().__init__(" ".join(said.split()))
+        # names of files keep their spaces
+        super().__init__(" ".join(filter(None, map(str.strip, said.splitlines()))))
 
 
 def complaint(e: BaseException) -> str | None:

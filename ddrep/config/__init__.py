@@ -1,7 +1,7 @@
 """The experiment as typed models: the only place where a setting has a name, a type and a default.
 
 `config.yaml` and the overlays are read through `load`, by Snakemake and by the command line alike. Each stage of the
-workflow is told of its own section and nothing else (ddrep.derived), as the JSON that `stage_json` of it makes.
+workflow is told of its own section and nothing else (`stage_json` of ddrep.derived).
 """
 
 from __future__ import annotations
