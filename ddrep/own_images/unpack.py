@@ -100,6 +100,7 @@ def _of_table(file: Path) -> Iterator[Sample]:
         image, label = _columns(file, schema)
         names = _class_names(schema, label)
         for batch in batches:
+            batch.validate(full=True)  # offsets of a broken file lead out of its memory, and the process dies of it
             for row in batch.select([image, label]).to_pylist():
                 content = row[image]["bytes"] if isinstance(row[image], dict) else row[image]
                 if content is not None and row[label] is not None:

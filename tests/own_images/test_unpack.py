@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,18 @@ def test_a_table_that_says_what_none_does_is_one_line(tmp_path: Path, said: str)
     pq.write_table(table, tmp_path / "a.parquet")
     with pytest.raises(UserError, match=r"a.parquet: not a whole table of images"):
         unpacked(tmp_path / "a.parquet", tmp_path / "out")
+
+
+def test_offsets_that_lead_out_of_an_arrow_file_are_one_line(tmp_path: Path) -> None:
+    """The library takes them on trust, and the process would die of them."""
+    content = png()
+    hugging_face(tmp_path, {"train": [(0, content)] * 4}, ".arrow")
+    file = next(tmp_path.rglob("*.arrow"))
+    whole, right = file.read_bytes(), struct.pack("<5i", *(i * len(content) for i in range(5)))
+    assert whole.count(right) == 1
+    file.write_bytes(whole.replace(right, struct.pack("<5i", *(i * 2**28 for i in range(5)))))
+    with pytest.raises(UserError, match=r"arrow: not a whole table of images"):
+        unpacked(file, tmp_path / "out")
 
 
 def test_a_class_whose_name_no_folder_has_is_one_line(tmp_path: Path) -> None:
