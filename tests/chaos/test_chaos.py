@@ -7,6 +7,7 @@ DDREP_CHAOS=100 asks for as many troubles, about a quarter of them full disks; w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -109,8 +110,9 @@ def trouble(tree: Tree, kind: str, snakemake: subprocess.Popen[str], chance: ran
 
 def fill_for_a_while(folder: Path, seconds: float) -> None:
     ballast = folder / "ballast"
-    with ballast.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(folder).free)
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):  # no space left
+        while True:  # jobs write at the same time
+            file.write(bytes(2**20))
     time.sleep(seconds)
     ballast.unlink()
 
