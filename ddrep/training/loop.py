@@ -223,13 +223,34 @@ def _restore(
 ) -> None:  # fmt: skip
     try:
         net.load_state_dict(content["net"])
-        optimizer.load_state_dict(content["optimizer"])
-        losses[: content["step"]] = content["losses"]
+        _restore_moments(optimizer, content["optimizer"]["state"])
+        losses[: len(content["losses"])] = content["losses"]
         records[:] = content["records"]
         if ema is not net:
             ema.load_state_dict(content["ema"])
+        weights = [*net.state_dict().values(), *ema.state_dict().values()]
+        if len(content["losses"]) != content["step"] or not all(t.isfinite().all() for t in weights):
+            raise ValueError
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError):
         raise _unfit(state) from None
+
+
+def _restore_moments(optimizer: torch.optim.Optimizer, moments: dict[int, dict[str, Tensor]]) -> None:
+    """What the optimiser has gathered of each parameter; its settings stay its own. Raises ValueError for what is no
+    such thing, for the optimisers would stumble over it at their next step."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    one = nn.Parameter(torch.zeros(1))
+    one.grad = torch.zeros(1)
+    like = type(optimizer)([one])  # type: ignore[call-arg]
+    like.step()
+    for i, found in moments.items():
+        if found.keys() != like.state[one].keys():
+            raise ValueError(i)
+        for name, t in found.items():
+            shape = () if name == "step" else parameters[i].shape
+            if t.shape != shape or not t.is_floating_point() or not t.isfinite().all() or (name == "step" and t < 0):
+                raise ValueError(name)
+    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _unfit(state: Path) -> UserError:

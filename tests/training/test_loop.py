@@ -2,6 +2,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -397,3 +398,37 @@ def test_what_is_no_state_is_one_line(kind, tmp_path):
         state.write_bytes(state.read_bytes()[:-40])
     with pytest.raises(UserError, match=r"run\.pt: not the state of this training, or broken; remove it"):
         _train(state)
+
+
+WHOLE_BUT: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "weights that are no numbers": lambda content: content["net"]["0.weight"].fill_(math.nan),
+    "an average without numbers": lambda content: content["ema"]["0.weight"].fill_(math.nan),
+    "no first moment": lambda content: content["optimizer"]["state"][0].pop("exp_avg"),
+    "a moment of another size": lambda content: content["optimizer"]["state"][0].update(exp_avg=torch.zeros(2)),
+    "a moment that is none": lambda content: content["optimizer"]["state"][0].update(exp_avg_sq=None),
+    "a step below zero": lambda content: content["optimizer"]["state"][0]["step"].fill_(-1),
+    "a parameter too many": lambda content: content["optimizer"]["state"].update({99: {}}),
+    "fewer losses than steps": lambda content: content.update(losses=content["losses"][:-1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", WHOLE_BUT.values(), ids=WHOLE_BUT.keys())
+def test_a_state_that_no_training_writes_is_one_line(change, tmp_path):
+    state = tmp_path / "run.pt"
+    with pytest.raises(Killed):
+        _train(state, kill_at=7)
+    content = torch.load(state, weights_only=True)
+    change(content)
+    torch.save(content, state)
+    with pytest.raises(UserError, match=r"run\.pt: not the state of this training, or broken; remove it"):
+        _train(state)
+
+
+def test_the_settings_of_an_optimiser_are_those_of_the_run(tmp_path):
+    state = tmp_path / "run.pt"
+    with pytest.raises(Killed):
+        _train(state, kill_at=7)
+    content = torch.load(state, weights_only=True)
+    content["optimizer"]["param_groups"][0] |= {"betas": (0.1, 0.1), "eps": None}
+    torch.save(content, state)
+    assert _equal(_train(state), _train())
