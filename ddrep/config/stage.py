@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ddrep.config.base import Seed
 
@@ -15,17 +15,17 @@ C = TypeVar("C", bound=BaseModel)
 class Stage(BaseModel, Generic[C]):
     """What a command of the workflow is told: its section, the seed, and the version of the code it was made for."""
 
-    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
-    stage: str = ""
-    """Name of the stage, written by the workflow; leave it out by hand."""
-    version: int = 0
-    """Version of the stage's code, written by the workflow; leave it out by hand."""
-    seed: Seed = 0
-    """The experiment's seed, or the labelled subset's."""
-    files: str = ""
-    """Digest of the data set that the stage reads, written by the workflow; leave it out by hand."""
-    config: C
-    """The stage's section of config.yaml."""
+    # Described by Field, for pydantic looks each docstring up again for every section a stage is of: 0.2 s a command.
+    model_config = ConfigDict(extra="forbid")
+    stage: Annotated[str, Field(description="Name of the stage, written by the workflow; leave it out by hand.")] = ""
+    version: Annotated[
+        int, Field(description="Version of the stage's code, written by the workflow; leave it out by hand.")
+    ] = 0
+    seed: Annotated[Seed, Field(description="The experiment's seed, or the labelled subset's.")] = 0
+    files: Annotated[
+        str, Field(description="Digest of the data set it reads, written by the workflow; leave it out by hand.")
+    ] = ""
+    config: Annotated[C, Field(description="The stage's section of config.yaml.")]
 
     @model_serializer(mode="wrap")
     def _without_empty_files(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.neighbors import NearestNeighbors
 
 from ddrep.config import Copies, ProbeReading, Stage, Tap
 from ddrep.cost import ENCODER, Cost, Job, Passes, costs
@@ -37,6 +36,8 @@ def run(
     Distances are Euclidean, between the standardised features of a decoder block, in units of the validation images'
     median. The validation images say what a near copy is, the test images how many of such there are by chance.
     """
+    from sklearn.neighbors import NearestNeighbors  # a second, which those that read the cost alone do without
+
     model, cfg = Denoiser.load(denoiser, pick_device()), stage.config
     real = read_shards([labelled])
     known = _features(model, real, cfg)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from ddrep.errors import UserError
 
@@ -79,5 +78,7 @@ def _draw(features: np.ndarray, n: int, seed: int) -> np.ndarray:
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> float:
-    first, second = (fid_features_to_statistics(torch.as_tensor(x, dtype=torch.float64)) for x in (a, b))
-    return fid_statistics_to_metric(first, second, verbose=False)[KEY_METRIC_FID]
+    from torch_fidelity import metric_fid  # and with it torchvision, for seconds: tables seldom want a distance
+
+    first, second = (metric_fid.fid_features_to_statistics(torch.as_tensor(x, dtype=torch.float64)) for x in (a, b))
+    return metric_fid.fid_statistics_to_metric(first, second, verbose=False)[metric_fid.KEY_METRIC_FID]

@@ -6,14 +6,17 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from ddrep.data.batches import finite
 from ddrep.errors import UserError
 from ddrep.files import check_readable
+
+if TYPE_CHECKING:
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 LAYER = "2048"
 """torch-fidelity's name of the last average pooling."""
@@ -34,6 +37,8 @@ class Inception:
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Inception:
         """Read a weights file in torch-fidelity's format. Raises UserError for any other file."""
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
         expected = "torch-fidelity's weights-inception-2015-12-05-6726825d.pth; see docs/evaluation.md"
         check_readable(path, expected)
         content = path.read_bytes()  # once, or another file could be there when it is loaded

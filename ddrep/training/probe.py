@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import minimize_scalar
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from ddrep.config import Probe, ProbeReading, Stage, Tap
@@ -92,6 +90,8 @@ def cost(job: Job) -> Cost:
 
 def folds_of(data: LabelledImages, folds: int, seed: int) -> Folds:
     """Every class in each fold its share. Raises UserError for a class of one."""
+    from sklearn.model_selection import StratifiedKFold  # a second, which those that read the cost alone do without
+
     counts = np.bincount(data.labels, minlength=len(data.classes))
     if counts.min() < 2:
         raise UserError(
@@ -146,6 +146,8 @@ def standard(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def regression(x: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.ndarray, np.ndarray]:
     """Weights (classes, F) and biases (classes,) of multinomial logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+
     made = LogisticRegression(C=strength, max_iter=ITERATIONS).fit(x, labels)
     if len(made.classes_) > 2:
         return made.coef_, made.intercept_
