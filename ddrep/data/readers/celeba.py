@@ -132,9 +132,8 @@ def _expected(cfg: CelebA) -> Known:
 
 def _known(cfg: CelebA, seed: int) -> Known:
     attributes = _found(cfg.root, ATTRIBUTES)
-    with attributes.open(encoding="utf-8", errors="replace") as lines:
-        lines.readline()
-        names = lines.readline().split()
+    _, header, *_ = [*read_text(raw(attributes)).split("\n", 2), ""]
+    names = header.split()
     if names and cfg.attribute not in names:
         raise UserError(f"{cfg.attribute} is not in {attributes}; it has {', '.join(names)}")
     if attributes.stat().st_size > CHEAP // 16:  # a list takes longer to read than the names in an archive
