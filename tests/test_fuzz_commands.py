@@ -45,9 +45,12 @@ from ddrep.networks.judges import Judge
 from ddrep.networks.measures import Evaluator, Segmenter
 from ddrep.reporting import copies, judges, labels, tables
 from ddrep.reporting.guidance import ROBUSTNESS, SCORES
+from ddrep.reporting.report.page import render
+from ddrep.reporting.report.results import Results
 from ddrep.rows import Kind
 from tests import tiny
 from tests.fuzzing import VALUES, changed_tree, fuzzed, refused_in_one_line
+from tests.reporting.report import make_results
 from tests.test_fuzz import IMAGES, KEYS, labelled
 from tests.test_fuzz_content import GUIDE_A, GUIDE_M, MEASURE, ON_FEATURES, ON_PIXELS, features, latent_judge, network
 
@@ -266,6 +269,30 @@ def test_commands_of_any_options_end_in_one_line(tmp_path: Path, monkeypatch: py
         lines = said.getvalue().splitlines()
         assert status in (0, 2, stopping.AGAIN), args
         assert status == 0 or (lines[-1].startswith("ddrep: ") and "Traceback" not in said.getvalue()), said.getvalue()
+
+    one()
+
+
+def test_a_report_of_tables_that_hold_anything_is_made_or_refused_in_one_line(tmp_path: Path) -> None:
+    whole = make_results.write_all(tmp_path)
+    names = sorted(str(path.relative_to(whole.folder)) for path in whole.folder.rglob("*.parquet"))
+    said = sorted(str(path.relative_to(whole.folder)) for path in whole.folder.rglob("*.json"))
+
+    @fuzzed(15)
+    @given(st.data())
+    def one(data: st.DataObject) -> None:
+        shutil.rmtree(here := tmp_path / "here", ignore_errors=True)
+        shutil.copytree(whole.folder, here, copy_function=os.link)
+        path = here / data.draw(st.sampled_from([*names, *said]))
+        if path.suffix == ".json":
+            other = changed_tree(data, json.loads(path.read_text()))
+            path.unlink()
+            path.write_text(json.dumps(other))
+        else:
+            column = st.sampled_from(list(pd.read_parquet(path).columns))
+            _change_rows(path, data.draw(st.dictionaries(column, st.sampled_from(CELLS), min_size=1, max_size=3)))
+        with refused_in_one_line(path.name, "no source of images"):
+            render(Results(whole.experiment, here))
 
     one()
 

@@ -28,6 +28,10 @@ ROW: dict[str, Kind] = {
 COLUMNS = tuple(ROW)
 PREDICTIONS: dict[str, Kind] = {"key": "text", "label": "whole", "prediction": "whole"}
 CELL = ["architecture", "mix", "source", "scale"]
+ENDS: tuple[tuple[str, Kind], ...] = (
+    ("", "number or nan"), ("_low", "number or nan"), ("_high", "number or nan"), ("_pairs", "whole")
+)  # fmt: skip
+"""Of the columns of a difference."""
 ARCHITECTURES = tuple(dict.fromkeys(architecture for architecture, _ in TABLE4))
 
 
@@ -41,6 +45,15 @@ def run(
     cells = summarise(table, correct, stage.config, stage.seed, number)
     document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence)
     write(table, cells, document + section(judges), (out, summary, markdown))
+
+
+def read_cells(path: Path) -> pd.DataFrame:
+    """The summary of Table 3 or 4, as `summarise` makes it. Raises UserError."""
+    columns: dict[str, Kind] = {name: ROW[name] for name in CELL} | {"mean": "number", "std": "number or nan"}
+    columns |= {"n": "whole", "n_real": "whole", "n_synthetic": "whole", "steps": "whole", "control": "text"}
+    columns |= {f"vs_control{end}": kind for end, kind in ENDS}
+    later = {f"{versus(source)}{end}": kind for source in SOURCES for end, kind in ENDS}
+    return read_rows(path, columns | later, "the summary of a table; make it with `ddrep table`", optional=[*later])
 
 
 def write(table: pd.DataFrame, cells: pd.DataFrame, document: str, places: tuple[Path, Path, Path]) -> None:

@@ -46,7 +46,7 @@ def answer(results: Results) -> Answer:
     """Of the cell that `main_cell` picks, which no result has a say in."""
     if "augmentation" not in results.experiment.parts:
         return NOT_ASKED
-    cells = results.table("tables/table4-summary.parquet")
+    cells = results.cells
     cell = None if cells is None else main_cell(cells)
     if cells is None or cell is None:
         return NONE

@@ -37,7 +37,7 @@ def _unfinished(results: Results) -> str:
 
 
 def _runs(results: Results) -> str:
-    cells = results.table("tables/table4-summary.parquet")
+    cells = results.cells
     if cells is None or cells["n"].min() >= FEW_RUNS:
         return ""
     few = int(cells["n"].min())
@@ -47,7 +47,7 @@ def _runs(results: Results) -> str:
 
 
 def _controls(results: Results) -> str:
-    cells = results.table("tables/table4-summary.parquet")
+    cells = results.cells
     if cells is None:
         return ""
     there = set(cells["source"])
@@ -56,7 +56,7 @@ def _controls(results: Results) -> str:
 
 
 def _longer(results: Results) -> str:
-    cells = results.table("tables/table4-summary.parquet")
+    cells = results.cells
     if cells is None:
         return ""
     longer = cells[cells["source"] == LONGER]
@@ -110,14 +110,11 @@ def _judges(results: Results) -> Iterator[str]:
 
 
 def _distances(results: Results) -> Iterator[str]:
-    for path in results.files("tables/*-summary.parquet"):
-        cells = results.table(str(path.relative_to(results.folder)))
-        if cells is None or not {"distance", "distance_n", "minimum"} <= set(cells):
-            continue
-        few = cells[cells["distance_n"] < cells["minimum"]]
-        if len(few):
+    for name in ("table1", "table2"):
+        cells = results.rows(f"tables/{name}-summary.parquet", {"distance_n": "whole", "minimum": "whole"})
+        if cells is not None and len(few := cells[cells["distance_n"] < cells["minimum"]]):
             yield (
-                f"{path.stem.removesuffix('-summary').capitalize()}: too few images for a Fréchet distance "
+                f"{name.capitalize()}: too few images for a Fréchet distance "
                 f"({int(few['distance_n'].min()):,} in a cell, {int(few['minimum'].max()):,} wanted)."
             )
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 from markdown_it import MarkdownIt
 
+from ddrep.data.disk import raw, read_text
 from ddrep.reporting.report.results import Results
+from ddrep.rows import read_table
 
 MOST_ROWS = 200
 """Of a table that has no summary."""
@@ -32,14 +34,12 @@ def documents(results: Results) -> list[Document]:
     for path in results.files("tables/*.parquet"):
         name = path.stem.removesuffix("-summary")
         if name not in told and not path.stem.endswith("-summary"):
-            table = results.table(f"tables/{path.name}")
-            if table is not None:
-                found.append(Document(name, f"{name.capitalize()}: all rows", table_html(table), folded=True))
+            found.append(Document(name, f"{name.capitalize()}: all rows", table_html(read_table(path)), folded=True))
     return found
 
 
 def _summary(path: Path) -> Document:
-    text = path.read_text(encoding="utf-8")
+    text = read_text(raw(path))
     first, _, rest = text.partition("\n")
     title = first.removeprefix("# ") if first.startswith("# ") else path.stem
     body = rest if first.startswith("# ") else text

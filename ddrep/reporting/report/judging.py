@@ -13,9 +13,12 @@ import pandas as pd
 
 from ddrep.reporting.report.plots import INK, Plot, plot
 from ddrep.reporting.report.results import Results
+from ddrep.rows import Kind
 
 BEST = re.compile(r"epoch (\d+): held-out cross-entropy ([\d.]+)")
 """What ddrep.training.judges says in the log of a judge whenever it got better."""
+HISTORY: dict[str, Kind] = {"step": "whole", "loss": "number or nan", "label_margin": "number or nan"}
+"""Of a fine-tune."""
 MOST_CLASSES = 30
 """Of a confusion that can be read."""
 
@@ -39,7 +42,7 @@ def _named(path: Path) -> str:
 def _finetunes(results: Results) -> Iterator[Plot]:
     parts = []
     for path in results.files("subset*/finetuned.parquet"):
-        history = results.table(str(path.relative_to(results.folder)))
+        history = results.rows(str(path.relative_to(results.folder)), HISTORY, [*HISTORY][1:])
         if history is not None:
             parts.append(history.assign(subset=path.parent.name))
     if not parts:

@@ -16,8 +16,10 @@ import vl_convert
 
 from ddrep.config import Experiment
 from ddrep.files import written_whole
+from ddrep.reporting.guidance import ROBUSTNESS
 from ddrep.reporting.report import answer, caveats, documents, judging, made_with, neighbours, plots, walls
-from ddrep.reporting.report.results import Results, progress
+from ddrep.reporting.report.results import TABLE4, Results, progress
+from ddrep.rows import Kind
 
 log = logging.getLogger("ddrep")
 
@@ -29,8 +31,10 @@ CAPTIONS = {
     "denoiser": "What the unconditional denoiser draws after its training",
     "finetuned": "What the fine-tuned denoiser draws, a row for each class",
 }
-PLOTTED = {"figure4": "tables/table4-summary.parquet", "robustness": "tables/robustness.parquet"}
+PLOTTED = {"figure4": TABLE4, "robustness": "tables/robustness.parquet"}
 """Figures that the page draws itself, and the tables that it draws them of."""
+COSTS: dict[str, Kind] = {"stage": "text", "job": "text"}
+COSTS |= dict.fromkeys(("seconds", "max_rss_mb", "attempts", "accepted"), "number or nan")
 
 
 @dataclass(frozen=True)
@@ -91,11 +95,11 @@ def _own(name: str) -> str:
 
 
 def _of_results(results: Results) -> Iterator[plots.Plot]:
-    cells = results.table("tables/table4-summary.parquet")
+    cells = results.cells
     if cells is not None:
         yield from plots.differences(cells, results.experiment.tables.confidence)
         yield from plots.accuracy(cells)
-    robustness = results.table("tables/robustness.parquet")
+    robustness = results.rows("tables/robustness.parquet", ROBUSTNESS)
     if robustness is not None:
         yield from plots.robustness(robustness)
 
@@ -107,7 +111,7 @@ def _kept(results: Results) -> Iterator[plots.Plot]:
 
 
 def _costs(results: Results) -> Iterator[plots.Plot]:
-    table = results.table("tables/costs.parquet")
+    table = results.rows("tables/costs.parquet", COSTS)
     yield from plots.costs(table if table is not None else pd.DataFrame({"seconds": []}))
 
 

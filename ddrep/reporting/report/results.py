@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +16,13 @@ from pydantic import BaseModel
 
 from ddrep.config import Experiment
 from ddrep.data.shards import LabelledImages, read_shards
-from ddrep.rows import read_table
+from ddrep.reporting.tables import read_cells
+from ddrep.rows import Kind, read_rows
 from ddrep.runs import REPORT, cost_jobs, targets
 from ddrep.saved import read_json
 
+TABLE4 = "tables/table4-summary.parquet"
+ATTEMPTS: dict[str, Kind] = {"class": "whole", "p": "number", "accepted": "flag"}
 OTHER_SIZE = re.compile(r"subset\d+-")
 """The folder of a labelled set that has its own number of labels a class (ddrep.runs.subset_of)."""
 
@@ -56,10 +60,17 @@ class Results:
     experiment: Experiment
     folder: Path
 
-    def table(self, name: str, columns: list[str] | None = None) -> pd.DataFrame | None:
-        """A Parquet file by its path in the folder, or some of its columns. Raises UserError for one that is broken."""
+    def rows(self, name: str, columns: Mapping[str, Kind], optional: Collection[str] = ()) -> pd.DataFrame | None:
+        """Columns of a Parquet file by its path in the folder. Raises UserError, as `read_rows` does."""
         path = self.folder / name
-        return read_table(path, columns) if path.is_file() else None
+        expected = "a table of this experiment; make it anew"
+        return read_rows(path, columns, expected, optional) if path.is_file() else None
+
+    @cached_property
+    def cells(self) -> pd.DataFrame | None:
+        """The summary of Table 4."""
+        path = self.folder / TABLE4
+        return read_cells(path) if path.is_file() else None
 
     def json(self, path: Path) -> dict[str, Any]:
         """A report of a judge's, with what there is of `JudgeReport`. Raises UserError for one that is broken."""
@@ -77,7 +88,7 @@ class Results:
         """A row for each attempt at an image of a source: subset, source, class (its name), p, accepted."""
         parts = []
         for path in self.files("subset*/synthetic/*/*.parquet"):
-            rows = self.table(str(path.relative_to(self.folder)), ["class", "p", "accepted"])
+            rows = self.rows(str(path.relative_to(self.folder)), ATTEMPTS)
             if rows is not None:
                 subset = int(path.parts[-4].removeprefix("subset"))
                 parts.append(rows.assign(subset=subset, source=path.parent.name))
@@ -88,7 +99,8 @@ class Results:
 
     def class_name(self, number: int) -> str:
         """As the labelled images have it."""
-        return self.labelled.classes[number] if self.labelled else f"class {number}"
+        known = self.labelled.classes if self.labelled else ()
+        return known[number] if number < len(known) else f"class {number}"
 
     def files(self, pattern: str) -> list[Path]:
         """Those that match, in the order of their names; not of Table 5's labelled sets of other sizes."""

@@ -17,7 +17,7 @@ from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.errors import UserError
 from ddrep.files import read_arrays
 from ddrep.reporting.report.answer import plain
-from ddrep.reporting.report.results import Results
+from ddrep.reporting.report.results import ATTEMPTS, Results
 from ddrep.sources import SOURCES, in_figure
 
 BUDGET = 8_000_000
@@ -110,7 +110,7 @@ def _real(real: LabelledImages, label: int, each: int) -> Wall | None:
 
 def _of_source(results: Results, path: Path, classes: int, each: int) -> list[Wall | None]:
     name = str(path.with_suffix(".parquet").relative_to(results.folder))
-    table = results.table(name, ["key", "class", "attempt", "p", "accepted"])
+    table = results.rows(name, {"key": "text", "attempt": "whole", **ATTEMPTS})
     if table is None:
         return [None] * classes
     images = read_shards([path])
