@@ -26,7 +26,7 @@ check: lint
 		tests/test_architecture.py tests/test_derived.py tests/test_rules.py tests/test_text.py tests/networks
 
 DEVICE := cpu
-BENCHMARK := $(if $(filter cuda,$(DEVICE)),benchmarks.gpu,benchmarks.kept_image --results $(RESULTS_OF))
+BENCHMARK := $(if $(filter cuda,$(DEVICE)),benchmarks.gpu,benchmarks --results $(RESULTS_OF))
 bench: .venv/.installed
 	.venv/bin/python -m $(BENCHMARK)
 

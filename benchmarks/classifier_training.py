@@ -1,20 +1,16 @@
-"""Where a classifier run's time goes: ddrep's training against a textbook PyTorch loop on the same images.
+"""A classifier's training steps: ddrep's against a textbook PyTorch loop on the same images in memory.
 
-    python benchmarks/classifier_training.py --architecture resnet18 --batch 64 --rounds 5
+    python -m benchmarks.classifier_training [--architecture resnet18] [--batch 64] [--rounds 5] [--bf16]
 
-One thread; processor time, for the clock of a busy machine says little. The contestants take turns within each round,
-and what is printed is the median over the rounds of the ratio to the textbook loop (timm's network, default Adam, fp32,
-DataLoader over decoded float images). The same network is trained by all; bf16 is told apart from the rest.
+The textbook loop is timm's network, default Adam, fp32, and a DataLoader over decoded float images. The contestants
+take turns within each round; the first steps of each are not counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from unittest import mock
@@ -23,11 +19,15 @@ import timm
 import torch
 import torch.nn.functional as F
 
+from benchmarks import page
 from ddrep.config import Classifier, Data, EmbeddedData
+from ddrep.data.batches import to_unit
 from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages
 from ddrep.training import classifier
-from ddrep.training.pretrain import to_unit
+
+REFERENCE = "textbook loop"
+Contestant = Callable[[LabelledImages, str, int, int], list[float]]
 
 
 def textbook(images: LabelledImages, architecture: str, batch: int, steps: int) -> list[float]:
@@ -48,7 +48,7 @@ def textbook(images: LabelledImages, architecture: str, batch: int, steps: int) 
                 return times
 
 
-def ours(precision: str, fitted: bool) -> Callable[..., list[float]]:
+def ours(precision: str, fitted: bool) -> Contestant:
     """ddrep's own training, with or without SmallMapConv, as `textbook`."""
 
     def contestant(images: LabelledImages, architecture: str, batch: int, steps: int) -> list[float]:
@@ -57,68 +57,43 @@ def ours(precision: str, fitted: bool) -> Callable[..., list[float]]:
         keep = mock.patch.object(classifier, "fit_to_size", classifier.fit_to_size if fitted else lambda net, *_: net)
         with keep:
             classifier.fit(
-                images,
-                architecture,
-                cfg,
-                mixed=False,
-                steps=steps,
-                seed=0,
-                device=torch.device("cpu"),
+                images, architecture, cfg, mixed=False, steps=steps, seed=0, device=torch.device("cpu"),
                 on_step=lambda step, net: times.append(time.process_time()),
-            )
+            )  # fmt: skip
         return times
 
     return contestant
 
 
-CONTESTANTS = {
-    "textbook": textbook,
-    "ours, fp32, plain convolutions": ours("fp32", fitted=False),
-    "ours, fp32": ours("fp32", fitted=True),
-    "ours, bf16, plain convolutions": ours("bf16", fitted=False),
-    "ours, bf16": ours("bf16", fitted=True),
-}
-
-
-def compare(images: LabelledImages, architecture: str, batch: int, rounds: int, steps: int) -> None:
-    """Print milliseconds a step and the ratio to the textbook loop, for each contestant."""
-    seconds: dict[str, list[float]] = {name: [] for name in CONTESTANTS}
-    for _ in range(rounds):
-        for name, contestant in CONTESTANTS.items():
-            times = contestant(images, architecture, batch, steps)
-            seconds[name].append(statistics.median(b - a for a, b in itertools.pairwise(times)))
-    print(f"{architecture}, batch {batch}, {rounds} rounds of {steps} steps")
-    for name, mine in seconds.items():
-        ratio = statistics.median(a / b for a, b in zip(mine, seconds["textbook"], strict=True))
-        print(f"{name:32} {1e3 * statistics.median(mine):8.1f} ms a step   {ratio:.2f} of the textbook loop")
-
-
-def start_up(rounds: int) -> None:
-    """Print the processor time of the imports a run needs."""
-    commands = ["import torch", "import timm", "import ddrep.cli, ddrep.training.classifier"]
-    seconds: dict[str, list[float]] = {command: [] for command in commands}
-    for _ in range(rounds):
-        for command in commands:
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
-            subprocess.run([sys.executable, "-c", command], check=True)
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            seconds[command].append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    for command in commands:
-        print(f"{command:48} {statistics.median(seconds[command]):5.2f} s")
+def contestants(bf16: bool) -> dict[str, Contestant]:
+    kinds = ["fp32", *["bf16"] * bf16]
+    names = {f"ddrep, {kind}{plain}": ours(kind, not plain) for kind in kinds for plain in (", plain convolutions", "")}
+    return {REFERENCE: textbook, **names}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--architecture", default="resnet18")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8, help="steps of each contestant a round")
+    parser.add_argument("--steps", type=int, default=8, help="of each contestant in a round")
+    parser.add_argument("--bf16", action="store_true", help="bf16 as well, for which few processors have instructions")
     args = parser.parse_args()
     torch.set_num_threads(1)
     images = labelled(Data(embedded=EmbeddedData(per_class=50)), "train", 0, 0)
-    compare(images, args.architecture, args.batch, args.rounds, args.steps)
-    start_up(args.rounds)
+    all_ = contestants(args.bf16)
+    seconds: dict[str, list[float]] = {name: [] for name in all_}
+    for _ in range(args.rounds):
+        for name, contestant in all_.items():
+            times = contestant(images, args.architecture, args.batch, args.steps)
+            seconds[name].append(statistics.median(b - a for a, b in itertools.pairwise(times)))
+    rows = page.compared("a step", "milliseconds", {name: [1e3 * s for s in each] for name, each in seconds.items()})
+    page.record("Classifier training", ABOUT.format(**vars(args)), rows)
 
+
+ABOUT = """`python -m benchmarks.classifier_training`: {architecture}, batches of {batch} images of 28x28 pixels in \
+memory, 1 thread; medians of {rounds} rounds of {steps} steps, in brackets the range of the rounds and how many times \
+less than the reference, a textbook PyTorch loop."""
 
 if __name__ == "__main__":
     main()

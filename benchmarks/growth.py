@@ -1,9 +1,6 @@
 """How a dry run grows with the number of shards: processor seconds and memory of `snakemake -n`.
 
-    python -m benchmarks.growth
-
-The experiment is config.yaml's, at 7x of `ours` in more and more shards, each of which is a job. The ratio tells
-whether a job costs more where there are more of them.
+python -m benchmarks.growth
 """
 
 from __future__ import annotations
@@ -74,5 +71,8 @@ def rows() -> list[dict[str, Any]]:
     return found
 
 
+ABOUT = """`python -m benchmarks.growth`: config.yaml's experiment at 7x of `ours` in more and more shards, each of \
+which is a job. The ratio tells whether a job costs more where there are more of them."""
+
 if __name__ == "__main__":
-    page.record("Growth of a dry run", __doc__.split("\n\n", 1)[1], rows())
+    page.record("Growth of a dry run", ABOUT, rows())

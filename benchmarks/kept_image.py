@@ -164,6 +164,14 @@ def rows_of(
     ]  # fmt: skip
 
 
+def features(counted: dict[str, float], turns: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+    """Of reading the features at both timesteps: as published, and as `ddrep.denoiser.features` does it."""
+    names = {REFERENCE: "whole passes", "ddrep": "encoder"}
+    passes = {name: [counted[piece]] for name, piece in names.items()}
+    seconds = {name: [1e3 * turn[piece] for turn in turns] for name, piece in names.items()}
+    return page.compared("passes", "", passes) + page.compared("milliseconds an image", "", seconds)
+
+
 def imagenet64() -> tuple[Denoiser, Denoiser]:
     """Conditional and unconditional denoiser of random weights."""
     torch.manual_seed(0)
@@ -189,17 +197,22 @@ def main() -> None:
             name: share_kept(model, judge, with_grid(each, base, file), args.candidates)
             for name, each in judged.items() if judge
         }  # fmt: skip
-        rows = rows_of(*costs(model, base, AT_ONCE, args.rounds), shares)
+        counted, turns = costs(model, base, AT_ONCE, args.rounds)
+        rows = rows_of(counted, turns, shares)
         page.record("Cost of a kept image, embedded denoiser", ABOUT.format(**vars(args)), rows)
+        page.record("Features, embedded denoiser", ABOUT_FEATURES, features(counted, turns))
         model, base = imagenet64()
-        rows = rows_of(*costs(model, base, 1, min(args.rounds, 3)), {})
-        page.record("Cost of a candidate, ImageNet-64 architecture", ABOUT_IMAGENET, rows)
+        counted, turns = costs(model, base, 1, min(args.rounds, 3))
+        page.record("Cost of a candidate, ImageNet-64 architecture", ABOUT_IMAGENET, rows_of(counted, turns, {}))
+        page.record("Features, ImageNet-64 architecture", ABOUT_FEATURES, features(counted, turns))
 
 
 AT_ONCE = 16
 ABOUT = """`python -m benchmarks.kept_image`: medians of {rounds} rounds, {threads} thread(s); in brackets the range \
 of the rounds, and how many times less than the reference. Passes are whole forward passes of the network. Kept: of \
 {candidates} candidates, so with a standard error of up to half of one over their root."""
+ABOUT_FEATURES = """The same script: an image's bottleneck features at both timesteps, by whole passes as published \
+and by ours, which end at the bottleneck."""
 ABOUT_IMAGENET = """The same script: random weights, one candidate."""
 
 if __name__ == "__main__":

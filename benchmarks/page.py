@@ -10,9 +10,10 @@ import datetime
 import os
 import platform
 import re
+import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ def conditions() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 1),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def compared(quantity: str, unit: str, values: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
+    """Rows of a quantity: of each contestant its values in the rounds, of which the first one's are the reference."""
+    reference = next(iter(values))
+    return [
+        {"name": name, "reference": reference, "quantity": quantity, "unit": unit, "value": statistics.median(mine),
+         "low": min(mine), "high": max(mine),
+         "ratio": statistics.median(theirs / own for theirs, own in zip(values[reference], mine, strict=True))}
+        for name, mine in values.items()
+    ]  # fmt: skip
 
 
 def record(part: str, about: str, rows: Sequence[dict[str, Any]]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -64,17 +63,12 @@ def measured(file: Path, images: int, rounds: int) -> tuple[dict[str, list[float
 
 
 def rows_of(times: dict[str, list[float]], given: dict[str, Tensor]) -> list[dict[str, Any]]:
-    rows, plain = [], given[REFERENCE]
-    for name, values in times.items():
-        apart = float((given[name] - plain).abs().max())
-        ratio = statistics.median(b / a for a, b in zip(values, times[REFERENCE], strict=True))
-        common = {"name": name, "reference": REFERENCE, "unit": ""}
-        rows += [
-            {**common, "quantity": "milliseconds an image", "value": 1e3 * statistics.median(values),
-             "low": 1e3 * min(values), "high": 1e3 * max(values), "ratio": ratio},
-            {**common, "quantity": "largest difference of eps", "value": apart, "low": apart, "high": apart,
-             "ratio": 0.0},
-        ]  # fmt: skip
+    milliseconds = {name: [1e3 * value for value in values] for name, values in times.items()}
+    rows = page.compared("milliseconds an image", "", milliseconds)
+    for name, eps in given.items():
+        apart = float((eps - given[REFERENCE]).abs().max())
+        rows.append({"name": name, "reference": REFERENCE, "quantity": "largest difference of eps", "unit": ""}
+                    | {"value": apart, "low": apart, "high": apart, "ratio": 0.0})  # fmt: skip
     return rows
 
 

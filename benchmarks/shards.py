@@ -8,9 +8,9 @@ Both write PNG and class of the same images (those of the embedded test set) int
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import webdataset as wds
@@ -51,12 +51,10 @@ def main() -> None:
         }
         turns = [{key: page.processor_seconds(run) for key, run in work.items()} for _ in range(args.rounds + 1)][1:]
         assert np.array_equal(read(theirs)[0], read_shards([ours]).images[..., 0])
-    rows = []
-    for quantity, name in work:
-        each = [1e6 * turn[quantity, name] / args.images for turn in turns]
-        ratio = statistics.median(turn[quantity, PLAIN] / turn[quantity, name] for turn in turns)
-        about = {"name": name, "reference": PLAIN, "quantity": quantity, "unit": "microseconds an image"}
-        rows.append({**about, "value": statistics.median(each), "low": min(each), "high": max(each), "ratio": ratio})
+    rows = list[dict[str, Any]]()
+    for quantity in ("writing", "reading"):
+        each = {name: [1e6 * turn[quantity, name] / args.images for turn in turns] for name in (PLAIN, OURS)}
+        rows += page.compared(quantity, "microseconds an image", each)
     page.record("Shards", ABOUT.format(**vars(args)), rows)
 
 
