@@ -7,7 +7,8 @@ alone.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -311,10 +312,15 @@ def downstream(started: set[str]) -> set[str]:
     return reached
 
 
-@pytest.fixture(scope="module", params=["as it is", "made here"])
-def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Tree]:
-    """A tree in which everything has been made."""
-    return request.param, finish(tmp_path_factory.mktemp("tree"), base(request.param))
+@pytest.fixture(scope="module")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Tree]:
+    """Of each kind one in which everything has been made."""
+    return functools.cache(lambda kind: finish(tmp_path_factory.mktemp("tree"), base(kind)))
+
+
+@pytest.fixture(params=["as it is", "made here"])
+def finished(request: pytest.FixtureRequest, trees: Callable[[str], Tree]) -> tuple[str, Tree]:
+    return request.param, trees(request.param)
 
 
 def finish(path: Path, config: dict[str, Any]) -> Tree:
@@ -348,9 +354,9 @@ def test_every_key_replans_its_own_stage_and_what_follows(finished: tuple[str, T
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    return finish(tmp_path_factory.mktemp("demo"), base("as it is"))
+@pytest.fixture
+def demo(trees: Callable[[str], Tree]) -> Tree:
+    return trees("as it is")
 
 
 def test_a_finished_experiment_plans_no_job(demo: Tree) -> None:
