@@ -288,7 +288,8 @@ class Info(Light):
 
 
 class Classify(Verb):
-    """Train one classifier and write its row, and its prediction for each test image; by hand, an unmixed one."""
+    """Train one classifier and write its row, its prediction for each test image, its weights, or some of these; by
+    hand, an unmixed one."""
 
     does = "training.classifier:run"
     stage: Stage[config.Training]
@@ -308,9 +309,9 @@ class Classify(Verb):
     """Scale of the synthetic images, for the row; real-equal-steps takes the steps of real + scale x 1x images."""
     train_seed: Seed = 0
     """Seed of this run."""
-    out: OutputFile
+    out: OutputFile | None = None
     """Row (.parquet) to write."""
-    predictions: OutputFile
+    predictions: OutputFile | None = None
     """Predictions (.parquet) to write."""
     weights: OutputFile | None = None
     """Weights (.safetensors) to write, which timm reads."""

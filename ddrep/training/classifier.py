@@ -47,12 +47,14 @@ def run(
     source: str,
     scale: int,
     train_seed: int,
-    out: Path,
-    predictions: Path,
+    out: Path | None = None,
+    predictions: Path | None = None,
     weights: Path | None = None,
 ) -> None:
-    """Train and test a classifier; write its row to `out`, its predictions and, if wanted, its weights, as timm reads
-    them. Raises UserError."""
+    """Train a classifier and write what is wanted: its row, to `out`, its predictions of the test images, its weights,
+    as timm reads them. Raises UserError."""
+    if not (wanted := [path for path in (out, predictions, weights) if path]):
+        raise UserError("classify: nothing to write; give --out and --predictions, or --weights")
     job = Run(subset, architecture, stage.config.mixed, source, scale, train_seed, real=real is not None)
     _check_options(stage, job, real, synthetic)
     images, n_real = training_images(real, synthetic)
@@ -80,11 +82,15 @@ def run(
     )
     said = predict(net, unseen, cfg.classifier.precision)
     counts = {"n_real": n_real, "n_synthetic": len(images) - n_real, "epochs": cfg.classifier.epochs, "steps": steps}
-    with written_whole(out, predictions, *filter(None, [weights])) as (row_file, predictions_file, *weights_file):
-        _row(job, said, counts).to_parquet(row_file, index=False)
-        said.to_parquet(predictions_file, index=False)
-        for file in weights_file:
-            save(file, _meta(images, job.architecture, cfg.classifier.stem), timm_weights(net))
+    row, meta = _row(job, said, counts), _meta(images, job.architecture, cfg.classifier.stem)
+    writers: list[tuple[Path | None, Callable[[Path], object]]] = [
+        (out, lambda file: row.to_parquet(file, index=False)),
+        (predictions, lambda file: said.to_parquet(file, index=False)),
+        (weights, lambda file: save(file, meta, timm_weights(net))),
+    ]
+    with written_whole(*wanted) as drafts:
+        for draft, write in zip(drafts, [write for path, write in writers if path], strict=True):
+            write(draft)
     state.unlink(missing_ok=True)
 
 

@@ -286,11 +286,23 @@ def test_rows(
     assert sorted(path.name for path in shards.rglob("*.pt")) == []  # nothing is left of a finished run
 
 
+def test_weights_alone_can_be_asked_for_but_not_nothing(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stage = json.dumps({"config": {"classifier": {"batch": 8, "epochs": 1, "min_steps": 1}}})
+    call = ["classify", "--stage", stage, "--test", "test.tar", "--real", "real.tar"]
+    assert main(call) == 2
+    assert "classify: nothing to write; give --out and --predictions, or --weights" in capsys.readouterr().err
+    before = set(shards.iterdir())
+    assert main([*call, "--weights", "net.safetensors"]) == 0
+    assert {path.name for path in set(shards.iterdir()) - before} == {"net.safetensors"}
+
+
 @pytest.mark.parametrize("stem", ["stock", "small"])
 def test_weights_that_are_kept_are_read_by_timm(shards: Path, stem: str) -> None:
     """With stem stock the last stages see 1 pixel, and are trained as matrix products."""
     options = ["--real", "real.tar", "--weights", "net.safetensors"]
-    assert classify(*options, classifier={"batch": 8, "min_steps": 3, "epochs": 1, "stem": stem}) == 0
+    assert (
+        classify(*options, classifier={"batch": 8, "min_steps": 3, "epochs": 1, "stem": stem, "precision": "fp32"}) == 0
+    )
     test, known = read_shards([Path("test.tar")]), pd.read_parquet("row.predictions.parquet")
     net, meta = load_classifier("net.safetensors")
     assert (meta.architecture, meta.stem, meta.image_shape) == ("resnet18", stem, (1, 14, 14))

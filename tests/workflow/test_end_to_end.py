@@ -12,7 +12,10 @@ from ddrep.config import Data, load
 from ddrep.data.embedded import FOLDER
 from ddrep.data.idx import write_idx
 from ddrep.data.readers import labelled
+from ddrep.data.shards import read_shards
+from ddrep.networks.classifiers import load_classifier
 from ddrep.runs import table3_runs, table4_runs
+from ddrep.training.classifier import predict
 from tests.workflow.tree import Tree, copy_workflow
 
 BOTH = {"subsets": [0], "seeds": [0]}
@@ -108,6 +111,21 @@ def test_guidance_has_its_tables(finished: Tree) -> None:
     assert sorted(zip(accuracy["reads"], accuracy["t"], strict=True)) == [
         (reads, t) for reads in ("features", "pixels") for t in (300, 900)
     ]
+
+
+def test_the_network_of_a_run_can_be_asked_for(finished: Tree) -> None:
+    results = finished.path / "results/smallest"
+    row = results / "subset0/classifiers/resnet18/plain/ours/1x/0.parquet"
+    written = row.stat().st_mtime_ns
+    network = row.with_suffix(".safetensors").relative_to(finished.path)
+    done = finished.snakemake("--cores", "2", "--quiet", "progress", "--", str(network))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert row.stat().st_mtime_ns == written, "and nothing else is made"
+    net, meta = load_classifier(finished.path / network)
+    known = pd.read_parquet(row.with_suffix(".predictions.parquet"))
+    test = read_shards([results / "data/test.tar"])
+    assert predict(net, test, "auto")["prediction"].tolist() == known["prediction"].tolist()
+    assert known["key"].tolist() == test.keys and meta.classes == test.classes
 
 
 def test_no_draft_is_left(finished: Tree) -> None:

@@ -26,6 +26,19 @@ use rule job as classifier with:
         "{wildcards.architecture} on {wildcards.source} {wildcards.scale}x, {wildcards.mix}, subset {wildcards.subset}, seed {wildcards.train_seed}"
 
 
+# The network of a run, which no table wants: made when it is asked for by its name, by training it once more.
+use rule classifier as classifier_weights with:
+    output:
+        weights="<subset>/<row>.safetensors",
+    pathvars:
+        **paths(
+            row="classifiers/{architecture}/{mix}/{source}/{scale}x/{train_seed}",
+            job="weights/subset{subset}/<row>",
+        ),
+    message:
+        "The network of {wildcards.architecture} on {wildcards.source} {wildcards.scale}x, {wildcards.mix}, subset {wildcards.subset}, seed {wildcards.train_seed}"
+
+
 # Table 3: one synthetic source alone.
 use rule classifier as classifier_on_synthetic_alone with:
     input:
