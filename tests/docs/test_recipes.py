@@ -78,7 +78,9 @@ def test_a_classifier_is_kept(here: Path) -> None:
     left = run(FOLDER / "classifier.md")
     assert left["meta"].classes == left["test"].classes
     known = pd.read_parquet("row.predictions.parquet")
-    np.testing.assert_allclose(left["said"].numpy()[range(500), known["label"].to_numpy()], known["p_label"], atol=1e-4)
+    said, p = left["said"].numpy()[range(500), known["label"].to_numpy()], known["p_label"]
+    np.testing.assert_allclose(said, p, atol=0.02)  # which was in bf16 where the processor multiplies in it
+    assert np.corrcoef(said, p)[0, 1] > 0.99
 
 
 def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
