@@ -20,6 +20,9 @@ from ddrep.cli.index import verbs
 from ddrep.errors import UserError, complaint
 
 log = logging.getLogger("ddrep")
+# Before torch is there: threads that wait for each other leave their core to other processes. Otherwise two of them
+# beside another process on two cores get a third of the work done.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def main(args: list[str] | None = None) -> int:
