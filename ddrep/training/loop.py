@@ -228,7 +228,7 @@ def _restore(
         records[:] = content["records"]
         if ema is not net:
             ema.load_state_dict(content["ema"])
-        weights = [*net.state_dict().values(), *ema.state_dict().values()]
+        weights = [*net.parameters(), *ema.parameters()]  # statistics may be spoilt, and settled at the end
         if len(content["losses"]) != content["step"] or not all(t.isfinite().all() for t in weights):
             raise ValueError
     except (RuntimeError, LookupError, TypeError, ValueError, AttributeError):
