@@ -28,9 +28,14 @@ Key = tuple[str, int | None]
 """A source, and a class, or None for all."""
 
 
+def beside(job: Job) -> str:
+    """The attempts that a job writes beside its shard; "" where it writes none (beside a figure lies its PDF)."""
+    return next((path for path in job.outputs.get("beside", ()) if path.endswith(".parquet")), "")
+
+
 def read_verdicts(jobs: Iterable[Job]) -> Seen:
     """From the attempts that are there."""
-    paths = [path for job in jobs for path in job.outputs.get("beside", ()) if Path(path).is_file()]
+    paths = [path for path in map(beside, jobs) if path and Path(path).is_file()]
     tables = {path: read_rows(Path(path), VERDICTS, SHARD).groupby("class") for path in paths}
     return {path: {int(str(label)): rows["accepted"].tolist() for label, rows in t} for path, t in tables.items()}
 
@@ -45,7 +50,7 @@ def shares_of(jobs: Iterable[Job], seen: Seen) -> dict[Key, float]:
     """Share of the candidates that are accepted, where some have been judged."""
     tried, kept = Counter[Key](), Counter[Key]()
     for job in jobs:
-        for label, verdicts in seen.get("".join(job.outputs.get("beside", ())), {}).items():
+        for label, verdicts in seen.get(beside(job), {}).items():
             for of in (None, label):
                 tried[source(job), of] += len(verdicts)
                 kept[source(job), of] += sum(verdicts)
@@ -69,9 +74,9 @@ class Pools:
 
     def _attempts(self, job: Job, wanted: Wanted) -> list[int]:
         """At each class."""
-        if not job.refuses or "beside" not in job.outputs:
+        if not job.refuses or not (path := beside(job)):
             return list(wanted.images)
-        (path,), budget = job.outputs["beside"], wanted.budget
+        budget = wanted.budget
         known, quotas = self.seen.get(path, {}), dict(enumerate(wanted.images))
         if len(known) == len(quotas) and all(sum(known[label]) == quota for label, quota in quotas.items()):
             return [attempts(known[label], quota, budget) for label, quota in quotas.items()]

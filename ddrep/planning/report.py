@@ -14,7 +14,7 @@ from ddrep.checks import paths
 from ddrep.config import Experiment
 from ddrep.cost import DENOISER, ENCODER
 from ddrep.planning.dag import jobs_of
-from ddrep.planning.draws import ASSUMED, RANGE, read_verdicts, shares_of, source
+from ddrep.planning.draws import ASSUMED, RANGE, beside, read_verdicts, shares_of, source
 from ddrep.planning.forecast import Plan, Step, elapsed, forecast
 from ddrep.planning.sizes import denoiser_of, sizes_of
 from ddrep.planning.speed import measure
@@ -96,7 +96,7 @@ def _line(name: str, steps: Sequence[Step], seconds: Callable[[Step], float]) ->
 
 def _acceptance(plan: Plan) -> str:
     """What the numbers of candidates rest on."""
-    refusing = (source(job) for job in plan.jobs if job.refuses and "beside" in job.outputs)
+    refusing = (source(job) for job in plan.jobs if job.refuses and beside(job))
     shares, sources = shares_of(plan.jobs, plan.seen), list(dict.fromkeys(refusing))
     known = ", ".join(f"{shares[name, None]:.1%} of {name}" for name in sources if (name, None) in shares)
     guessed = ", ".join(name for name in sources if (name, None) not in shares)

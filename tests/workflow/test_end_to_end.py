@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from ddrep.data.shards import read_shards
 from ddrep.networks.classifiers import load_classifier
 from ddrep.runs import table3_runs, table4_runs
 from ddrep.training.classifier import predict
-from tests.workflow.tree import Tree, copy_workflow
+from tests.workflow.tree import BIN, Tree, copy_workflow, environment
 
 BOTH = {"subsets": [0], "seeds": [0]}
 SMALLEST: dict[str, Any] = {
@@ -128,6 +129,15 @@ def test_the_network_of_a_run_can_be_asked_for(finished: Tree) -> None:
     said = predict(net, test, "auto")["p_label"]  # to rounding, for convolutions on small maps are trained as products
     assert np.corrcoef(said, known["p_label"])[0, 1] > 0.99
     assert known["key"].tolist() == test.keys and meta.classes == test.classes
+
+
+@pytest.mark.parametrize("verb, said", [("status", "116 of 116 jobs done"), ("plan", "| synthesis ours ")])
+def test_a_run_with_figures_has_a_status_and_a_plan(verb: str, said: str, finished: Tree) -> None:
+    done = subprocess.run(
+        [str(BIN / "ddrep"), verb], cwd=finished.path, env=environment(), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert said in done.stdout, done.stdout
 
 
 def test_no_draft_is_left(finished: Tree) -> None:
