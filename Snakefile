@@ -15,7 +15,7 @@ from ddrep import config as settings
 from ddrep.derived import denoiser_path, generator_path, pretrained_on_data, shard_of
 from ddrep.errors import UserError
 from ddrep.methods import METHODS, generated, generators, guided
-from ddrep.rules import constrained, files, growing, on_gpu, params, resolve_first
+from ddrep.rules import check_call, constrained, files, growing, on_gpu, params, resolve_first
 from ddrep.runs import (
     REPORT,
     compared_sets,
@@ -46,6 +46,9 @@ try:
     if workflow.is_main_process:  # not in every job as well
         from ddrep.checks import check
 
+        check_call(sys.argv)
+        for file in workflow.config_settings.configfiles:
+            settings.read_yaml(Path(file))
         check(EXPERIMENT)
 except UserError as e:
     print(f"ddrep: {e}", file=sys.stderr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from snakemake.io import AnnotatedString, strip_wildcard_constraints
@@ -13,6 +13,7 @@ from snakemake.utils import AlwaysQuotedFormatter
 
 from ddrep.config import Experiment
 from ddrep.derived import told
+from ddrep.errors import UserError
 from ddrep.runs import subset_of
 
 Named = Any
@@ -73,6 +74,17 @@ def params(experiment: Experiment, stage: str, text: str = "", **given: Any) -> 
         return AlwaysQuotedFormatter().format(text or stage, **known)
 
     return {"stage": of_stage, "words": words}
+
+
+def check_call(words: Sequence[str]) -> None:
+    """Raise UserError for a call of Snakemake with `--configfile` twice, of which it would take the last alone."""
+    if "snakemake" not in words[0]:
+        return
+    if (times := sum(word.partition("=")[0] in ("--configfile", "--configfiles") for word in words)) > 1:
+        raise UserError(
+            f"--configfile: given {times} times, of which Snakemake takes the last alone; "
+            "give all files behind one: --configfile a.yaml b.yaml"
+        )
 
 
 def files(wildcards: Named, input: Named, output: Named) -> str:

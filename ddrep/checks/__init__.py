@@ -20,6 +20,8 @@ CHECKS: tuple[Callable[[Facts], Iterator[str]], ...] = (
     networks.unconditional,
     networks.taps,
     networks.probes,
+    networks.copies,
+    networks.pools,
     networks.generators,
     networks.steps,
     networks.inception,

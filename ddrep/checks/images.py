@@ -73,7 +73,8 @@ def holdout(facts: Facts) -> Iterator[str]:
     """One image at least of each class is held out to choose the rejection classifier's epoch by."""
     data = facts.data
     counts = zip(data.classes, data.train, strict=True) if facts.augments and data and data.train else ()
-    if few := [name for name, n in counts if n < 2]:
+    labels = facts.experiment.data.labels
+    if few := [name for name, n in counts if min(n, labels or n) < 2]:
         yield (
             f"rejection.holdout: fewer than 2 training images of {sets.some(few)}, of which one is held out; "
             "add some, or leave the class out"

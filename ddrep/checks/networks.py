@@ -51,6 +51,24 @@ def probes(facts: Facts) -> Iterator[str]:
             yield f"probe.{e}"
 
 
+def copies(facts: Facts) -> Iterator[str]:
+    """The table of near copies reads a block that the denoiser has."""
+    if facts.denoiser and facts.augments:
+        try:
+            facts.denoiser.network.block_numbers((facts.experiment.copies.block,))
+        except UserError as e:
+            yield f"copies.block: {str(e).removeprefix('blocks: ')}"
+
+
+def pools(facts: Facts) -> Iterator[str]:
+    """Features are averaged to a map of no more pixels than the images have."""
+    e = facts.experiment
+    asked = {"features": e.features.pool, "probe": e.probe.pool, "copies": e.copies.pool} if facts.augments else {}
+    for key, pool in asked.items():
+        if facts.denoiser and (pool or 0) > facts.denoiser.image[0]:
+            yield f"{key}.pool: {pool}; expected at most {facts.denoiser.image[0]}, the width of the images"
+
+
 def generators(facts: Facts) -> Iterator[str]:
     """Methods that draw of another generator have one of the images' size."""
     for name in generators_asked(facts.experiment):

@@ -31,6 +31,7 @@ def main(args: list[str] | None = None) -> int:
 
     Where the reader of standard output has gone, as in `ddrep plan | head`, it ends without a word.
     """
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name of any locale is better seen as numbers than not at all
             stream.reconfigure(errors="backslashreplace")
@@ -46,6 +47,16 @@ def main(args: list[str] | None = None) -> int:
         except OSError as e:
             _mute()
             return _say(f"standard output: {str(e.strerror).lower()}; what was to be printed is lost", 2)
+
+
+def _open_closed_streams() -> None:
+    """Streams that are closed, as a daemon's may be, lead nowhere, or a file would be taken for one."""
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        pass
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 until the end
 
 
 @contextlib.contextmanager

@@ -58,16 +58,20 @@ class Verb(BaseModel):
         return self
 
     def cli_cmd(self) -> None:
-        """Run the verb: outputs, logging and threads first, for they are the same for all."""
+        """Run the verb: outputs, logging and threads first, for they are the same for all. One that is to write nothing
+        says nothing of itself."""
+        writes = any(getattr(self, name) is not None for name, _ in marks(self))
         check_outputs(self, "log")
         with held(to_lock(self, "log")):
             log_to(self.log)
-            log.info("ddrep %s", shlex.join(sys.argv[1:]))
+            if writes:
+                log.info("ddrep %s", shlex.join(sys.argv[1:]))
             check_outputs(self, *(name for name, _ in marks(self)))
             with held(to_lock(self, "file", "new folder")):
                 self.set_up()
                 self.run()
-            log.info(WRITTEN)
+            if writes:
+                log.info(WRITTEN)
 
     def set_up(self) -> None:
         from ddrep.device import set_threads

@@ -44,10 +44,21 @@ class Base(BaseSettings):
         CliApp.run_subcommand(self)
 
 
+def repeated(args: list[str]) -> list[str]:
+    """`--configfile a b`, which is how Snakemake takes several, as `--configfile a --configfile b`."""
+    found, last = list[str](), ""
+    for word in args:
+        if last == "--configfile" and found[-1] != last and not word.startswith("-"):
+            found.append(last)
+        last = word if word.startswith("-") else last
+        found.append(word)
+    return found
+
+
 def call(name: str, verb: type[Verb], args: list[str]) -> None:
     """Run the verb that `args` begins with. Raises UserError, in one line, where they are wrong."""
     try:
-        CliApp.run(command(name, verb), cli_args=args)
+        CliApp.run(command(name, verb), cli_args=repeated(args))
     except ValidationError as e:
         raise UserError(explain(e)) from None
     except SettingsError as e:

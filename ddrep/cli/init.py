@@ -10,7 +10,7 @@ from annotated_types import Ge, Le
 from pydantic_settings import CliPositionalArg
 
 from ddrep.cli.base import Light
-from ddrep.cli.outputs import OutputFile
+from ddrep.cli.outputs import Output
 from ddrep.config import load
 
 
@@ -27,7 +27,7 @@ class Init(Light):
     """A denoiser (.safetensors) to start from, instead of pretraining one; it says the size of the images."""
     size: Annotated[int, Ge(28), Le(256)] | None = None
     """Width and height in pixels; by default what fits the images and this machine."""
-    out: OutputFile | None = None
+    out: Annotated[Path, Output(suffixes=(".yaml", ".yml"))] | None = None
     """Experiment file (.yaml) to write, and lists of its name beside it; the default is the set's name."""
 
 
@@ -35,7 +35,7 @@ class Status(Light):
     """Say how far an experiment is: what is done, running, failed (with its complaint) and left, and for how long."""
 
     configfile: list[Path] = []
-    """Overlays on config.yaml, as for snakemake; give the option once for each."""
+    """Overlays on config.yaml, in their order, as for snakemake: --configfile a.yaml b.yaml."""
     watch: bool = False
     """Say it again every 30 seconds, until all is done."""
     cores: Annotated[int, Ge(1)] | None = None
@@ -67,7 +67,7 @@ class Recover(Light):
     finished meanwhile, and say how to go on."""
 
     configfile: list[Path] = []
-    """Overlays on config.yaml, as for snakemake; give the option once for each."""
+    """Overlays on config.yaml, in their order, as for snakemake: --configfile a.yaml b.yaml."""
     cancel: bool = False
     """End what runs, here and in SLURM, instead of waiting for it; it goes on from where it was."""
 

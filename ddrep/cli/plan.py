@@ -17,7 +17,7 @@ class Plan(Light):
     """Print what the whole experiment will make and cost: jobs, images, network evaluations, disk and time."""
 
     configfile: list[Path] = []
-    """Overlays on config.yaml, as for snakemake; give the option once for each."""
+    """Overlays on config.yaml, in their order, as for snakemake: --configfile a.yaml b.yaml."""
     cores: Annotated[int, Ge(1)] | None = None
     """Cores to run on; the default is all of this machine's."""
     gpus: Annotated[int, Ge(0)] | None = None

@@ -137,7 +137,7 @@ class Report(Verb):
 
     stage: Stage[config.Experiment]
     configfile: list[Path] = []
-    """Overlays on config.yaml, as for snakemake; give the option once for each."""
+    """Overlays on config.yaml, in their order, as for snakemake: --configfile a.yaml b.yaml."""
     out: OutputFile | None = None
     """Page (.html) to write; the default is results/NAME/report.html."""
 

@@ -51,7 +51,7 @@ from ddrep.config.guidance import (
     Taps,
 )
 from ddrep.config.masks import CELEBA_19, CelebAMaskHQ, EmbeddedMasks, FewShot, MaskData
-from ddrep.config.reading import explain, load, merge, parse
+from ddrep.config.reading import explain, load, merge, parse, read_yaml
 from ddrep.config.stage import Stage, subset_seed
 from ddrep.config.stages import (
     Classifier,
@@ -99,5 +99,5 @@ __all__ = [
     "PretrainNVAE", "Probe", "ProbeReading", "Robustness", "Runs", "Sampling", "Section", "Segmenter", "Shard",
     "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5", "Tables", "Tap", "Taps", "TinyImageNet",
     "Training", "Unlabelled", "UnlabelledImages", "VAENetwork", "WebDatasetFiles", "explain", "load", "merge",
-    "parse", "subset_seed",
+    "parse", "read_yaml", "subset_seed",
 ]  # fmt: skip

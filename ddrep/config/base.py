@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
@@ -20,6 +21,8 @@ Positive = Annotated[int, Gt(0), Le(10**9)]
 Natural = Annotated[int, Ge(0), Le(10**9)]
 Pixels = Annotated[int, Gt(0), Le(2**13)]
 """A side of an image; and what is no larger: channels, units of a layer."""
+Channels = Annotated[Literal[1, 3], BeforeValidator(lambda said: int(said) if said in ("1", "3") else said)]
+"""Grey or colour; by hand a number comes as text, which Literal does not turn into one."""
 Steps = Annotated[int, Gt(0), Le(10**7)]
 """Of training: the loss of each is kept."""
 SolverSteps = Annotated[int, Ge(2), Le(10**6)]
@@ -112,8 +115,15 @@ class Section(BaseModel):
         if odd := [name for name, value in given.items() if not _are_texts(value)]:
             name = str(odd[0]).encode("utf-8", "backslashreplace").decode()
             raise ValueError(f"{name}: a character that no text or name of a file has")
+        if odd := [name for name, value in given.items() if isinstance(value, bool) and not cls._may_be(name, bool)]:
+            raise ValueError(f"{odd[0]}: expected no truth value, which yes, no, on and off are in YAML")
         tables = {name: field.default for name, field in cls.model_fields.items() if name in given}
         return merge({name: t.model_dump() for name, t in tables.items() if isinstance(t, BaseModel)}, given)
+
+    @classmethod
+    def _may_be(cls, name: str, kind: type) -> bool:
+        field = cls.model_fields.get(name)
+        return field is None or kind in (field.annotation, *get_args(field.annotation))
 
 
 class Choice(Section):

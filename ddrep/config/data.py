@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import (
@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from ddrep.config.base import Choice, Pixels, Positive, Section
+from ddrep.config.base import Channels, Choice, Pixels, Positive, Section
 
 
 class EmbeddedData(Section):
@@ -34,7 +34,7 @@ class ImageFolder(Section):
     root: Annotated[Path, Field(examples=["path/to/images"])]
     size: Pixels = 64
     """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
-    channels: Literal[1, 3] = 3
+    channels: Channels = 3
 
 
 class TinyImageNet(Section):
@@ -71,7 +71,7 @@ class WebDatasetFiles(Section):
     """Names in the order of cls; none given: cls itself, from 0 to the largest in train."""
     size: Pixels = 64
     """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
-    channels: Literal[1, 3] = 3
+    channels: Channels = 3
 
 
 class CelebA(Section):
@@ -93,9 +93,9 @@ class CsvFile(Section):
     path: Annotated[Path, Field(examples=["path/to/images.csv"])]
     root: Path | None = None
     """Folder that the paths in it start from; null: the list's own."""
-    size: Positive = 64
+    size: Pixels = 64
     """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
-    channels: Literal[1, 3] = 3
+    channels: Channels = 3
 
 
 class Unlabelled(Section):
@@ -105,9 +105,9 @@ class Unlabelled(Section):
     """The folder, or a CSV file with the column path."""
     root: Path | None = None
     """Folder that the paths in a list start from; null: the list's own."""
-    size: Positive = 64
+    size: Pixels = 64
     """Width and height in pixels; images are resized (shorter side) and centre-cropped."""
-    channels: Literal[1, 3] = 3
+    channels: Channels = 3
 
 
 TABLES: dict[str, type[Section]] = {}

@@ -74,14 +74,15 @@ def load(*files: Path) -> Experiment:
     """The experiment of config.yaml and the overlays after it. Raises UserError."""
     raw: dict[str, Any] = {}
     for path in files:
-        content = _read(path)
+        content = read_yaml(path)
         if not isinstance(content, dict):
             raise UserError(f"{path}: expected a table of settings")
         raw = merge(raw, content)
     return parse(raw, " + ".join(map(str, files)))
 
 
-def _read(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """A file of settings. Raises UserError for what YAML would take in silence, as a key given twice."""
     try:
         if path.exists() and not path.is_file():
             raise UserError(f"{path}: is a folder, a pipe or a device; expected a file of settings")

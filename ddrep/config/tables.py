@@ -6,7 +6,7 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 
-from ddrep.config.base import Block, Few, Name, Natural, Once, Positive, Section, Seeds, Subsets, Timestep
+from ddrep.config.base import Block, Few, Name, Natural, Once, Pixels, Positive, Section, Seeds, Subsets, Timestep
 from ddrep.sources import SourceName, SyntheticName
 
 
@@ -73,7 +73,7 @@ class Copies(Section):
     """Of the denoiser, whose features are compared: middle, up1, up2, ..., or output_blocks.N."""
     timestep: Timestep = 50
     """To which images are noised, in embedded units, 0..1000 whatever the number of diffusion steps."""
-    pool: Positive = 4
+    pool: Pixels = 4
     """Width and height that features are averaged to."""
     images: Positive = 500
     """Validation images, and test images, at most, of each class its share."""

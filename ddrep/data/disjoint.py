@@ -50,14 +50,14 @@ def apart(images: S, split: str, shards: Sequence[Path], read: Callable[[Sequenc
 
 
 def check_disjoint(
-    first: LabelledImages, second: LabelledImages, names: tuple[Path, Path], count: int | None = None
+    first: LabelledImages, second: LabelledImages, names: tuple[Path, Path], rows: slice = slice(None)
 ) -> None:
-    """Raise UserError if one of the first `count` images (or any) has the pixels of one of the second.
+    """Raise UserError if one of these rows of the first images has the pixels of one of the second.
 
     `names` are the files that they were read from.
     """
     there = dict(zip(digests(second.images), second.keys, strict=True))
-    both = [(key, there[d]) for key, d in zip(first.keys, digests(first.images[:count]), strict=False) if d in there]
+    both = [(key, there[d]) for key, d in zip(first.keys[rows], digests(first.images[rows]), strict=True) if d in there]
     if both:
         raise UserError(
             f"{names[0]}: {len(both)} images are in {names[1]} too, {both[0][0]} = {both[0][1]} first; make both again"

@@ -26,6 +26,8 @@ from ddrep.sources import SOURCES
 
 Format = Literal["webdataset", "image-folder", "parquet"]
 ATTEMPTS: dict[str, Kind] = {"key": "text", "class": "whole", "seed": "whole", "p": "number", "accepted": "flag"}
+NAMED = 100
+"""Classes that a card names."""
 CARD, CROISSANT = "README.md", "croissant.json"
 
 
@@ -122,31 +124,53 @@ WRITERS: dict[str, Callable[[LabelledImages, Path], list[Path]]] = {
 }
 
 
-def facts(kept: Kept) -> list[str]:
+def facts(kept: Kept, format: str) -> list[str]:
     """Sentences that hold for the images, in plain text."""
     images, attempts = kept.images, kept.attempts
     height, width, channels = images.images.shape[1:]
     counts = np.bincount(images.labels, minlength=len(images.classes))
     accepted = attempts[attempts["accepted"]]
+    drawn = SOURCES[kept.source].origin != "unlabelled"
+    kind = "generated" if drawn else "real"
+    made = "An image is a function of its seed, denoiser and sampling settings; its key is CLASS-SHARD-ATTEMPT."
     said = [
-        f"{len(images):,} generated images of {width}x{height}x{channels} in {len(images.classes)} classes, "
-        f"{counts.min():,} to {counts.max():,} a class.",
+        f"{len(images):,} {kind} images of {width}x{height}x{channels} in {len(images.classes)} classes, "
+        f"{_range(int(counts.min()), int(counts.max()))} a class: {_some(images.classes)}.",
         f"Source {kept.source}: {SOURCES[kept.source].about.replace('*', '')}.",
         f"Kept of {len(attempts):,} candidates ({len(accepted) / len(attempts):.0%}); the judge's p of the class is "
         f"{accepted['p'].min():.2f} to {accepted['p'].max():.2f}.",
-        "An image is a function of its seed, denoiser and sampling settings; its key is CLASS-SHARD-ATTEMPT.",
+        *[made] * drawn,
     ]
-    if images.soft is not None:
+    if images.soft is not None and format != "image-folder":
         said.append("Each image carries the judge's probabilities of all classes as a soft label.")
     return said
 
 
-LIMITS = (
-    "The images are drawn, not photographed: they show what the denoiser learned, with its gaps and its biases.",
-    "Labels are what was asked for, confirmed by a judge that errs itself.",
-    "Images may come close to those that the denoiser or the judge was trained on.",
-    "They are for training classifiers; accuracy is to be measured on real images.",
-)
+def _range(low: int, high: int) -> str:
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMED
+    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def limits(kept: Kept) -> list[str]:
+    """Sentences about what not to expect."""
+    source = SOURCES[kept.source]
+    if source.origin != "finetuned":
+        labels = "the class that a judge, which errs, holds for the most probable: nothing was asked for"
+    elif source.filtered:
+        labels = "what was asked for, confirmed by a judge that errs itself"
+    else:
+        labels = "what was asked for; no judge has refused any image"
+    drawn = "The images are drawn, not photographed: they show what the denoiser learned, with its gaps and its biases."
+    return [
+        *[drawn] * (source.origin != "unlabelled"),
+        f"Labels are {labels}.",
+        "Images may come close to those that the denoiser or the judge was trained on.",
+        "They are for training classifiers; accuracy is to be measured on real images.",
+    ]
 
 
 def card(kept: Kept, licence: str, format: str) -> str:
@@ -155,21 +179,23 @@ def card(kept: Kept, licence: str, format: str) -> str:
     front += [
         "configs:", "- config_name: default", "  data_files: [{split: train, path: data/train-*.parquet}]"
     ] if format == "parquet" else []  # fmt: skip
-    parts = ["\n".join([*front, "---"]), f"# {_title(kept)}", *facts(kept)]
+    parts = ["\n".join([*front, "---"]), f"# {_title(kept)}", *facts(kept, format)]
     parts += [f"Made by ddrep {ddrep.__version__} after Graikos et al., BMVC 2023."]
-    parts += [f"Licence of the training data: {licence}.", "## Known limits", "\n".join(f"- {said}" for said in LIMITS)]
+    listed = "\n".join(f"- {said}" for said in limits(kept))
+    parts += [f"Licence of the training data: {licence}.", "## Known limits", listed]
     return "\n\n".join(parts) + "\n"
 
 
 def _title(kept: Kept) -> str:
-    return f"Synthetic images, source {kept.source}"
+    return f"{'Real' if SOURCES[kept.source].origin == 'unlabelled' else 'Synthetic'} images, source {kept.source}"
 
 
 def croissant(kept: Kept, licence: str, format: str, folder: Path, files: Sequence[Path]) -> dict[str, Any]:
     """Croissant 1.0: what the data set is, its files with their digests and, of Parquet, its fields."""
     content: dict[str, Any] = {
         "@context": CONTEXT, "@type": "sc:Dataset", "name": f"synthetic-{kept.source}",
-        "conformsTo": "http://mlcommons.org/croissant/1.0", "description": " ".join([*facts(kept), *LIMITS]),
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "description": " ".join([*facts(kept, format), *limits(kept)]),
         "license": licence, "version": "1.0.0",
         "citeAs": "Graikos et al.: Conditional Generation from Unconditional Diffusion Models using Denoiser "
         "Representations. BMVC 2023",

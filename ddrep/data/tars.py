@@ -128,6 +128,8 @@ def members(path: Path) -> Iterator[tuple[str, bytes]]:
             f"{path}: no such shard; make it with `ddrep data`, `ddrep masks` or `ddrep synthesize`"
         ) from None
     except (tarfile.TarError, OSError, ValueError) as e:
+        if path.is_dir():
+            raise UserError(f"{path}: a folder; expected a shard; give the .tar files in it") from None
         raise UserError(f"{path}: not a whole tar file ({reason(e)}); delete it and make it again") from None
 
 

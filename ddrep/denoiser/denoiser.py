@@ -23,7 +23,7 @@ from ddrep.saved import load, save
 class Denoiser:
     """eps(x_t, t), optionally of a class; everything about time and noise that sampling needs is in `schedule`."""
 
-    net: UNet
+    net: UNet = field(repr=False)
     schedule: Schedule
     provenance: dict[str, Any] = field(default_factory=dict)
     """Where it came from: file, digest, the training section, images seen."""
@@ -71,7 +71,7 @@ class Denoiser:
             expected = ", ".join(map(str, self.image_shape))
             raise UserError(
                 f"{self.name}: images are {tuple(x.shape)} {x.dtype}; expected (N, {expected}) of floats in [-1, 1], "
-                "as ddrep.data.batches.to_unit makes of uint8"
+                "as ddrep.to_unit makes of uint8"
             )
 
     def output(self, x: Tensor, index: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor | None]:

@@ -42,7 +42,7 @@ def check_clean(denoiser: Denoiser, x0: Tensor) -> None:
         low, high = (f"{v:g}" for v in (x0.min(), x0.max()))
         raise UserError(
             f"{denoiser.name}: images are in [{low}, {high}], expected clean ones in [-1, 1], "
-            "as ddrep.data.batches.to_unit makes of uint8"
+            "as ddrep.to_unit makes of uint8"
         )
 
 

@@ -76,6 +76,8 @@ def _listed(path: Path) -> Pictures:
     names, said = [row["path"] for row in table], [row.get("split", "").lower() for row in table]
     if strange := sorted({split for split in said if split and split not in SPLIT_OF}):
         raise UserError(f"{path}: splits {some(strange)}; expected train, validation and test")
+    if any(said) and (bare := [f"row {number + 2}" for number, split in enumerate(said) if not split]):
+        raise UserError(f"{path}: {len(bare)} rows have no split, others have: {some(bare)}; give all one, or none")
     each = zip(files(path, None, names), table, said, strict=True)
     pictures = [Picture(found.name, found, row["label"], SPLIT_OF.get(split, "")) for found, row, split in each]
     return _with_splits(Pictures(path.parent, "list", pictures, tuple(sorted({row["label"] for row in table}))))
@@ -86,6 +88,9 @@ def _of_folder(root: Path) -> Pictures:
     folders = [each for each in there if each.is_folder]
     of_split = {each.name: split for each in folders if (split := SPLIT_OF.get(each.name.lower()))}
     split_folders = bool(of_split) and all(SPLIT_OF.get(each.name.lower()) for each in folders)
+    if not split_folders and {"train", "test"} <= set(of_split.values()):
+        others = some([each.name for each in folders if each.name not in of_split])
+        raise UserError(f"{root}: {some(list(of_split))} are of splits, {others} of none; move it into them, or away")
     remarks = _others([each for each in there if not each.is_folder])
     found: list[tuple[str, str, Found]] = []
     if split_folders:
@@ -119,8 +124,8 @@ def _of_class(place: str, split: str, folder: Found, remarks: list[str]) -> Iter
 
 
 def _class(folder: Found) -> str:
-    """In Unicode's composed form (NFC), as macOS writes some names decomposed."""
-    return unicodedata.normalize("NFC", folder.name)
+    """In Unicode's composed form (NFC), for macOS writes some names decomposed, and without blanks around it."""
+    return unicodedata.normalize("NFC", folder.name).strip() or "unnamed"
 
 
 def _with_splits(pictures: Pictures) -> Pictures:

@@ -7,13 +7,14 @@ import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddrep.checks import check
 from ddrep.checks.headers import denoiser_header
 from ddrep.config import Experiment, load
+from ddrep.data.disk import printable
 from ddrep.data.lists import write_rows
 from ddrep.errors import UserError
 from ddrep.files import written_whole
@@ -35,6 +36,7 @@ def run(*, images: Path, unlabelled: Path | None, denoiser: Path | None, size: i
     started = time.process_time()
     out = out or Path(f"{_name(images)}.yaml")
     name = _name(out.with_suffix(""))
+    _check_options({"PATH": images, "--unlabelled": unlabelled, "--denoiser": denoiser, "--out": out}, size)
     beside = [out.with_name(f"{out.stem}{end}") for end in (".csv", "-unlabelled.csv", "-images")]
     _check_places([out, *beside])
     found = survey(_pictures(images, beside[2]), SEED)
@@ -67,6 +69,18 @@ def _name(path: Path) -> str:
     return name or "own-images"
 
 
+def _check_options(paths: Mapping[str, Path | None], size: int | None) -> None:
+    """Raise UserError for a path that no experiment file can hold, and for options of which one says what the other
+    does."""
+    for option, path in paths.items():
+        if path and not str(path.resolve()).isprintable():
+            raise UserError(f"{option} {printable(str(path))}: a name with characters that are no text; rename it")
+    if paths["--denoiser"] and size:
+        raise UserError(f"--size {size}: with --denoiser, which says the size of the images; leave one of the two out")
+    if paths["--denoiser"] and paths["--unlabelled"]:
+        raise UserError("--unlabelled: with --denoiser, so that none is trained on them; leave one of the two out")
+
+
 def _check_places(places: Sequence[Path]) -> None:
     """Before any work: that the workflow is here, and that nothing would be replaced. Raises UserError."""
     for needed in ("Snakefile", "config.yaml"):
@@ -81,10 +95,10 @@ def _pictures(images: Path, unpacked: Path) -> Pictures:
     suffix, files = archives(images)
     if not suffix:
         return labelled(images)
-    count = unpack(suffix, files, unpacked)
+    count, left = unpack(suffix, files, unpacked)
     found = labelled(unpacked)
     remark = f"{KINDS[suffix]} of {len(files)} files: {count:,} images unpacked into {unpacked}/"
-    return Pictures(found.root, found.kind, found.pictures, found.classes, [remark, *found.remarks])
+    return Pictures(found.root, found.kind, found.pictures, found.classes, [remark, *left, *found.remarks])
 
 
 def _unlabelled(path: Path | None, found: Survey) -> Survey | None:
@@ -102,6 +116,8 @@ def _images(found: Survey, size: int | None, denoiser: Path | None, listed: Path
     if denoiser:
         image = denoiser_header(denoiser).image
         size, channels = image[0], image[2]
+        if channels == 1 and (colourful := sum(not look.grey for look in looks)):
+            print(f"\n{denoiser} draws grey images: the colours of {colourful:,} images are lost")
     else:
         size, channels = size or settings.size_of(looks, _gpu()), settings.channels_of(looks)
     return settings.Images(listed, found.pictures.root, size, channels, dict(train))
@@ -165,6 +181,7 @@ def _say_what_next(made: Forecast, out: Path) -> None:
     for step in made.steps:
         of[step.job.rule] += made.seconds(step)  # type: ignore[assignment]
     dearest = ", ".join(f"{rule} {time_text(seconds)}" for rule, seconds in of.most_common(4))
-    print(f"\n{out} written. {made.whole} Of it: {dearest}.\nTo run it, and to see how far it is:\n")
+    print(f"\n{out} written. {made.whole} Of all jobs one after another: {dearest}.")
+    print("To run it, and to see how far it is:\n")
     print(f"    snakemake --cores {made.cores} --configfile {shlex.quote(str(out))}")
     print(f"    ddrep status --configfile {shlex.quote(str(out))}")

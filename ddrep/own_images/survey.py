@@ -162,8 +162,8 @@ def _once(usable: Sequence[Seen], said: list[str]) -> list[Seen]:
         across = sum(len({each.picture.split for each in group}) > 1 for group in sure)
         where = f", {across:,} of them across splits, where the held-out one stays" if across else ""
         said.append(f"{len(sure):,} images are there several times, and used once{where}: {named(both)}")
-    left = {min(group, key=_held_out).name for group in sure} | {g[0].name for g in groups.values() if len(g) == 1}
-    return [each for each in usable if each.name in left]
+    left = {id(min(group, key=_held_out)) for group in sure} | {id(g[0]) for g in groups.values() if len(g) == 1}
+    return [each for each in usable if id(each) in left]
 
 
 def _held_out(each: Seen) -> int:

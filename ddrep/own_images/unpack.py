@@ -1,10 +1,12 @@
-"""Sets in archives as folders of images, SPLIT/CLASS/FILE: WebDataset tars, Hugging Face's Parquet or Arrow files."""
+"""Sets in archives as folders of images with a list: WebDataset tars, Hugging Face's Parquet or Arrow files."""
 
 from __future__ import annotations
 
 import json
 import re
 import tarfile
+import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
@@ -12,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddrep.data.disk import below, check_size, raw, reason
-from ddrep.data.lists import COLUMNS
+from ddrep.data.disk import below, check_size, raw, reason, some
+from ddrep.data.lists import COLUMNS, write_rows
 from ddrep.data.readers.unlabelled import SUFFIXES
 from ddrep.data.tars import forward
 from ddrep.errors import UserError
@@ -21,6 +23,7 @@ from ddrep.files import LONGEST_NAME, written_whole
 from ddrep.own_images.found import SPLIT_OF
 
 KINDS = {".tar": "WebDataset", ".parquet": "Hugging Face data set (Parquet)", ".arrow": "Hugging Face data set (Arrow)"}
+LIST = "metadata.csv"
 Sample = tuple[str, str, bytes]
 """Class, a name, and the file of an image."""
 
@@ -36,21 +39,29 @@ def archives(path: Path) -> tuple[str, list[Path]]:
     return "", []
 
 
-def unpack(suffix: str, files: list[Path], out: Path) -> int:
-    """Write every image as out/[SPLIT/]CLASS/FILE, the folder whole or not at all; how many. Raises UserError."""
-    count = 0
+def unpack(suffix: str, files: list[Path], out: Path) -> tuple[int, list[str]]:
+    """Write every image as out/[SPLIT/]CLASS/FILE and a list with the classes' own names, out/metadata.csv, all or
+    nothing. How many there are, and what is left out, in words. Raises UserError."""
+    splits = {file: _split_of(file) for file in files}
+    if bare := [file.name for file, split in splits.items() if not split and any(splits.values())]:
+        raise UserError(
+            f"{files[0].parent}: the names of {some(bare)} tell no split, those of others do; "
+            "name all after their splits, or none"
+        )
+    rows, folders, left = list[tuple[str, str, str]](), dict[str, str](), Counter[str]()
     with written_whole(out) as (draft,):
         for number, file in enumerate(files):
-            split = _split_of(file)
-            samples = _of_tar(file) if suffix == ".tar" else _of_table(file)
-            for row, (label, name, content) in enumerate(samples):
-                folder = draft / split / _safe(file, label)
-                folder.mkdir(parents=True, exist_ok=True)
-                (folder / f"{number:03d}-{row:06d}{name}").write_bytes(content)
-                count += 1
-        if not count:
+            samples = _of_tar(file, left) if suffix == ".tar" else _of_table(file, left)
+            for row, (said, name, content) in enumerate(samples):
+                label = _label(file, said)
+                place = f"{splits[file]}/{folders.setdefault(label, f'{len(folders):03d}-{_safe(label)}')}".strip("/")
+                (draft / place).mkdir(parents=True, exist_ok=True)
+                rows.append((f"{place}/{number:03d}-{row:06d}{name}", label, splits[file]))
+                (draft / rows[-1][0]).write_bytes(content)
+        if not rows:
             raise UserError(f"{files[0]}: no images with a class in it; expected an image and its class in each sample")
-    return count
+        write_rows(draft / LIST, ("path", "label", "split"), rows)
+    return len(rows), [f"{n:,} {what}, left out" for what, n in left.items()]
 
 
 def _split_of(file: Path) -> str:
@@ -59,17 +70,23 @@ def _split_of(file: Path) -> str:
     return next((split for word in words if (split := SPLIT_OF.get(word.lower()))), "")
 
 
-def _safe(file: Path, label: str) -> str:
-    """The name of a class's folder. Raises UserError for what is no name."""
-    name = label.replace("/", "_").replace("\0", "_").strip(". ") or "unnamed"
-    if len(name.encode()) > LONGEST_NAME:
-        raise UserError(f"{file}: a class {name[:50]}..., of {len(name)} characters; expected a number or a name")
-    return name
+def _label(file: Path, said: str) -> str:
+    """In Unicode's composed form (NFC). Raises UserError for what is no name."""
+    label = unicodedata.normalize("NFC", said.replace("\0", "_")).strip() or "unnamed"
+    if len(label.encode("utf-8", "replace")) > LONGEST_NAME:
+        raise UserError(f"{file}: a class {label[:50]}..., of {len(label)} characters; expected a number or a name")
+    return label
 
 
-def _of_tar(file: Path) -> Iterator[Sample]:
-    """Samples of an image and KEY.cls; of neighbours, as webdataset groups them."""
+def _safe(label: str) -> str:
+    """For the name of a class's folder, behind its number."""
+    return re.sub(r"\W+", "_", label)[:40]
+
+
+def _of_tar(file: Path, left: Counter[str]) -> Iterator[Sample]:
+    """Samples of an image and KEY.cls; of neighbours, as webdataset groups them. left: what is not among them."""
     key, image, label = "", None, None
+    images = samples = 0
     try:
         with tarfile.open(file) as tar:
             for member in forward(tar):
@@ -86,15 +103,19 @@ def _of_tar(file: Path) -> Iterator[Sample]:
                     label = content.read().decode("utf-8", "replace").strip()
                 elif f".{ending}".lower() in SUFFIXES:
                     image = f".{ending}", content.read()
+                images += PurePath(name).suffix.lower() in SUFFIXES
                 if image and label is not None:
                     yield label, *image
+                    samples += 1
                     image, label = None, None
     except Exception as e:  # of tarfile and of what unpacks
         raise UserError(f"{file}: not a whole tar ({reason(e)}); fetch it again") from None
+    if images > samples:
+        left["images beside no KEY.cls of the same KEY, which ends at a file's first dot"] += images - samples
 
 
-def _of_table(file: Path) -> Iterator[Sample]:
-    """Rows of an image, as bytes or as {bytes, path}, and a class, by number or name."""
+def _of_table(file: Path, left: Counter[str]) -> Iterator[Sample]:
+    """Rows of an image, as bytes or as {bytes, path}, and a class, by number or name. left: what is not among them."""
     try:
         schema, batches = _batches(file)
         image, label = _columns(file, schema)
@@ -103,8 +124,13 @@ def _of_table(file: Path) -> Iterator[Sample]:
             batch.validate(full=True)  # offsets of a broken file lead out of its memory, and the process dies of it
             for row in batch.select([image, label]).to_pylist():
                 content = row[image]["bytes"] if isinstance(row[image], dict) else row[image]
-                if content is not None and row[label] is not None:
-                    yield names[row[label]] if names else str(row[label]), ".png", content
+                said = row[label]
+                if content is None or said is None or said == -1:
+                    left["rows without an image" if content is None else "rows without a class (none, or -1)"] += 1
+                elif names and isinstance(said, int) and said not in range(len(names)):
+                    raise UserError(f"{file}: a class {said}, but names of {len(names)}; mend the column {label}")
+                else:
+                    yield names[said] if names and isinstance(said, int) else str(said), ".png", content
     except UserError:
         raise
     except Exception as e:  # of arbitrary bytes the library makes errors of many types

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +23,7 @@ from ddrep.data.shards import LabelledImages, read_shards, together
 from ddrep.data.tars import check_alike
 from ddrep.device import autocast, pick_device
 from ddrep.errors import UserError
-from ddrep.files import sha256, state_path, written_whole
+from ddrep.files import check_readable, sha256, state_path, written_whole
 from ddrep.networks.classifiers import build_classifier, fit_to_size, timm_weights
 from ddrep.networks.metadata import ClassifierMeta
 from ddrep.runs import Run
@@ -57,17 +57,18 @@ def run(
         raise UserError("classify: nothing to write; give --out and --predictions, or --weights")
     job = Run(subset, architecture, stage.config.mixed, source, scale, train_seed, real=real is not None)
     _check_options(stage, job, real, synthetic)
+    inputs = _digests([*([real] if real else []), *synthetic])
     images, n_real = training_images(real, synthetic)
     if SOURCES[job.source].labels == "soft" and images.soft is None:
         raise UserError(f"{synthetic[0] if synthetic else real}: no soft labels; source {job.source} has the judge's")
     unseen = read_shards([test])
     check_alike(test, unseen, real or synthetic[0], images)
-    if real:
-        check_disjoint(images, unseen, (real, test), n_real)
+    for files, rows in (([real] if real else [], slice(n_real)), (synthetic, slice(n_real, None))):
+        if files:
+            check_disjoint(images, unseen, (files[0], test), rows)
     cfg = stage.config
     steps = steps_of(cfg, len(images), len(images.classes), job.scale if SOURCES[job.source].equal_steps else 0)
     log.info("%d real and %d synthetic images, %d steps", n_real, len(images) - n_real, steps)
-    inputs = [sha256(path) for path in ([real] if real else []) + synthetic]
     state = state_path("classifier", stage.model_dump_json(), job.architecture, str(job.seed), str(steps), *inputs)
     net = fit(
         images,
@@ -92,6 +93,17 @@ def run(
         for draft, write in zip(drafts, [write for path, write in writers if path], strict=True):
             write(draft)
     state.unlink(missing_ok=True)
+
+
+def _digests(shards: Sequence[Path]) -> list[str]:
+    """Raise UserError for a shard that is given twice, by whatever name: its images would count double."""
+    seen: dict[str, Path] = {}
+    for path in shards:
+        check_readable(path, "a shard")
+        if (digest := sha256(path)) in seen:
+            raise UserError(f"{path}: the same shard as {seen[digest]}; give each once")
+        seen[digest] = path
+    return list(seen)
 
 
 def _row(job: Run, said: pd.DataFrame, counts: dict[str, int]) -> pd.DataFrame:

@@ -145,6 +145,10 @@ def train_head(
     torch.manual_seed(seed)
     net = architectures.build(meta).to(device)
     kept, held_out = hold_out(labels, cfg.holdout, seed)
+    if not len(kept):
+        raise UserError(
+            f"holdout: of {len(labels)} images none is left to train on, for each class has one; add images"
+        )
     per_epoch = steps_for(1, len(kept), cfg.batch)
     best = _Best(net, views[0], held_out, labels, per_epoch)
     optimizer = torch.optim.Adam(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)

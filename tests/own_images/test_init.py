@@ -51,7 +51,7 @@ def test_from_a_folder_to_an_experiment(here: Path, capsys: pytest.CaptureFixtur
     assert "my pets: folder of 16 images in 2 classes" in said and "1 of 6 files are broken" in said
     lines = [f"    {line} --configfile my-pets.yaml\n" for line in (f"snakemake --cores {CORES}", "ddrep status")]
     assert said.endswith("".join(lines))
-    assert "my-pets.yaml written. On " in said and "pretrain" in said.partition("Of it: ")[2]
+    assert "my-pets.yaml written. On " in said and "pretrain" in said.partition("Of all jobs one after another: ")[2]
     made = load(Path("config.yaml"), Path("my-pets.yaml"))
     check(made)
     assert made.experiment == "my-pets" and made.parts == ("augmentation",) and made.synthesis.threshold == 0.7

@@ -30,7 +30,7 @@ def png() -> bytes:
 def unpacked(path: Path, out: Path) -> dict[tuple[str, str], set[bytes]]:
     """Images by split and class."""
     suffix, files = archives(path)
-    count = unpack(suffix, files, out)
+    count, _ = unpack(suffix, files, out)
     found: dict[tuple[str, str], set[bytes]] = {}
     for each in labelled(out).pictures:
         found.setdefault((each.split, each.label), set()).add((out / each.name).read_bytes())

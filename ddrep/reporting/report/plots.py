@@ -9,8 +9,9 @@ from typing import Any
 import altair as alt
 import pandas as pd
 
+from ddrep.reporting.controls import known
 from ddrep.reporting.tables import ARCHITECTURES
-from ddrep.sources import SOURCES
+from ddrep.sources import SOURCES, controls
 
 INK = "#000000"
 """Drawn in the colour of the text, light or dark (style.css)."""
@@ -86,19 +87,23 @@ def _whole(rows: pd.DataFrame) -> alt.Axis:
 
 
 def differences(cells: pd.DataFrame, confidence: float) -> Iterator[Plot]:
-    """Each source at its largest scale against the stronger of its controls."""
+    """Each source against the strongest of its controls, at the largest scale with the most of these."""
     rows = cells[cells["control"] != ""]
     if rows.empty:
         return
-    rows = rows.loc[rows.groupby(["architecture", "mix", "source"], sort=False)["scale"].idxmax()]
-    mixed = rows["mix"].map({True: ", mixed", False: ""})
+    rows = rows.assign(known=[len(known(cell)) for cell in rows.to_dict("records")])
+    best = rows.sort_values(["known", "scale"]).groupby(["architecture", "mix", "source"], sort=False).tail(1)
+    rows = best.sort_index()
+    lacking = rows["known"] < rows["source"].map(lambda name: len(controls(name)))
+    mixed, others = rows["mix"].map({True: ", mixed", False: ""}), lacking.map({True: " alone", False: ""})
     label = rows["source"] + " " + rows["scale"].astype(str) + "x, " + rows["architecture"] + mixed
+    label += "\nagainst " + rows["control"] + others
     shown = rows.assign(label=label)[
         ["label", "source", "control", "vs_control", "vs_control_low", "vs_control_high", "n"]
     ]
     colour, _ = sources_scale(shown["source"].tolist())
     tips = ["label", "control", *(alt.Tooltip(f"vs_control{end}", format="+.2f") for end in ("", "_low", "_high")), "n"]
-    y = alt.Y("label:N", sort=None, title=None)
+    y = alt.Y("label:N", sort=None, title=None, axis=alt.Axis(labelExpr="split(datum.label, '\\n')"))
     base = alt.Chart(shown).encode(y=y, color=alt.Color("source:N", scale=colour, legend=None))
     title = "points of top-1"
     bars = base.mark_rule(strokeWidth=2).encode(
@@ -107,12 +112,13 @@ def differences(cells: pd.DataFrame, confidence: float) -> Iterator[Plot]:
     points = base.mark_point(filled=True, size=80, opacity=1).encode(x=alt.X("vs_control:Q", title=title), tooltip=tips)
     zero = alt.Chart(pd.DataFrame({"x": [0]})).mark_rule(strokeDash=[4, 3], color=INK).encode(x="x:Q")
     yield plot(
-        "Gain over the stronger control",
-        "Each source at its largest scale against the real images alone or, where that is better, the same trained as "
-        f"long. Bars: {100 * confidence:g}% intervals; right of the dashed line is a gain.",
+        "Gain over the strongest control",
+        "Each source at the largest scale with most of its controls, against the strongest of them: the real images "
+        "alone, trained as long, or with the judge's labels. Where it says alone, other controls were not run, and the "
+        f"gain may be theirs. Bars: {100 * confidence:g}% intervals; right of the dashed line is a gain.",
         zero + bars + points,
         shown,
-        _height(len(shown)),
+        _height(2 * len(shown)),
     )
 
 
