@@ -18,6 +18,7 @@ from PIL import Image
 
 from ddrep import cli
 from ddrep.cli.base import Verb
+from ddrep.cli.call import repeated
 from ddrep.cli.index import MODULES, verbs
 from ddrep.config import Section, Stage
 from ddrep.data.shards import read_shards
@@ -191,3 +192,39 @@ def _spelt(hint: object) -> object:
     if get_origin(hint) is Sequence:
         return list[get_args(hint)]  # type: ignore[misc]
     return str if get_origin(hint) is Literal else hint
+
+
+def test_several_experiment_files_are_given_as_to_snakemake() -> None:
+    words = ["status", "--configfile", "a.yaml", "b.yaml", "--watch", "--configfile", "c.yaml", "--cores", "2"]
+    told = [word for name in ("a", "b") for word in ("--configfile", f"{name}.yaml")]
+    assert repeated(words) == ["status", *told, "--watch", "--configfile", "c.yaml", "--cores", "2"]
+    assert repeated(["check", "a.yaml", "b.yaml"]) == ["check", "a.yaml", "b.yaml"]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_spoil_nothing(closed: str, tmp_path: Path) -> None:
+    """As of a daemon: what is written is whole, and what is wrong still ends with 2."""
+    call = f"{sys.executable} -m ddrep config --out {tmp_path}/out.yaml {closed}"
+    assert subprocess.run(["sh", "-c", call], cwd=REPO).returncode == 0
+    assert (tmp_path / "out.yaml").read_bytes() == (REPO / "config.yaml").read_bytes()
+    assert subprocess.run(["sh", "-c", f"{sys.executable} -m ddrep nonsense {closed}"], cwd=REPO).returncode == 2
+
+
+@pytest.mark.parametrize("channels, status", [("1", 0), ("2", 2)])
+def test_a_choice_of_numbers_is_given_by_hand(
+    channels: str, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (f"{split}/{label}/{i}" for split in ("train", "test") for label in "ab" for i in range(3)):
+        (tmp_path / f"{name}.png").parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(hash(name) % 2**32).integers(0, 256, (8, 8), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    key = "--stage.config.image-folder"
+    words = ["--stage.config.kind", "image-folder", f"{key}.root", str(tmp_path), f"{key}.size", "8"]
+    out = tmp_path / "out.tar"
+    assert cli.main(["data", *words, f"{key}.channels", channels, "--out", str(out)]) == status, capsys.readouterr().err
+    assert out.exists() == (status == 0)
+
+
+@pytest.mark.parametrize("verb", ["check", "config"])
+def test_a_verb_that_writes_no_file_says_nothing_of_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([verb]) == 0 and capsys.readouterr().err == ""

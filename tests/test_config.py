@@ -132,6 +132,8 @@ def test_numbers_that_yaml_reads_as_strings(tmp_path: Path) -> None:
         ("experiment: a\nfinetune: {lr: 0, steps: 0}", "finetune.steps"),
         ("data: {kind: celeba, celeba: {root: a}}", "data.celeba.attribute: missing; add it"),
         ("experiment: ../up", "experiment: "),
+        ("synthesis: {threshold: yes}", "synthesis: threshold: expected no truth value"),
+        ("finetune: {flip: 1, steps: off}", "finetune: steps: expected no truth value"),
         (f"experiment: {'a' * 300}", "experiment: "),
         ("- a", "expected a table"),
         ("a: [", "not valid YAML"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import shlex
 
@@ -10,7 +11,8 @@ from snakemake.iocontainers import Namedlist
 
 from ddrep.config import Experiment
 from ddrep.derived import told
-from ddrep.rules import constrained, files, growing, on_gpu, params
+from ddrep.errors import UserError
+from ddrep.rules import check_call, constrained, files, growing, on_gpu, params
 
 AWKWARD = "it's; touch pwned $(x) {y}"
 
@@ -58,3 +60,14 @@ def test_pathvars_are_constrained() -> None:
     assert constrained({"a": r"\d+"}, x="<y>/{a}.tar") == {"x": r"<y>/{a,\d+}.tar"}
     with pytest.raises(KeyError):
         constrained({}, x="{a}")
+
+
+@pytest.mark.parametrize("words, twice", [
+    (["/bin/snakemake", "--configfile", "a.yaml", "b.yaml"], False),
+    (["/bin/snakemake", "--configfile", "a.yaml", "--configfile=b.yaml"], True),
+    (["/lib/snakemake/__main__.py", "--configfiles", "a.yaml", "--configfile", "b.yaml"], True),
+    (["/bin/ddrep", "recover", "--configfile", "a.yaml", "--configfile", "b.yaml"], False),
+])  # fmt: skip
+def test_files_of_which_snakemake_would_take_the_last_alone(words: list[str], twice: bool) -> None:
+    with pytest.raises(UserError, match="give all files behind one") if twice else contextlib.nullcontext():
+        check_call(words)

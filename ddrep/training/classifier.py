@@ -23,7 +23,7 @@ from ddrep.data.shards import LabelledImages, read_shards, together
 from ddrep.data.tars import check_alike
 from ddrep.device import autocast, pick_device
 from ddrep.errors import UserError
-from ddrep.files import check_readable, sha256, state_path, written_whole
+from ddrep.files import sha256, state_path, written_whole
 from ddrep.networks.classifiers import build_classifier, fit_to_size, timm_weights
 from ddrep.networks.metadata import ClassifierMeta
 from ddrep.runs import Run
@@ -57,8 +57,8 @@ def run(
         raise UserError("classify: nothing to write; give --out and --predictions, or --weights")
     job = Run(subset, architecture, stage.config.mixed, source, scale, train_seed, real=real is not None)
     _check_options(stage, job, real, synthetic)
-    inputs = _digests([*([real] if real else []), *synthetic])
     images, n_real = training_images(real, synthetic)
+    inputs = _digests([*([real] if real else []), *synthetic])
     if SOURCES[job.source].labels == "soft" and images.soft is None:
         raise UserError(f"{synthetic[0] if synthetic else real}: no soft labels; source {job.source} has the judge's")
     unseen = read_shards([test])
@@ -99,7 +99,6 @@ def _digests(shards: Sequence[Path]) -> list[str]:
     """Raise UserError for a shard that is given twice, by whatever name: its images would count double."""
     seen: dict[str, Path] = {}
     for path in shards:
-        check_readable(path, "a shard")
         if (digest := sha256(path)) in seen:
             raise UserError(f"{path}: the same shard as {seen[digest]}; give each once")
         seen[digest] = path

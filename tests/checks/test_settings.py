@@ -212,6 +212,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"data": {"labels": 10}},
         "data: labels: 10, of kind embedded; say so in embedded.per_class",
     ),
+    "a block of the copies that is not there": (
+        {"copies": {"block": "up9"}},
+        "copies.block: no up9 in this denoiser; it has middle, up1, up2, up3, output_blocks.0 to 5",
+    ),
+    "features averaged to more than the images have": (
+        {"copies": {"pool": 29}},
+        "copies.pool: 29; expected at most 28, the width of the images",
+    ),
     "a probe's block that is not there": (
         {"table3": {"sources": ["probe-soft"]}, "probe": {"blocks": ["up1", "up4"]}},
         "probe.blocks: no up4 in this denoiser; it has middle, up1, up2, up3, output_blocks.0 to 5",

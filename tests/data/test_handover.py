@@ -74,7 +74,8 @@ def test_parquet_by_the_library_datasets(shard: Path) -> None:
 def test_card_and_croissant(kind: str, shard: Path) -> None:
     out = export(shard, kind)
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert "4 generated images of 8x8x3 in 2 classes, 2 to 2 a class" in card and "Kept of 6 candidates (67%)" in card
+    assert "4 generated images of 8x8x3 in 2 classes, 2 a class: bag, T-shirt/top." in card
+    assert "Kept of 6 candidates (67%)" in card
     assert "0.60 to 0.90" in card and "Licence of the training data: MIT." in card
     said = json.loads((out / "croissant.json").read_text(encoding="utf-8"))
     assert said["license"] == "MIT" and "drawn, not photographed" in said["description"]
@@ -92,3 +93,18 @@ def test_shards_of_two_sources_are_refused(shard: Path, tmp_path: Path, capsys: 
     assert cli.main(["export-data", *words]) == 2 and "shards of one source" in capsys.readouterr().err
     assert cli.main(["export-data", str(shard), *words[:1], *words[2:]]) == 2
     assert "the same images twice" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("source, kind, there, not_there", [
+    ("ours", "parquet", "Labels are what was asked for, confirmed by a judge that errs itself.", "no judge"),
+    ("improved-ddpm", "parquet", "Labels are what was asked for; no judge has refused any image.", "confirmed"),
+    ("unconditional-soft", "image-folder", "holds for the most probable: nothing was asked for.", "confirmed"),
+    ("unlabelled-soft", "webdataset", "# Real images, source unlabelled-soft", "drawn, not photographed"),
+])  # fmt: skip
+def test_a_card_says_what_holds_for_its_source(
+    source: str, kind: str, there: str, not_there: str, tmp_path: Path
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8, 3), dtype=np.uint8)
+    path = write_synthetic(tmp_path / f"synthetic/{source}/00000.tar", images, P, 0.5, CLASSES)
+    card = (export(path, kind) / "README.md").read_text(encoding="utf-8")
+    assert there in card and not_there not in card and "soft label" not in card

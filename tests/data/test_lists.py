@@ -142,3 +142,25 @@ def test_written_lists_are_read_back(tmp_path: Path) -> None:
     write_rows(tmp_path / "l.csv", ("path", "label", "split"), odd)
     assert [tuple(row.values()) for row in rows(tmp_path / "l.csv", ("path",))] == odd
     assert np.all([row.keys() == {"path", "label", "split"} for row in rows(tmp_path / "l.csv", ("path",))])
+
+
+def test_rows_with_more_cells_than_columns_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text("path,label\na.png,Dog, big\nb.png,Dog, small\nc.png,Cat,\n")
+    with pytest.raises(UserError, match=r"2 rows have more cells than the first line: row 2, row 3; put quotes around"):
+        rows(path, ("path", "label"))
+
+
+def test_labels_of_two_unicode_forms_are_one_class(tmp_path: Path) -> None:
+    path = tmp_path / "l.csv"
+    path.write_text("path,label\na.png,caf\u00e9\nb.png,cafe\u0301\n", encoding="utf-8")
+    assert {row["label"] for row in rows(path, ("path", "label"))} == {"caf\u00e9"}
+
+
+def test_names_of_files_may_begin_with_a_blank(tmp_path: Path) -> None:
+    lines = [(f" {name}{i}.png", name, "train" if i else "test") for name in ("cat", "dog") for i in range(4)]
+    assert len(take("csv", made(tmp_path, lines), "train")) == 4
+    text = (tmp_path / "list.csv").read_text().replace(" cat1", " cat1 ")
+    (tmp_path / "list.csv").write_text(text)
+    (tmp_path / " cat1.png").rename(tmp_path / "cat1 .png")
+    assert len(take("csv", {"path": tmp_path / "list.csv", "size": 4}, "train")) == 4, "blanks behind a comma"

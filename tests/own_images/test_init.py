@@ -98,3 +98,23 @@ def test_grey_images_without_others(here: Path, slow: None, capsys: pytest.Captu
     assert made.denoiser.pretrain.data and made.denoiser.pretrain.data.section == made.data.section
     splits = {row["path"]: row["split"] for row in rows(Path("pets.csv"), ("path", "label", "split"))}
     assert {splits[name] for name in splits if name.startswith("test/")} == {"test"}
+
+
+@pytest.mark.parametrize("options, said", [
+    (["--denoiser", "d.safetensors", "--size", "64"], "--size 64: with --denoiser, which says the size of the images"),
+    (["--denoiser", "d.safetensors", "--unlabelled", "few"], "--unlabelled: with --denoiser, so that none is trained"),
+    (["--out", "mine.csv"], "--out mine.csv: expected a name that ends in .yaml"),
+])  # fmt: skip
+def test_options_that_contradict_each_other(
+    options: list[str], said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder(here / "few", {"a": 5, "b": 5})
+    before = set(here.iterdir())
+    assert said in complaint(capsys, "few", *options) and set(here.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ["nl\nseed: 7 #x", "x\x7f", "x\u2028y", "lat\udce9n"])
+def test_a_name_that_no_experiment_file_can_hold(name: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder(here / name, {"a": 5, "b": 5})
+    assert "a name with characters that are no text; rename it" in complaint(capsys, name)
+    assert not list(here.glob("*.yaml"))[1:], "but config.yaml"

@@ -217,3 +217,32 @@ def test_unlabelled_images_like_held_out_ones_are_left_out(tmp_path: Path) -> No
     (tmp_path / "one/a.png").write_bytes(b"no")
     with pytest.raises(UserError, match="none of 1 images can be used"):
         survey_unlabelled(unlabelled(tmp_path / "one"), [])
+
+
+def test_folders_of_which_some_are_splits_are_one_line(tmp_path: Path) -> None:
+    folder(tmp_path, {"train/a": 3, "train/b": 3, "test/a": 3, "test/b": 3, "extra/a": 3})
+    with pytest.raises(UserError, match=r"test, train are of splits, extra of none; move it into them, or away"):
+        labelled(tmp_path)
+    folder(tmp_path / "vehicles", {"train": 3, "car": 3})
+    assert labelled(tmp_path / "vehicles").classes == ("car", "train"), "which may be a class"
+
+
+def test_rows_of_which_some_have_a_split_are_one_line(tmp_path: Path) -> None:
+    lines = [(f"{i}.png", "ab"[i % 2], "train" if i < 3 else "") for i in range(4)]
+    write_rows(tmp_path / "list.csv", ("path", "label", "split"), lines)
+    with pytest.raises(UserError, match=r"list\.csv: 1 rows have no split, others have: row 5; give all one, or none"):
+        labelled(tmp_path / "list.csv")
+
+
+def test_a_row_that_is_there_twice_counts_once(tmp_path: Path) -> None:
+    folder(tmp_path, {"a": 8, "b": 8})
+    lines = [(f"{label}/{i:02d}.png", label) for label in "ab" for i in range(8)]
+    write_rows(tmp_path / "list.csv", ("path", "label"), lines + lines)
+    found = of(tmp_path / "list.csv")
+    assert len(found.chosen) == 16 and any("16 images are there several times" in line for line in found.said)
+
+
+def test_a_class_whose_folder_begins_with_a_blank(tmp_path: Path) -> None:
+    folder(tmp_path, {" a": 5, "b": 5})
+    found = of(tmp_path)
+    assert found.classes == ["a", "b"] and {each.name.partition("/")[0] for each in found.chosen} == {" a", "b"}

@@ -143,3 +143,47 @@ def test_a_table_without_images(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a"], "label": [0]}), tmp_path / "train.parquet")
     with pytest.raises(UserError, match=r"no column of images \(bytes\); it has text, label"):
         unpacked(tmp_path / "train.parquet", tmp_path / "out")
+
+
+def left_out(path: Path, out: Path) -> list[str]:
+    return unpack(*archives(path), out)[1]
+
+
+def test_rows_without_a_class_are_counted(tmp_path: Path) -> None:
+    """Hugging Face's test splits have -1 for a label that is kept back; it is not the last class."""
+    rows = [(0, png()), (1, png()), (-1, png()), (-1, png())]
+    root = hugging_face(tmp_path / "set", {"train": rows}, ".parquet")
+    assert left_out(root, tmp_path / "out") == ["2 rows without a class (none, or -1), left out"]
+    found = {each.label: each for each in labelled(tmp_path / "out").pictures}
+    assert len(found) == 2 and sorted(found) == ["cat", "dog"]
+
+
+def test_a_class_beyond_its_names_is_one_line(tmp_path: Path) -> None:
+    root = hugging_face(tmp_path / "set", {"train": [(0, png()), (7, png())]}, ".parquet")
+    with pytest.raises(UserError, match=r"parquet: a class 7, but names of 2; mend the column label"):
+        unpacked(root, tmp_path / "out")
+
+
+def test_images_of_keys_with_dots_are_counted(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name, content in {"1.v1.png": png(), "1.v1.cls": b"0", "2.png": png(), "2.cls": b"1"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    (said,) = left_out(tmp_path / "a.tar", tmp_path / "out")
+    assert said.startswith("1 images beside no KEY.cls of the same KEY")
+
+
+@pytest.mark.parametrize("names", [("a/b", "a_b"), ("train", "test"), (".a", "a")])
+def test_classes_keep_their_names(names: tuple[str, str], tmp_path: Path) -> None:
+    table = pa.table({"image": [png(), png()], "label": list(names)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert set(unpacked(tmp_path / "a.parquet", tmp_path / "out")) == {("", name) for name in names}
+
+
+def test_files_of_which_some_tell_a_split_are_one_line(tmp_path: Path) -> None:
+    table = pa.table({"image": [png(), png()], "label": ["a", "b"]})
+    for name in ("train-0", "test-0", "more"):
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    with pytest.raises(UserError, match=r"the names of more.parquet tell no split, those of others do; name all"):
+        unpacked(tmp_path, tmp_path / "out")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -230,8 +232,9 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """real.tar and synthetic-{0,1}.tar (20 images of 2 classes each), test.tar (30), in the current folder."""
     monkeypatch.chdir(tmp_path)
     write_shard(Path("real.tar"), some("train", (0, 1), 10, stride=2))
-    for k in range(2):
-        write_shard(Path(f"synthetic-{k}.tar"), some("validation", (0, 1), 10, stride=2))
+    synthetic = some("validation", (0, 1), 10, stride=2)
+    write_shard(Path("synthetic-0.tar"), synthetic)
+    write_shard(Path("synthetic-1.tar"), dataclasses.replace(synthetic, images=synthetic.images[:, :, ::-1]))
     write_shard(Path("test.tar"), some("test", (0, 1), 15, stride=2))
     return tmp_path
 
@@ -435,3 +438,16 @@ def test_label_smoothing_is_told_to_the_loss(monkeypatch: pytest.MonkeyPatch) ->
     assert losses == [0.2, 0.2]
     for a, b in zip(*(net.parameters() for net in nets), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("shard, said", [
+    ("test.tar", "images are in copy.tar too|images are in test.tar too"),
+    ("real.tar", "real.tar: the same shard as real.tar; give each once"),
+    ("copy.tar", "copy.tar: the same shard as synthetic-0.tar; give each once"),
+])  # fmt: skip
+def test_shards_that_would_make_a_wrong_row(
+    shard: str, said: str, shards: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy("synthetic-0.tar", "copy.tar")
+    assert classify("--real", "real.tar", "--source", "ours", "--scale", "1", "synthetic-0.tar", shard) == 2
+    assert re.search(said, capsys.readouterr().err) and not Path("row.parquet").exists()

@@ -272,3 +272,10 @@ def test_features_of_other_images_or_none_are_refused(files):
         with pytest.raises(UserError, match=rf"{name}: not a readable features file .*ddrep features"):
             run_features(head, features=files / name, train=files / "train.tar", out=outputs[0], report=outputs[1])
     assert not any(path.exists() for path in outputs)
+
+
+def test_one_image_of_each_class_leaves_none_to_train_on() -> None:
+    x, labels = torch.zeros(3, 8, 2, 2), torch.arange(3)
+    meta = JudgeMeta(kind="pixels", channels=8, num_classes=3, hidden=4, image_shape=(8, 2, 2))
+    with pytest.raises(UserError, match=r"holdout: of 3 images none is left to train on"):
+        train_head(meta, [x], labels, Head(), seed=0, device=torch.device("cpu"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from typing import Any
 
@@ -131,13 +132,13 @@ def test_the_network_of_a_run_can_be_asked_for(finished: Tree) -> None:
     assert known["key"].tolist() == test.keys and meta.classes == test.classes
 
 
-@pytest.mark.parametrize("verb, said", [("status", "116 of 116 jobs done"), ("plan", "| synthesis ours ")])
+@pytest.mark.parametrize("verb, said", [("status", r"(\d+) of \1 jobs done"), ("plan", r"\| synthesis ours ")])
 def test_a_run_with_figures_has_a_status_and_a_plan(verb: str, said: str, finished: Tree) -> None:
     done = subprocess.run(
         [str(BIN / "ddrep"), verb], cwd=finished.path, env=environment(), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert said in done.stdout, done.stdout
+    assert re.search(said, done.stdout), done.stdout
 
 
 def test_no_draft_is_left(finished: Tree) -> None:
