@@ -15,7 +15,7 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from ddrep import stopping
+from ddrep import __version__, stopping
 from ddrep.cli.index import verbs
 from ddrep.errors import UserError, complaint
 
@@ -111,9 +111,12 @@ def _interrupt(e: BaseException | None) -> KeyboardInterrupt | None:
 
 
 def _explain(args: list[str], known: dict[str, str]) -> None:
-    """What `ddrep --help` prints; of anything else, that it is no verb."""
+    """What `ddrep --help` and `ddrep --version` print; of anything else, that it is no verb."""
     if not args:
         raise UserError("no verb is given; ddrep --help lists them")
+    if args[0] == "--version":
+        print(f"ddrep {__version__}")
+        return
     if args[0] not in ("-h", "--help"):
         near = ", ".join(difflib.get_close_matches(args[0], known, 3))
         raise UserError(f"{args[0]}: no such verb{f' (there is: {near})' if near else ''}; ddrep --help lists them")

@@ -34,7 +34,7 @@ class Sample(Verb):
     steps: SolverSteps = Sampling().steps
     """Solver steps."""
     solver: SolverName = Sampling().solver
-    """DDIM, or DPM-Solver++(2M)."""
+    """ddim, dpm-solver++ (2M) or ipndm."""
     eta: Annotated[float, Ge(0), Le(1)] = Sampling().eta
     """Fresh noise in every step: 0 is deterministic."""
     guidance_scale: Annotated[float, Ge(0)] | None = None

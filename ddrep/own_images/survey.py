@@ -14,7 +14,7 @@ from ddrep.errors import UserError
 from ddrep.own_images.found import Picture, Pictures
 from ddrep.own_images.looks import Look, look_at, near, near_any
 from ddrep.own_images.splits import HELD_OUT, short_of, split
-from ddrep.reporting.markdown import grid
+from ddrep.reporting.markdown import counted, grid
 
 SHOWN = 12
 """Classes in the table of the summary: the largest, and the smallest."""
@@ -75,7 +75,7 @@ def survey(pictures: Pictures, seed: int) -> Survey:
     short = short_of(labels, splits, sorted(set(labels)))
     if short:
         lacking = [f"{label} ({why})" for label, why in short.items()]
-        said.append(f"{len(short):,} classes left out, as they have too few images that can be used: {named(lacking)}; "
+        said.append(f"{counted(len(short), 'class')} left out, with too few images that can be used: {named(lacking)}; "
                     "needed are 2 of train, 1 of validation and 1 of test")  # fmt: skip
     chosen = [each for each in usable if each.picture.label not in short]
     if tests := sum(each.picture.split == "test" for each in chosen):
@@ -117,14 +117,14 @@ def _empty(pictures: Pictures) -> list[str]:
 def _said_of(seen: Sequence[Seen]) -> Iterator[str]:
     """What is odd about images, and what is done about it."""
     if broken := [f"{each.name} ({each.look.error})" for each in seen if each.look.error]:
-        yield f"{len(broken):,} of {len(seen):,} files are broken, and left out: {named(broken)}"
+        yield f"broken, and left out: {len(broken):,} of {counted(len(seen), 'file')}: {named(broken)}"
     whole = [each.look for each in seen if not each.look.error]
     if not whole:
         return
     yield _sizes(whole)
     modes = Counter(look.mode for look in whole)
     counts = ", ".join(f"{n:,} {mode}" for mode, n in modes.most_common())
-    yield f"modes: {counts}; {sum(look.grey for look in whole):,} show no colour"
+    yield f"modes: {counts}; {counted(sum(look.grey for look in whole), 'image')} without any colour"
     deep = sum(n for mode, n in modes.items() if mode.startswith("I"))
     odd = {
         "of CMYK or another colour space, converted": sum(n for mode, n in modes.items() if mode in _CONVERTED),
@@ -156,12 +156,12 @@ def _once(usable: Sequence[Seen], said: list[str]) -> list[Seen]:
     sure = [group for group in several if len({each.picture.label for each in group}) == 1]
     if unsure:
         both = [" = ".join(f"{each.name} ({each.picture.label})" for each in group) for group in unsure]
-        said.append(f"{len(unsure):,} images are in two classes, and left out of all: {named(both)}")
+        said.append(f"{counted(len(unsure), 'image')} in two classes, left out of all: {named(both)}")
     if sure:
         both = [" = ".join(each.name for each in group) for group in sure]
         across = sum(len({each.picture.split for each in group}) > 1 for group in sure)
         where = f", {across:,} of them across splits, where the held-out one stays" if across else ""
-        said.append(f"{len(sure):,} images are there several times, and used once{where}: {named(both)}")
+        said.append(f"{counted(len(sure), 'image')} there several times, used once{where}: {named(both)}")
     left = {id(min(group, key=_held_out)) for group in sure} | {id(g[0]) for g in groups.values() if len(g) == 1}
     return [each for each in usable if id(each) in left]
 

@@ -235,7 +235,7 @@ def shown(value: float, digits: int) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+    return f"{n:,} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def _range(values: pd.Series, noun: str) -> str:

@@ -37,7 +37,9 @@ def figure(*, reports: Sequence[Path], out: Path) -> None:
     """A heat map of top-1 out of fold, inside the labelled images: the mean over the reports, one a labelled subset."""
     scores = pd.concat([_scores(path) for path in reports])
     grid = scores.pivot_table("top1", "block", "timestep", aggfunc="mean", sort=False).sort_index(axis=1)
-    drawn = Figure(figsize=(1.6 + 0.85 * len(grid.columns), 1.3 + 0.5 * len(grid)), layout="constrained")
+    drawn = Figure(
+        figsize=(max(4.5, 1.6 + 0.85 * len(grid.columns)), max(2.6, 1.3 + 0.5 * len(grid))), layout="constrained"
+    )
     axes = drawn.subplots()
     values = grid.to_numpy(float)
     shown = axes.imshow(values, cmap="cividis", aspect="auto")

@@ -48,7 +48,7 @@ def test_from_a_folder_to_an_experiment(here: Path, capsys: pytest.CaptureFixtur
     (here / "more/broken.png").write_bytes(b"no")
     assert cli.main(["init", "my pets", "--unlabelled", "more"]) == 0
     said = capsys.readouterr().out
-    assert "my pets: folder of 16 images in 2 classes" in said and "1 of 6 files are broken" in said
+    assert "my pets: folder of 16 images in 2 classes" in said and "broken, and left out: 1 of 6 files" in said
     lines = [f"    {line} --configfile my-pets.yaml\n" for line in (f"snakemake --cores {CORES}", "ddrep status")]
     assert said.endswith("".join(lines))
     assert "my-pets.yaml written. On " in said and "pretrain" in said.partition("Of all jobs one after another: ")[2]

@@ -37,7 +37,7 @@ def test_a_folder_of_classes_is_split(tmp_path: Path) -> None:
     }
     assert "set: folder of 30 images in 2 classes" in found.text
     assert "| cat   |    20 |    12 |          2 |    6 |" in found.text
-    assert "- sizes: all 32x32" in found.text and "- modes: 30 RGB; 0 show no colour" in found.text
+    assert "- sizes: all 32x32" in found.text and "- modes: 30 RGB; 0 images without any colour" in found.text
     assert "9 test images: an accuracy is known to about 33 points either way" in found.text
     again = of(tmp_path / "set")
     assert [each.name for each in again.chosen] == [each.name for each in found.chosen]
@@ -53,7 +53,7 @@ def test_an_empty_class(tmp_path: Path) -> None:
 def test_one_image(tmp_path: Path) -> None:
     found = of(folder(tmp_path, {"cat": 1}))
     assert "folder of 1 images in 1 classes" in found.text and not found.chosen
-    assert "1 classes left out, as they have too few images that can be used: cat (0 of train and 0 of" in found.text
+    assert "1 class left out, with too few images that can be used: cat (0 of train and 0 of" in found.text
 
 
 def test_three_broken_of_a_hundred(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_three_broken_of_a_hundred(tmp_path: Path) -> None:
     (tmp_path / "dog/00.png").symlink_to("gone")
     found = of(tmp_path)
     (line,) = [each for each in found.said if "broken" in each]
-    assert line.startswith("3 of 100 files are broken, and left out: cat/00.png (")
+    assert line.startswith("broken, and left out: 3 of 100 files: cat/00.png (")
     assert "cat/01.png (not an image), dog/00.png (no such file or directory)" in line
     assert len(found.chosen) == 97
 
@@ -80,7 +80,7 @@ def test_mixed_sizes_and_modes(tmp_path: Path) -> None:
     save(tmp_path / "dog/grey.png", noise((28, 28), "L"))
     text = of(tmp_path).text
     assert "- sizes: from 28x28 to 64x48, median 32x32" in text
-    assert "- modes: 14 RGB, " in text and "; 2 show no colour" in text
+    assert "- modes: 14 RGB, " in text and "; 2 images without any colour" in text
     for said in (
         "1 of CMYK or another colour space, converted",
         "1 of 16 bits, scaled to 8",
@@ -108,7 +108,7 @@ def test_ten_thousand_classes(tmp_path: Path) -> None:
     found = of(tmp_path / "all.csv")
     assert "in 10,002 classes" in found.text and len(found.text.splitlines()) < 30 and len(found.text) < 4000
     assert "(9,990 more)" in found.text and found.classes == ["big", "large"]
-    assert "10,000 of 10,050 files are broken" in found.text and "and 9990 more" in found.text
+    assert "broken, and left out: 10,000 of 10,050 files" in found.text and "and 9990 more" in found.text
 
 
 def test_the_same_image_in_two_classes(tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ def test_the_same_image_in_two_classes(tmp_path: Path) -> None:
         save(tmp_path / name, same)
     save(tmp_path / "cat/copy.bmp", Image.open(tmp_path / "cat/03.png"))
     found = of(tmp_path)
-    assert "- 1 images are in two classes, and left out of all: cat/x.png (cat) = dog/y.bmp (dog)" in found.text
-    assert "- 1 images are there several times, and used once: cat/03.png = cat/copy.bmp" in found.text
+    assert "- 1 image in two classes, left out of all: cat/x.png (cat) = dog/y.bmp (dog)" in found.text
+    assert "- 1 image there several times, used once: cat/03.png = cat/copy.bmp" in found.text
     assert len(found.chosen) == 20
 
 
@@ -239,7 +239,7 @@ def test_a_row_that_is_there_twice_counts_once(tmp_path: Path) -> None:
     lines = [(f"{label}/{i:02d}.png", label) for label in "ab" for i in range(8)]
     write_rows(tmp_path / "list.csv", ("path", "label"), lines + lines)
     found = of(tmp_path / "list.csv")
-    assert len(found.chosen) == 16 and any("16 images are there several times" in line for line in found.said)
+    assert len(found.chosen) == 16 and any("16 images there several times" in line for line in found.said)
 
 
 def test_a_class_whose_folder_begins_with_a_blank(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def _finetunes(results: Results) -> Iterator[Plot]:
         (
             "label_margin",
             "share",
-            "Share of unseen images on which the own label helps more than another: 0.5 is none.",
+            "Share of unseen images on which an image's own label helps more than another: 0.5 means no help.",
         ),
     ):
         if column in rows:

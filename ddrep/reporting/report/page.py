@@ -28,6 +28,7 @@ CAPTIONS = {
     "figure1": "Figure 1: one class by several sources, from the same starting noises",
     "figure2": "Figure 2: images drawn for segmentation masks",
     "figure3": "Figure 3: accepted images of several classes",
+    "probe": "Where classes can be read: accuracy of linear probes by block of the denoiser and timestep",
     "denoiser": "What the unconditional denoiser draws after its training",
     "finetuned": "What the fine-tuned denoiser draws, a row for each class",
 }

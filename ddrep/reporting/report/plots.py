@@ -216,5 +216,5 @@ def costs(table: pd.DataFrame) -> Iterator[Plot]:
         )
     )
     total = shown["seconds"].sum() / 3600
-    text = f"All jobs together took {total:.1f} hours of jobs, some of them side by side."
+    text = f"All jobs took {total:.1f} hours of computing, some at the same time."
     yield plot("Time by stage", text, chart, shown, _height(len(shown)))
