@@ -250,7 +250,9 @@ def _restore_moments(optimizer: torch.optim.Optimizer, moments: dict[int, dict[s
             shape = () if name == "step" else parameters[i].shape
             if t.shape != shape or not t.is_floating_point() or not t.isfinite().all() or (name == "step" and t < 0):
                 raise ValueError(name)
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+    # copies, for a tensor in a file may have all its numbers in one place
+    own = {i: {name: t.clone() for name, t in found.items()} for i, found in moments.items()}
+    optimizer.load_state_dict({"state": own, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _unfit(state: Path) -> UserError:

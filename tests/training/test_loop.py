@@ -432,3 +432,14 @@ def test_the_settings_of_an_optimiser_are_those_of_the_run(tmp_path):
     content["optimizer"]["param_groups"][0] |= {"betas": (0.1, 0.1), "eps": None}
     torch.save(content, state)
     assert _equal(_train(state), _train())
+
+
+def test_moments_whose_numbers_lie_in_one_place_are_numbers_of_their_own(tmp_path):
+    state = tmp_path / "run.pt"
+    with pytest.raises(Killed):
+        _train(state, kill_at=7)
+    content = torch.load(state, weights_only=True)
+    moments = content["optimizer"]["state"][0]
+    moments["exp_avg"] = torch.zeros(1).expand(moments["exp_avg"].shape)
+    torch.save(content, state)
+    assert all(t.isfinite().all() for t in _train(state).values())

@@ -108,7 +108,7 @@ def _calibration(results: Results) -> Iterator[Plot]:
 
 def _confusion(results: Results, confusions: list[list[list[int]]], name: str) -> Iterator[Plot]:
     """Of all labelled subsets together."""
-    if not confusions or len(confusions[0]) > MOST_CLASSES:
+    if len({len(confusion) for confusion in confusions}) != 1 or len(confusions[0]) > MOST_CLASSES:
         return
     confusion = np.sum(confusions, axis=0).tolist()
     classes = [results.class_name(number) for number in range(len(confusion))]

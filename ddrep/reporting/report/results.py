@@ -12,10 +12,11 @@ from typing import Annotated, Any
 
 import pandas as pd
 from annotated_types import MinLen
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from ddrep.config import Experiment
 from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.errors import UserError
 from ddrep.reporting.tables import read_cells
 from ddrep.rows import Kind, read_rows
 from ddrep.runs import REPORT, cost_jobs, targets
@@ -52,6 +53,13 @@ class JudgeReport(BaseModel):
     confusion: list[list[int]] = []
     tried: list[Tried] = []
 
+    @field_validator("confusion")
+    @classmethod
+    def _is_square(cls, confusion: list[list[int]]) -> list[list[int]]:
+        if any(len(row) != len(confusion) for row in confusion):
+            raise ValueError(f"expected {len(confusion)} numbers in each row, as there are rows")
+        return confusion
+
 
 @dataclass(frozen=True)
 class Results:
@@ -75,7 +83,12 @@ class Results:
     def json(self, path: Path) -> dict[str, Any]:
         """A report of a judge's, with what there is of `JudgeReport`. Raises UserError for one that is broken."""
         expected = "the report of a judge; make it anew"
-        return read_json(path, JudgeReport, expected).model_dump(exclude_unset=True)
+        found = read_json(path, JudgeReport, expected)
+        if self.labelled and len(found.confusion) not in (0, classes := len(self.labelled.classes)):
+            raise UserError(
+                f"{path}: confusion: of {len(found.confusion)} classes, the images have {classes}; make it anew"
+            )
+        return found.model_dump(exclude_unset=True)
 
     @cached_property
     def labelled(self) -> LabelledImages | None:

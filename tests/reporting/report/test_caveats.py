@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from ddrep.data.shards import LabelledImages, write_shard
+from ddrep.errors import UserError
 from ddrep.reporting.report.caveats import caveats
 from ddrep.reporting.report.results import Results
 from tests.reporting.make_shards import write_synthetic
@@ -63,3 +64,13 @@ def test_judges(tmp_path: Path) -> None:
     assert "probe (20 images)" in said(tmp_path)
     write_judge(tmp_path, error=0.02, n=500)
     assert "probe" not in said(tmp_path)
+
+
+def test_a_confusion_that_is_none_is_one_line(tmp_path: Path) -> None:
+    write_judge(tmp_path)
+    path = tmp_path / "subset0/probe/report.json"
+    results = Results(experiment(), tmp_path)
+    assert results.json(path)["confusion"] == [[9, 1], [2, 8]]
+    path.write_text(path.read_text().replace("[2, 8]", "[2]"))
+    with pytest.raises(UserError, match=r"report.json: confusion: expected 2 numbers in each row"):
+        results.json(path)
