@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 
 from ddrep import __version__, stopping
-from ddrep.cli.index import verbs
+from ddrep.cli.index import Entry, verbs
 from ddrep.errors import UserError, complaint
 
 log = logging.getLogger("ddrep")
@@ -87,7 +87,7 @@ def _run(args: list[str]) -> int:
             with stopping.heard():
                 call(args[0], known[args[0]].load(), args)
         else:
-            _explain(args, {name: verb.help for name, verb in known.items()})
+            _explain(args, known)
         return 0
     except BrokenPipeError:
         raise
@@ -110,7 +110,7 @@ def _interrupt(e: BaseException | None) -> KeyboardInterrupt | None:
     return e
 
 
-def _explain(args: list[str], known: dict[str, str]) -> None:
+def _explain(args: list[str], known: dict[str, Entry]) -> None:
     """What `ddrep --help` and `ddrep --version` print; of anything else, that it is no verb."""
     if not args:
         raise UserError("no verb is given; ddrep --help lists them")
@@ -120,12 +120,11 @@ def _explain(args: list[str], known: dict[str, str]) -> None:
     if args[0] not in ("-h", "--help"):
         near = ", ".join(difflib.get_close_matches(args[0], known, 3))
         raise UserError(f"{args[0]}: no such verb{f' (there is: {near})' if near else ''}; ddrep --help lists them")
-    parser = argparse.ArgumentParser(
-        "ddrep", description="Labelled training images from an unconditional diffusion model."
-    )
-    each = parser.add_subparsers(metavar="VERB", title="verbs, each with a --help of its own")
-    for name, says in known.items():
-        each.add_parser(name, help=says)
+    about = "Labelled training images from an unconditional diffusion model. Each verb has a --help of its own."
+    parser = argparse.ArgumentParser("ddrep", "ddrep VERB ...", about, add_help=False)
+    groups = {verb.group: parser.add_argument_group(verb.group) for verb in known.values()}
+    for name, verb in known.items():
+        groups[verb.group].add_argument(name, help=verb.help.replace("%", "%%"))
     parser.print_help()
 
 

@@ -60,6 +60,9 @@ def call(name: str, verb: type[Verb], args: list[str]) -> None:
     try:
         CliApp.run(command(name, verb), cli_args=repeated(args))
     except ValidationError as e:
+        of_verb = [error["loc"] for error in e.errors() if error["type"] == "missing" and len(error["loc"]) == 2]
+        if missing := ", ".join(f"--{str(option).replace('_', '-')}" for _, option in of_verb):
+            raise UserError(f"{name}: {missing} missing; ddrep {name} --help says what is expected") from None
         raise UserError(explain(e)) from None
     except SettingsError as e:
         raise UserError(" ".join(str(e).split()).split(" usage: ")[0]) from None

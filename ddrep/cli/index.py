@@ -16,11 +16,12 @@ MODULES = (
 
 
 class Entry(NamedTuple):
-    """Where a verb is, and the first paragraph of what it says of itself."""
+    """Where a verb is, the first paragraph of what it says of itself, and what its module says of all that it has."""
 
     module: str
     name: str
     help: str
+    group: str
 
     def load(self) -> Any:
         """The verb's class."""
@@ -41,12 +42,14 @@ def verbs() -> dict[str, Entry]:
     while more := {name for name in bases if bases[name] & kinds} - kinds:
         kinds |= more
     leaves = [name for name in classes if name in kinds and not any(name in each for each in bases.values())]
-    return {_kebab(name): Entry(classes[name][0], name, _help(classes[name][1])) for name in leaves}
+    groups = {module: _help(tree).partition(":")[0].rstrip(".") for module, tree in sources.items()}
+    found = ((name, *classes[name]) for name in leaves)
+    return {_kebab(name): Entry(module, name, _help(node), groups[module]) for name, module, node in found}
 
 
 def _kebab(name: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower()
 
 
-def _help(node: ast.ClassDef) -> str:
+def _help(node: ast.ClassDef | ast.Module) -> str:
     return " ".join((ast.get_docstring(node) or "").split())
