@@ -49,7 +49,7 @@ def check(experiment: Experiment, absent: bool = True) -> None:
     absent: whether a file or folder that is not there is one of them; what hangs on it is not checked.
     """
     facts = Facts(experiment)
-    found = [*(paths.absent(experiment) if absent else ()), *paths.unlike(experiment)]
+    found = [*paths.results(experiment), *(paths.absent(experiment) if absent else ()), *paths.unlike(experiment)]
     found += [complaint for each in CHECKS for complaint in each(facts)]
     if complaints := list(dict.fromkeys([*found, *facts.complaints])):
         raise UserError("; ".join(" ".join(complaint.split()) for complaint in complaints))

@@ -72,6 +72,13 @@ def _masks(e: Experiment) -> Iterator[Named]:
         yield Named("masks.data.celebamask_hq.root", data.celebamask_hq.root, "folder", advice)
 
 
+def results(e: Experiment) -> Iterator[str]:
+    """A folder, or nothing, lies where results are written."""
+    for path in (Path("results"), Path("results", e.experiment)):
+        if os.path.lexists(path) and not path.is_dir():
+            yield f"{path}: a file, or a link to nothing, where results are to be written; move it away"
+
+
 def absent(e: Experiment) -> Iterator[str]:
     """A complaint for each path at which there is nothing."""
     for it in named(e):

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from ddrep.checks import check
-from ddrep.config import merge
+from ddrep.config import Experiment, merge
 from ddrep.data import embedded
 from ddrep.data.idx import write_idx
+from ddrep.errors import UserError
 from tests.checks.experiments import TABLE, experiment, own_images, said
 
 PRETRAIN: dict[str, Any] = {"denoiser": {"kind": "pretrain", "pretrain": {"images": "images-idx3-ubyte"}}}
@@ -340,3 +341,12 @@ def test_a_threshold_below_chance_is_a_warning(
     line = "ddrep: warning: synthesis.threshold: 0.09 is below chance, which is 0.1 for 10 classes: "
     told = capsys.readouterr().err
     assert told.startswith(line) and told.count("\n") == 1 if warned else told == ""
+
+
+@pytest.mark.parametrize("name", ["results", "results/fashion-demo"])
+@pytest.mark.parametrize("link", [False, True])
+def test_what_lies_where_results_go(name: str, link: bool, here: Path) -> None:
+    (here / name).parent.mkdir(exist_ok=True)
+    (here / name).symlink_to("gone") if link else (here / name).touch()
+    with pytest.raises(UserError, match=f"^{name}: a file, or a link to nothing, where results are to be written"):
+        check(Experiment())
