@@ -15,7 +15,8 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from ddrep import __version__, stopping
+import ddrep
+from ddrep import stopping
 from ddrep.cli.index import Entry, verbs
 from ddrep.errors import UserError, complaint
 
@@ -115,7 +116,7 @@ def _explain(args: list[str], known: dict[str, Entry]) -> None:
     if not args:
         raise UserError("no verb is given; ddrep --help lists them")
     if args[0] == "--version":
-        print(f"ddrep {__version__}")
+        print(f"ddrep {ddrep.__version__}")
         return
     if args[0] not in ("-h", "--help"):
         near = ", ".join(difflib.get_close_matches(args[0], known, 3))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -53,7 +53,7 @@ def run(
 ) -> None:
     """Train a classifier and write what is wanted: its row, to `out`, its predictions of the test images, its weights,
     as timm reads them. Raises UserError."""
-    if not (wanted := [path for path in (out, predictions, weights) if path]):
+    if not (out or predictions or weights):
         raise UserError("classify: nothing to write; give --out and --predictions, or --weights")
     job = Run(subset, architecture, stage.config.mixed, source, scale, train_seed, real=real is not None)
     _check_options(stage, job, real, synthetic)
@@ -84,15 +84,20 @@ def run(
     said = predict(net, unseen, cfg.classifier.precision)
     counts = {"n_real": n_real, "n_synthetic": len(images) - n_real, "epochs": cfg.classifier.epochs, "steps": steps}
     row, meta = _row(job, said, counts), _meta(images, job.architecture, cfg.classifier.stem)
-    writers: list[tuple[Path | None, Callable[[Path], object]]] = [
-        (out, lambda file: row.to_parquet(file, index=False)),
-        (predictions, lambda file: said.to_parquet(file, index=False)),
-        (weights, lambda file: save(file, meta, timm_weights(net))),
-    ]
-    with written_whole(*wanted) as drafts:
-        for draft, write in zip(drafts, [write for path, write in writers if path], strict=True):
-            write(draft)
+    writers: dict[Path | None, Callable[[Path], object]] = {
+        out: lambda file: row.to_parquet(file, index=False),
+        predictions: lambda file: said.to_parquet(file, index=False),
+        weights: lambda file: save(file, meta, timm_weights(net)),
+    }
+    _write({path: write for path, write in writers.items() if path})
     state.unlink(missing_ok=True)
+
+
+def _write(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Files by what writes them, all or none."""
+    with written_whole(*writers) as drafts:
+        for draft, write in zip(drafts, writers.values(), strict=True):
+            write(draft)
 
 
 def _digests(shards: Sequence[Path]) -> list[str]:

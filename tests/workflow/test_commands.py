@@ -25,7 +25,8 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     experiment = base("made here")
     experiment["table3"]["sources"].append("unlabelled-soft")
     tree.configure(**experiment)
-    done = tree.snakemake("--dry-run", "--printshellcmds", "--cores", "2")
+    network = "results/fashion-demo/subset0/classifiers/resnet18/plain/ours/1x/0.safetensors"  # which `all` does without
+    done = tree.snakemake("--dry-run", "--printshellcmds", "--cores", "2", "--", "all", network)
     assert done.returncode == 0, done.stdout
     planned = set(re.findall(r"^(\w+) +\d+$", done.stdout, re.MULTILINE)) - {"total"}
     assert planned == set(_rules(tree)) - {"job", "plan"}
