@@ -25,7 +25,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> list[list[str]]:
     experiment = base("made here")
     experiment["table3"]["sources"].append("unlabelled-soft")
     tree.configure(**experiment)
-    network = "results/fashion-demo/subset0/classifiers/resnet18/plain/ours/1x/0.safetensors"  # which `all` does without
+    network = "results/fashion-demo/subset0/classifiers/resnet18/plain/ours/1x/0.safetensors"  # not of `all`
     done = tree.snakemake("--dry-run", "--printshellcmds", "--cores", "2", "--", "all", network)
     assert done.returncode == 0, done.stdout
     planned = set(re.findall(r"^(\w+) +\d+$", done.stdout, re.MULTILINE)) - {"total"}
