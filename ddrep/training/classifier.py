@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -70,17 +70,9 @@ def run(
     steps = steps_of(cfg, len(images), len(images.classes), job.scale if SOURCES[job.source].equal_steps else 0)
     log.info("%d real and %d synthetic images, %d steps", n_real, len(images) - n_real, steps)
     state = state_path("classifier", stage.model_dump_json(), job.architecture, str(job.seed), str(steps), *inputs)
-    net = fit(
-        images,
-        job.architecture,
-        cfg.classifier,
-        n_real=n_real,
-        mixed=cfg.mixed,
-        steps=steps,
-        seed=run_seed(stage.seed, job.seed),
-        device=pick_device(),
-        state=state,
-    )
+    how: dict[str, Any] = {"n_real": n_real, "mixed": cfg.mixed, "steps": steps, "state": state}
+    seed, device = run_seed(stage.seed, job.seed), pick_device()
+    net = fit(images, job.architecture, cfg.classifier, seed=seed, device=device, **how)
     said = predict(net, unseen, cfg.classifier.precision)
     counts = {"n_real": n_real, "n_synthetic": len(images) - n_real, "epochs": cfg.classifier.epochs, "steps": steps}
     row, meta = _row(job, said, counts), _meta(images, job.architecture, cfg.classifier.stem)
