@@ -1,6 +1,6 @@
 """How a dry run grows with the number of shards: processor seconds and memory of `snakemake -n`.
 
-python -m benchmarks.growth
+By `python -m benchmarks.growth`.
 """
 
 from __future__ import annotations

@@ -21,8 +21,8 @@ from ddrep.cli.index import Entry, verbs
 from ddrep.errors import UserError, complaint
 
 log = logging.getLogger("ddrep")
-# Before torch is there: threads that wait for each other leave their core to other processes. Otherwise two of them
-# beside another process on two cores get a third of the work done.
+# Before torch is there: threads that wait for each other leave their core to other processes. On an idle CPU that costs
+# two of them a tenth of their speed, beside others it saves more the more there are (benchmarks/threads.py).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 

@@ -95,13 +95,7 @@ def read_yaml(path: Path) -> Any:
         raise UserError(f"{path}: not UTF-8 at byte {e.start}; save it as UTF-8") from None
     except RecursionError:
         raise UserError(f"{path}: nested deeper than {DEEPEST}; see config.yaml for the settings") from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-    ) as e:  # of what a tag says it is and is not
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as e:  # of tags that say what is not
         raise UserError(f"{path}: not valid YAML ({' '.join(str(e).split())[: 2 * LONGEST]})") from None
 
 
