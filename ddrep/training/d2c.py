@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +13,19 @@ from torch import Tensor, nn
 
 from ddrep.config import PretrainD2C, Sampling
 from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
-from ddrep.data.batches import batch_indices, parts, to_unit
-from ddrep.denoiser.schedule import Schedule, add_noise
+from ddrep.data.batches import batch_indices, to_unit
+from ddrep.denoiser.schedule import Schedule
 from ddrep.device import autocast
 from ddrep.generators.d2c import D2C, D2CNetwork
 from ddrep.generators.network import d2c_of
 from ddrep.training.contrast import Keys, Projected, info_nce, view
 from ddrep.training.graphs import captured
+from ddrep.training.latents import normalise, train_latents
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.pretrain import GRID_IMAGES
 
-log = logging.getLogger("ddrep")
-
 LATENT_STEPS = 50
 """Of DDIM, for the grid."""
-READ_AT_ONCE = 250
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -89,59 +86,11 @@ def train_autoencoder(images: np.ndarray, model: D2C, cfg: PretrainD2C, *, seed:
         return value
 
     loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
+    factor = cosine_with_warmup(cfg.steps, cfg.warmup)
     trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
     encoder.load_state_dict(trained["encoder"].state_dict())
     decoder.load_state_dict(trained["decoder"].state_dict())
     model.net.eval()
-
-
-@torch.no_grad()
-def normalise(images: np.ndarray, model: D2C) -> Tensor:
-    """Latents (N, *latent_shape) of all images, normalised by mean and deviation of each channel, which become the
-    model's. A channel that is the same in all images says nothing, and is not divided by its deviation of 0."""
-    x = (to_unit(images[part], model.device) for part in parts(len(images), READ_AT_ONCE))
-    latents = torch.cat([model.net.encoder.posterior(each)[0] for each in x])
-    model.net.latent_mean.copy_(latents.mean(dim=(0, 2, 3))[:, None, None])
-    deviation = latents.std(dim=(0, 2, 3))[:, None, None]
-    model.net.latent_std.copy_(deviation.where(deviation > 0, 1.0))
-    return (latents - model.net.latent_mean) / model.net.latent_std
-
-
-class _Denoising(nn.Module):
-    """(latents, index, noise) of a batch -> the mean square error of eps."""
-
-    def __init__(self, model: D2C, precision: str):
-        super().__init__()
-        self.unet, self.schedule, self.precision = model.net.unet, model.schedule, precision
-
-    def forward(self, z: Tensor, index: Tensor, noise: Tensor) -> Tensor:
-        noised = add_noise(z, noise, self.schedule.abar_at(index, z))
-        with autocast(self.precision, z.device):
-            eps = self.unet(noised, self.schedule.embedded(index).to(z.dtype))
-        return F.mse_loss(eps.float(), noise)
-
-
-def train_latents(latents: Tensor, model: D2C, cfg: PretrainD2C, *, seed: int, state: Path | None) -> None:
-    """eps of noised normalised latents is learned, as of images (Ho et al. 2020, eq. 14)."""
-    net, section = model.net.unet, cfg.latents
-    optimizer = torch.optim.AdamW(net.parameters(), section.lr, weight_decay=section.weight_decay, fused=True)
-
-    def batch_at(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        z = latents[batch_indices(len(latents), section.batch, step, seed)]
-        return z, torch.randint(cfg.num_steps, (len(z),), device=z.device), torch.randn_like(z)
-
-    forward = captured(_Denoising(model, cfg.precision), *batch_at(0))
-
-    def loss_at(step: int) -> Tensor:
-        value: Tensor = forward(*batch_at(step))
-        return value
-
-    loop = LoopConfig(section.steps, seed, section.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = lambda step: cosine_with_warmup(step, section.steps, cfg.warmup)  # noqa: E731
-    trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
-    net.load_state_dict(trained.state_dict())
-    net.eval()
 
 
 def pretrain(
@@ -153,9 +102,8 @@ def pretrain(
     net = D2CNetwork(d2c_of(cfg.network, images.shape[1], 1 if images.ndim == 3 else images.shape[-1]))
     model = D2C(net.to(device), Schedule(kind=cfg.schedule, num_steps=cfg.num_steps))
     train_autoencoder(images, model, cfg, seed=seed, state=states[0])
-    latents = normalise(images, model)
-    log.info("latents: %d of %d x %d x %d numbers; what draws them is trained now", *latents.shape)
-    train_latents(latents, model, cfg, seed=seed, state=states[1])
+    latents = normalise(images, model, net.cfg.latent_shape)
+    train_latents(latents, net.unet, model.schedule, cfg, cfg.latents, loss=F.mse_loss, seed=seed, state=states[1])
     net.requires_grad_(False)
     return model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,20 +13,18 @@ from torch import Tensor, nn
 
 from ddrep.config import PretrainDiffAE, Sampling
 from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
-from ddrep.data.batches import batch_indices, parts, to_unit
+from ddrep.data.batches import batch_indices, to_unit
 from ddrep.denoiser.schedule import Schedule, add_noise
 from ddrep.device import autocast
 from ddrep.generators.diffae import LATENT_SCHEDULE, DiffAE, DiffAENetwork
 from ddrep.generators.network import diffae_of
 from ddrep.training.graphs import captured
+from ddrep.training.latents import normalise, train_latents
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.pretrain import GRID_IMAGES, GRID_STEPS
 
-log = logging.getLogger("ddrep")
-
 LATENT_STEPS = 200
 """Of the latent DDIM, for the grid."""
-READ_AT_ONCE = 250
 
 
 class _Loss(nn.Module):
@@ -62,44 +59,11 @@ def train_autoencoder(images: np.ndarray, model: DiffAE, cfg: PretrainDiffAE, *,
         return value
 
     loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
+    factor = cosine_with_warmup(cfg.steps, cfg.warmup)
     trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
     model.net.unet.load_state_dict(trained["unet"].state_dict())
     model.net.encoder.load_state_dict(trained["encoder"].state_dict())
     model.net.eval()
-
-
-@torch.no_grad()
-def normalise(images: np.ndarray, model: DiffAE) -> Tensor:
-    """Latents (N, latent) of all images, normalised by their mean and deviation, which become the model's.
-
-    A number that is the same for all images says nothing, and is not divided by its deviation of 0.
-    """
-    x = (to_unit(images[part], model.device) for part in parts(len(images), READ_AT_ONCE))
-    latents = torch.cat([model.net.encoder(each) for each in x])
-    model.net.latent_mean.copy_(latents.mean(dim=0))
-    deviation = latents.std(dim=0)
-    model.net.latent_std.copy_(deviation.where(deviation > 0, 1.0))
-    return (latents - model.net.latent_mean) / model.net.latent_std
-
-
-def train_latents(latents: Tensor, model: DiffAE, cfg: PretrainDiffAE, *, seed: int, state: Path | None) -> None:
-    """eps of noised normalised latents is learned in the L1 norm (Preechakul et al. 2022, eq. 9)."""
-    net, section = model.net.latent_net, cfg.latents
-    optimizer = torch.optim.AdamW(net.parameters(), section.lr, weight_decay=section.weight_decay, fused=True)
-
-    def loss_at(step: int) -> Tensor:
-        z = latents[batch_indices(len(latents), section.batch, step, seed)]
-        index = torch.randint(LATENT_SCHEDULE.num_steps, (len(z),), device=z.device)
-        noise = torch.randn_like(z)
-        noised = add_noise(z, noise, LATENT_SCHEDULE.abar_at(index, z))
-        return F.l1_loss(net(noised, LATENT_SCHEDULE.embedded(index)), noise)
-
-    loop = LoopConfig(section.steps, seed, section.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = lambda step: cosine_with_warmup(step, section.steps, cfg.warmup)  # noqa: E731
-    trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
-    net.load_state_dict(trained.state_dict())
-    net.eval()
 
 
 def pretrain(
@@ -111,9 +75,9 @@ def pretrain(
     net = DiffAENetwork(diffae_of(cfg.network, images.shape[1], 1 if images.ndim == 3 else images.shape[-1]))
     model = DiffAE(net.to(device), Schedule(kind=cfg.schedule, num_steps=cfg.num_steps))
     train_autoencoder(images, model, cfg, seed=seed, state=states[0])
-    latents = normalise(images, model)
-    log.info("latents: %d of %d numbers; what draws them is trained now", *latents.shape)
-    train_latents(latents, model, cfg, seed=seed, state=states[1])
+    latents = normalise(images, model, (model.latent_size,))
+    own = net.latent_net, LATENT_SCHEDULE
+    train_latents(latents, *own, cfg, cfg.latents, loss=F.l1_loss, seed=seed, state=states[1])  # eq. 9
     net.requires_grad_(False)
     return model
 

@@ -114,7 +114,7 @@ def _fit(
     net = net.to(device).to(memory_format=torch.channels_last).train()  # a third faster on a CPU
     optimizer = torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     steps = steps_for(cfg.epochs, len(images), cfg.batch)
-    factor = lambda step: cosine_with_warmup(step, steps, min(cfg.warmup, steps // 2))  # noqa: E731
+    factor = cosine_with_warmup(steps, min(cfg.warmup, steps // 2))
     loss_at = _loss(net, torch.as_tensor(images), targets, cfg, seed, device)
     trained = train(net, optimizer, loss_at, LoopConfig(steps=steps, seed=seed), lr_factor=factor, state=state)
     return trained.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)

@@ -53,11 +53,15 @@ def step_seed(seed: int, step: int) -> int:
     return (seed * 1_000_003 + step) % 2**63
 
 
-def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
-    """Learning-rate factor: linear warm-up, then half a cosine down to 0."""
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+def cosine_with_warmup(steps: int, warmup: int) -> Callable[[int], float]:
+    """Learning-rate factor of a step: linear warm-up, then half a cosine down to 0."""
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / warmup
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+    return factor
 
 
 @stopping.saving()

@@ -113,7 +113,7 @@ def fit(images: np.ndarray, model: NVAE, cfg: PretrainNVAE, *, seed: int, state:
 
     # statistics that a step without a finite loss has spoiled are settled at the end
     loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
+    factor = cosine_with_warmup(cfg.steps, cfg.warmup)
     trained = train(net, optimizer, loss_at, loop, lr_factor=factor, state=state)
     model.net.load_state_dict(trained["nvae"].state_dict())
     model.net.eval()

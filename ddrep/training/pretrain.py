@@ -55,7 +55,7 @@ def pretrain(
         return losses(x0, index, torch.randn_like(x0))
 
     loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = lambda step: cosine_with_warmup(step, cfg.steps, cfg.warmup)  # noqa: E731
+    factor = cosine_with_warmup(cfg.steps, cfg.warmup)
     trained = train(net, optimizer, loss_at, loop, lr_factor=factor, state=state)
     return Denoiser(trained.eval().requires_grad_(False), denoiser.schedule)
 

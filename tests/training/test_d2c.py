@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
@@ -15,7 +16,8 @@ from ddrep.generators.d2c import D2C, D2CNetwork
 from ddrep.generators.network import d2c_of
 from ddrep.training import d2c as training
 from ddrep.training.contrast import info_nce
-from ddrep.training.d2c import divergence, normalise, objective, pretrain, train_autoencoder, train_latents
+from ddrep.training.d2c import divergence, objective, pretrain, train_autoencoder
+from ddrep.training.latents import normalise, train_latents
 from tests import tiny
 from tests.generators.tiny_d2c import CONTRAST, NETWORK, d2c, section
 
@@ -77,7 +79,7 @@ def test_two_views_of_an_image_come_to_agree(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_latents_are_normalised_by_those_of_the_training_images() -> None:
     images, model = tiny.images().images, d2c()
-    latents = normalise(images, model)
+    latents = normalise(images, model, (2, 4, 4))
     assert latents.shape == (len(images), 2, 4, 4)
     assert torch.allclose(latents.mean((0, 2, 3)), torch.zeros(2), atol=5e-3)
     assert torch.allclose(latents.std((0, 2, 3)), torch.ones(2), atol=5e-3)
@@ -90,7 +92,7 @@ def test_a_channel_that_all_latents_share_stays_finite() -> None:
     assert isinstance(last, torch.nn.Conv2d) and last.bias is not None
     with torch.no_grad():
         last.weight[0], last.bias[0] = 0, 7
-    assert normalise(images, model)[:, 0].unique().tolist() == [0]
+    assert normalise(images, model, (2, 4, 4))[:, 0].unique().tolist() == [0]
 
 
 def test_the_unet_learns_the_noise_of_latents() -> None:
@@ -99,7 +101,8 @@ def test_the_unet_learns_the_noise_of_latents() -> None:
     model = D2C(D2CNetwork(d2c_of(section().network, 8, 1)), Schedule("linear"))
     latents = torch.randn(500, 1, 1, 1).expand(500, 2, 4, 4).contiguous()
     cfg = section(latents={"steps": 60, "batch": 32, "lr": 3e-3, "ema_decay": 0.9}, warmup=5)
-    train_latents(latents, model, cfg, seed=0, state=None)
+    own = model.net.unet, model.schedule
+    train_latents(latents, *own, cfg, cfg.latents, loss=F.mse_loss, seed=0, state=None)
     index, noise = torch.randint(1000, (100,)), torch.randn(100, 2, 4, 4)
     noised = add_noise(latents[:100], noise, model.schedule.abar_at(index, noise))
     with torch.no_grad():

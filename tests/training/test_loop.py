@@ -43,7 +43,7 @@ def _train(state=None, kill_at=None, kill_in="loss", net=None, **settings):
             raise Killed
 
     cfg = LoopConfig(STEPS, seed=5, save_every=0.0, **({"ema_decay": 0.9, "clip": 0.5} | settings))
-    factor = lambda step: cosine_with_warmup(step, STEPS, 3)  # noqa: E731
+    factor = cosine_with_warmup(STEPS, 3)
     ema = train(net, optimizer, loss_at, cfg, lr_factor=factor, state=state, on_step=on_step)
     return {**{f"net.{k}": v for k, v in net.state_dict().items()}, **ema.state_dict()}
 
@@ -193,7 +193,7 @@ def test_each_step_takes_the_learning_rate_times_its_factor(tmp_path):
 
 def test_the_cosine_is_torchs_behind_the_warm_up():
     steps, warmup = 50, 10
-    factors = [cosine_with_warmup(step, steps, warmup) for step in range(steps)]
+    factors = [cosine_with_warmup(steps, warmup)(step) for step in range(steps)]
     assert factors[:warmup] == pytest.approx([(i + 1) / warmup for i in range(warmup)])
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 1.0)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps - warmup)
@@ -201,7 +201,7 @@ def test_the_cosine_is_torchs_behind_the_warm_up():
         assert factor == pytest.approx(scheduler.get_last_lr()[0], abs=1e-9)
         optimizer.step()
         scheduler.step()
-    assert cosine_with_warmup(0, steps, 0) == 1
+    assert cosine_with_warmup(steps, 0)(0) == 1
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
