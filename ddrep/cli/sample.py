@@ -13,6 +13,7 @@ from ddrep.cli.base import Verb
 from ddrep.cli.outputs import OutputImage
 from ddrep.config import Attributes, Masks, Sampling
 from ddrep.config.base import Batch, Seed, SolverSteps
+from ddrep.errors import UserError
 from ddrep.solvers import SolverName
 
 
@@ -54,6 +55,8 @@ class Sample(Verb):
         if self.attempts:
             again(self.denoiser, self.pretrained, self.attempts, self.row, self.out)
             return
+        if self.row or self.pretrained:
+            raise UserError(f"--{'row' if self.row else 'pretrained'}: expected together with --from, of whose rows it is")
         w, scale = self.guidance_scale or 0.0, self.guidance_scale
         if scale is None:
             scale = (Masks() if self.mask else Attributes()).sampling.scale

@@ -47,6 +47,11 @@ def run(
             f"--mask: expected together with a guide of masks, got {mask or 'none'} and {guide or 'no guide'}"
         )
     classes = () if mask else loaded.classes if loaded else model.classes
+    if cfg.guidance_scale and not classes:
+        raise UserError(
+            f"--guidance-scale: {cfg.guidance_scale:g}, but {denoiser} knows no classes to be guided to; give a guide, a "
+            "fine-tuned denoiser, or no scale"
+        )
     rows = _rows(denoiser if loaded is None else guide, classes, name)
     target = _mask(mask, loaded) if mask and loaded else None
     drawn = [_row(model, loaded, row, target, images, cfg, scale, seed) for row in rows]

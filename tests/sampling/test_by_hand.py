@@ -115,6 +115,9 @@ def test_masks_that_are_none_are_one_line(folder: Path) -> None:
         (["--guide", "mask", "--mask", "pickled.npy"], "pickled.npy: not a mask"),
         (["--guide", "mask", "--mask", "real.npy"], "real.npy: float64 (8, 8); expected integers"),
         (["--solver", "ddim", "--steps", "1200"], "steps: 1200, but ddim takes 1 to 1000 on this denoiser's cosine"),
+        (["--guidance-scale", "2"], "--guidance-scale: 2, but d.safetensors knows no classes"),
+        (["--row", "3"], "--row: expected together with --from"),
+        (["--pretrained", "d.safetensors"], "--pretrained: expected together with --from"),
         (["--steps", "996"], "steps: 996, but dpm-solver++ takes 1 to 995 on this denoiser's cosine"),
     ],
 )
