@@ -100,8 +100,8 @@ def read_yaml(path: Path) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice, of which YAML would take the last, and bounds what a short text may
-    stand for: aliases of aliases, numbers in base 60."""
+    """SafeLoader that refuses what YAML 1.1 takes for something else than people do: a key given twice (it takes the
+    last), 1:30 (90, in base 60) and 012 (10, in base 8). And it bounds what aliases of aliases stand for."""
 
     depth = 0
 
@@ -125,13 +125,21 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError(f"{twice[0][:LONGEST]} is given twice, line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
 
-    def construct_yaml_int(self, node: Any) -> int:
-        if len(node.value) > LONGEST:
-            raise yaml.YAMLError(f"a number of {len(node.value)} characters, line {node.start_mark.line + 1}")
-        return super().construct_yaml_int(node)
+    def construct_number(self, node: Any) -> Any:
+        said, line = self.construct_scalar(node), node.start_mark.line + 1
+        if len(said) > LONGEST:
+            raise yaml.YAMLError(f"a number of {len(said)} characters, line {line}")
+        whole = node.tag == INT
+        found = super().construct_yaml_int(node) if whole else super().construct_yaml_float(node)
+        if ":" in said or (whole and OCTAL.fullmatch(said)):
+            raise yaml.YAMLError(f"{said} is {found} to YAML; write a decimal number, line {line}")
+        return found
 
 
-_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+OCTAL = re.compile(r"[-+]?0[0-7_]+")
+for _tag in (INT, FLOAT):
+    _Loader.add_constructor(_tag, _Loader.construct_number)
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
