@@ -21,6 +21,7 @@ from ddrep.config import (
     Figure2,
     Figure3,
     FitGrid,
+    GeneratedMasks,
     GeneratedShard,
     GuidanceTable,
     Guide,
@@ -170,15 +171,20 @@ def guided_of(
     return shard.model_copy(update={"images": table.images, **refused})
 
 
-def generated_of(method: str, steps: int, experiment: Experiment) -> GeneratedShard:
-    """The section of a shard of a generator's images, drawn by the solver of the guided ones."""
-    drawn, table = experiment.attributes.sampling, experiment.table1
+def generated_of(
+    section: Attributes | Masks, method: str, steps: int, experiment: Experiment, first: int = 0
+) -> GeneratedShard | GeneratedMasks:
+    """The section of a shard of a generator's images, drawn by the solver of guided ones. first: see `guided_of`."""
+    drawn, own = section.sampling, METHODS[method]
     sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
-    own = METHODS[method]
-    limits = {"images": table.images, "threshold": table.threshold, "max_attempts": table.max_attempts}
+    told: dict[str, Any] = {"sampling": sampling}
     if not own.one_pass:  # without a setting of its own, the table's steps are those of latents
-        limits["latent_steps"] = getattr(getattr(experiment.generators, own.generator), "latent_steps", steps)
-    return GeneratedShard(sampling=sampling, **limits)
+        told["latent_steps"] = getattr(getattr(experiment.generators, own.generator), "latent_steps", steps)
+    if isinstance(section, Masks):
+        masks = experiment.table2
+        return GeneratedMasks(images=masks.images, candidates=masks.candidates, first=first, **told)
+    table = experiment.table1
+    return GeneratedShard(images=table.images, threshold=table.threshold, max_attempts=table.max_attempts, **told)
 
 
 def accuracy_table_of(experiment: Experiment) -> AccuracyTable:
@@ -200,11 +206,12 @@ def figure_of(kind: type[F], experiment: Experiment) -> F:
     return kind(**experiment.figures.model_dump(include=set(kind.model_fields)))
 
 
-def _guided(e: Experiment, w: Wildcards) -> GuidedShard:
+def _drawn(of: Callable[..., BaseModel], e: Experiment, w: Wildcards) -> BaseModel:
+    """What `guided_of` or `generated_of` says of an attribute's shard, or of one for masks."""
     if "attribute" in w:
-        return guided_of(e.attributes, w["method"], int(w["steps"]), e)
+        return of(e.attributes, w["method"], int(w["steps"]), e)
     first = e.table2.first(subset_of(w["subset"])[0], int(w["run"]))
-    return guided_of(e.masks, w["method"], int(w["steps"]), e, first)
+    return of(e.masks, w["method"], int(w["steps"]), e, first)
 
 
 @dataclass(frozen=True)
@@ -251,9 +258,9 @@ STAGES: dict[str, Told] = {
     "report": Told(1, lambda e, w: e),
     "attribute-images": Told(2, lambda e, w: attribute_images_of(w["attribute"], "run" in w, e)),
     "guide": Told(1, lambda e, w: guide_of(e.attributes if "attribute" in w else e.masks, w["reads"]), of_subset=True),
-    "guided": Told(2, _guided, of_subset=True),
+    "guided": Told(2, lambda e, w: _drawn(guided_of, e, w), of_subset=True),
     "latent-judge": Told(1, lambda e, w: e.generators.judge, of_subset=True),
-    "generated": Told(1, lambda e, w: generated_of(w["method"], int(w["steps"]), e), of_subset=True),
+    "generated": Told(1, lambda e, w: _drawn(generated_of, e, w), of_subset=True),
     "evaluator": Told(1, lambda e, w: e.evaluation.evaluator_training),
     "segmenter": Told(1, lambda e, w: e.evaluation.segmenter_training),
     "real-features": Told(1, lambda e, w: Section()),

@@ -21,7 +21,7 @@ class Method:
     steered: bool = False
     """Whether the guide's gradient steers each step (paper, eq. 10 and 13)."""
     refused: bool = False
-    """Whether images are refused that the guide does not believe (Table 1's threshold)."""
+    """Whether images are refused that the guide does not believe: below Table 1's threshold; for a mask all but one."""
     reads: Reads = "features"
     """What its guide reads."""
     generator: str = ""
@@ -38,7 +38,7 @@ METHODS.add(Method("unguided"))
 METHODS.add(Method("rejection", refused=True, masks=False))
 METHODS.add(Method("ddim-i", steered=True, reads="pixels"))
 METHODS.add(Method("ours", steered=True))
-METHODS.add(Method("diffae", refused=True, reads="latents", generator="diffae", masks=False))
+METHODS.add(Method("diffae", refused=True, reads="latents", generator="diffae"))
 METHODS.add(Method("d2c", refused=True, reads="latents", generator="d2c", masks=False))
 METHODS.add(Method("nvae", refused=True, reads="latents", generator="nvae", one_pass=True, masks=False))
 

@@ -304,7 +304,7 @@ def _mask_jobs(experiment: Experiment) -> list[str]:
     jobs = ["masks/test", "score/masks/real"]
     jobs += ["masks/oracle", "segmenter/masks"] if experiment.evaluation.segmenter is None else []
     for run in (runs := table2_runs(experiment)):
-        jobs += [f"masks/subset{run.subset}", f"guide/subset{run.subset}/masks/{run.seed}-{run.reads}"]
+        jobs += [f"masks/subset{run.subset}", f"guide/subset{run.subset}/masks/{run.seed}-{run.guide.stem}"]
     jobs += [f"{stage}/{run.job}" for stage in ("guided", "score") for run in runs]
     return [*jobs, "tables/table2", "figures/figure2"]
 
@@ -314,9 +314,9 @@ def _augments(experiment: Experiment) -> bool:
 
 
 def generators_asked(experiment: Experiment) -> list[str]:
-    """The generators beside the denoiser of which methods of Table 1 draw."""
-    asked = experiment.table1.methods if "attributes" in experiment.parts else ()
-    return list(dict.fromkeys(METHODS[name].generator for name in asked if METHODS[name].generator))
+    """The generators beside the denoiser of which methods of Tables 1 and 2 draw."""
+    asked = (METHODS[run.method].generator for run in guided_runs(experiment))
+    return list(dict.fromkeys(filter(None, asked)))
 
 
 def generators_trained(experiment: Experiment) -> list[str]:

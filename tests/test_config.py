@@ -171,7 +171,7 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "no float": ("seed: !!float x", "could not convert string to float"),
     "an object of Python": ("seed: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
     "a key given twice": ("seed: 1\nseed: 2", "seed is given twice"),
-    "a number in base 60": ("finetune: {steps: 1:30}", "1:30 is 90 to YAML; write a decimal number, line 1"),
+    "steps in base 60": ("finetune: {steps: 1:30}", "1:30 is 90 to YAML; write a decimal number, line 1"),
     "a fraction in base 60": ("finetune: {lr: 1:30.5}", "1:30.5 is 90.5 to YAML"),
     "a number in base 8": ("seed: 012", "012 is 10 to YAML"),
     "a key given twice within": ("finetune: {lr: 1, steps: 3, lr: 2}", "lr is given twice"),

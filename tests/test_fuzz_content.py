@@ -12,6 +12,7 @@ import json
 import shutil
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,9 +80,9 @@ def _classifier(path: Path) -> None:
     save(path, meta, build_classifier("test_resnet", "small", 1, 2).state_dict())
 
 
-def latent_judge(path: Path) -> None:
+def latent_judge(path: Path, size: int = 0) -> None:
     d2c().save(of := path.with_name("generator.safetensors"))
-    meta = LatentJudgeFile(classes=("a", "b"), latent=32, generator_sha256=sha256(of))
+    meta = LatentJudgeFile(classes=("a", "b"), latent=32, size=size, generator_sha256=sha256(of))
     save(path, meta, build_judge(meta).state_dict())
 
 
@@ -125,6 +126,11 @@ def _of_latents(path: Path) -> object:
     return judge.probabilities(torch.zeros(2, judge.meta.latent))
 
 
+def _of_masks(path: Path) -> object:
+    judge = LatentJudge.load(path, path.with_name("generator.safetensors"), "mask")
+    return judge.log_likelihood(torch.zeros(2, judge.meta.latent), np.zeros((2, 8, 8), np.uint8))
+
+
 SIZES: dict[str, Any] = {"channels": 32, "num_classes": 2, "hidden": 4, "denoiser_sha256": ""}
 ON_FEATURES = SIZES | {"kind": "features", "features": Features(timesteps=(10,), pool=1)}
 ON_PIXELS = {"kind": "pixels", "channels": 1, "num_classes": 2, "hidden": 4, "image_shape": (1, 8, 8)}
@@ -149,6 +155,7 @@ WEIGHTS: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = 
     "d2c": (lambda p: d2c().save(p), _generated),
     "nvae": (lambda p: nvae().save(p), _generated),
     "judge of latents": (latent_judge, _of_latents),
+    "judge of masks' latents": (partial(latent_judge, size=4), _of_masks),
     "features": (features, _read_features),
 }  # fmt: skip
 

@@ -8,9 +8,11 @@ from typing import Any
 from ddrep.checks import paths, sets
 from ddrep.checks.facts import Facts
 from ddrep.checks.headers import pickled
+from ddrep.config import Data, MaskData
 from ddrep.errors import UserError
 from ddrep.generators.network import GENERATORS
-from ddrep.runs import generators_asked, judges_asked
+from ddrep.methods import METHODS
+from ddrep.runs import judges_asked
 from ddrep.saved import header
 from ddrep.sources import PROBE
 
@@ -71,13 +73,24 @@ def pools(facts: Facts) -> Iterator[str]:
 
 def generators(facts: Facts) -> Iterator[str]:
     """Methods that draw of another generator have one of the images' size."""
-    for name in generators_asked(facts.experiment):
-        yield from _generator(facts, name, *GENERATORS[name])
+    e = facts.experiment
+    tables: list[tuple[int, Data | MaskData, bool, tuple[str, ...]]] = [
+        (1, e.data, facts.attributes, e.table1.methods),
+        (2, e.masks.data, facts.masks, e.table2.methods),
+    ]
+    said = dict[str, None]()  # each once, for a generator may be of both
+    for number, data, used, methods in tables:
+        for name in dict.fromkeys(METHODS[method].generator for method in methods if used):
+            if name:
+                of = f"table{number}.methods' {name}"
+                said |= dict.fromkeys(_generator(facts, name, of, sets.image_shape(data), *GENERATORS[name]))
+    yield from said
 
 
-def _generator(facts: Facts, name: str, kind: Any, network_of: Callable[..., object]) -> Iterator[str]:
+def _generator(
+    facts: Facts, name: str, of: str, image: tuple[int, int, int], kind: Any, network_of: Callable[..., object]
+) -> Iterator[str]:
     choice, key = getattr(facts.experiment.generators, name), f"generators.{name}"
-    image = sets.image_shape(facts.experiment.data)
     if choice.kind == "pretrain":
         if not choice.pretrain.images and not choice.pretrain.data:
             yield f"{key}.pretrain.images: none; name an IDX file of unlabelled images, or {key}.pretrain.data"
@@ -87,7 +100,7 @@ def _generator(facts: Facts, name: str, kind: Any, network_of: Callable[..., obj
             yield f"{key}.pretrain.{e}"
     elif choice.file.path is None:
         own = f"{kind.WHAT}'s file"
-        yield f"{key}.file.path: none, of which table1.methods' {name} draws; give {own}, or set {key}.kind"
+        yield f"{key}.file.path: none, of which {of} draws; give {own}, or set {key}.kind"
     elif paths.readable(facts.experiment, f"{key}.file.path"):
         try:
             network = header(choice.file.path, kind).network

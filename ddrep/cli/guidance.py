@@ -112,27 +112,25 @@ class GuideMasks(Guided):
 
 
 class JudgeLatents(Verb):
-    """Train a judge of an attribute on a generator's latents: a linear layer."""
+    """Train a judge of an attribute, or of masks, on a generator's latents: a linear layer."""
 
     does = "training.latent_judges:run"
     stage: Stage[config.LatentJudge]
     generator: Path
     """The generator, whose latents of the examples are read."""
+    of: Literal["attribute", "mask"]
+    """What is told of an image: one class, or one for each pixel."""
     examples: Path
-    """Shard of images with and without the attribute."""
+    """Shard of images with and without the attribute, or with masks."""
     run_seed: Seed = 0
     """Seed of this run."""
     out: OutputFile
     """Judge (.safetensors) to write."""
 
 
-class GenerateAttribute(Verb):
-    """Draw images of an attribute, and as many of its absence, of a generator whose latents are judged; as diffae."""
+class Generated(Verb):
+    """Base of the verbs that draw images of a generator whose latents are judged."""
 
-    does = "generators.shards:attribute_shard"
-    stage: Stage[config.GeneratedShard] = Stage[config.GeneratedShard](
-        config=generated_of("diffae", config.Table1().steps[0], config.Experiment())
-    )
     generator: Path
     """The generator."""
     judge: Path
@@ -143,10 +141,32 @@ class GenerateAttribute(Verb):
     """seed, of this run: together they number the noise."""
     pool: OutputFolder
     """Folder in which images outlive this command."""
-    out: OutputWithAttempts
-    """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
+    out: OutputFile
+    """Shard (.tar) to write."""
     batch: Batch = 250
     """Images drawn at once; does not change them."""
+
+
+class GenerateAttribute(Generated):
+    """Draw images of an attribute, and as many of its absence, of a generator whose latents are judged; as diffae."""
+
+    does = "generators.shards:attribute_shard"
+    stage: Stage[config.GeneratedShard] = Stage[config.GeneratedShard](
+        config=generated_of(config.Attributes(), "diffae", config.Table1().steps[0], config.Experiment())
+    )
+    out: OutputWithAttempts
+    """Shard (.tar) to write; its attempts are written beside it (.parquet)."""
+
+
+class GenerateMasks(Generated):
+    """Draw an image for each of `--stage.config.images` target masks of a generator whose latents are judged."""
+
+    does = "generators.shards:mask_shard"
+    stage: Stage[config.GeneratedMasks] = Stage[config.GeneratedMasks](
+        config=generated_of(config.Masks(), "diffae", config.Table2().steps[0], config.Experiment())
+    )
+    masks: Path
+    """Shard of images with the target masks."""
 
 
 class Measured(Verb):

@@ -56,7 +56,9 @@ class Sample(Verb):
             again(self.denoiser, self.pretrained, self.attempts, self.row, self.out)
             return
         if self.row or self.pretrained:
-            raise UserError(f"--{'row' if self.row else 'pretrained'}: expected together with --from, of whose rows it is")
+            raise UserError(
+                f"--{'row' if self.row else 'pretrained'}: expected together with --from, of whose row it is"
+            )
         w, scale = self.guidance_scale or 0.0, self.guidance_scale
         if scale is None:
             scale = (Masks() if self.mask else Attributes()).sampling.scale

@@ -13,6 +13,7 @@ from ddrep.config.base import (
     Batch,
     Clip,
     Few,
+    Natural,
     Pixels,
     Positive,
     Precision,
@@ -207,7 +208,7 @@ class NVAEChoice(GeneratorChoice):
 
 
 class LatentJudge(Section):
-    """Training of the linear layer on latents that decides which are made images (paper, 5.1)."""
+    """Training of the linear layer on latents that decides which are made images (paper, 5.1 and 5.2)."""
 
     steps: Steps = 300
     batch: Batch = 64
@@ -216,7 +217,7 @@ class LatentJudge(Section):
 
 
 class Generators(Section):
-    """Generators beside the denoiser, for methods of Table 1 that draw of one: they count where one is asked for."""
+    """Generators beside the denoiser, for methods of Tables 1 and 2 that draw of one; they count where asked for."""
 
     diffae: DiffAEChoice = DiffAEChoice()
     d2c: D2CChoice = D2CChoice()
@@ -224,15 +225,29 @@ class Generators(Section):
     judge: LatentJudge = LatentJudge()
 
 
-class GeneratedShard(Section):
-    """All that determines a shard of a generator's images, beside its inputs, subset and seed."""
+class Generated(Section):
+    """What determines any shard of a generator's images, beside its inputs, subset and seed."""
 
     sampling: Sampling = Sampling()
     latent_steps: SolverSteps = 200
     """DDIM steps in which a latent is drawn."""
     images: Positive = 1
-    """Of an attribute, and as many of its absence."""
+    """Of an attribute, and as many of its absence; or for masks."""
+
+
+class GeneratedShard(Generated):
+    """All that determines one of an attribute."""
+
     threshold: Share = 0.5
     """A latent is made an image when the judge gives its target at least this probability."""
     max_attempts: Attempts = 60
     """Budget: attempts for each image asked for."""
+
+
+class GeneratedMasks(Generated):
+    """All that determines one for masks."""
+
+    first: Natural = 0
+    """The target mask of the first image, as of guided ones."""
+    candidates: Attempts = 100
+    """Latents for each image, of which the one under which its mask is most probable is made it."""

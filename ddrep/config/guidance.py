@@ -143,6 +143,8 @@ class Table2(Section):
     steps: Annotated[tuple[SolverSteps, ...], MinLen(1), Once] = (10, 50)
     images: Positive = 100
     """In each run; the runs deal the target masks out among them, and begin again when all are used."""
+    candidates: Attempts = 100
+    """Latents for each image, of methods that draw of a generator's: the one that fits its mask best is made it."""
     subsets: Subsets = (0,)
     seeds: Seeds = (0,)
 

@@ -15,6 +15,8 @@ from ddrep.errors import UserError
 from ddrep.networks.metadata import Names
 from ddrep.saved import Saved
 
+LARGEST_MAP = 32
+"""Pixels in width and height of the map of classes that is read of a latent, at most."""
 AUTOENCODER_GROUPS = 8
 """Of the group normalisations of a D2C's autoencoder."""
 
@@ -227,11 +229,13 @@ what makes a network of the section's."""
 
 
 class LatentJudgeFile(Saved):
-    """Of a judge that reads a generator's normalised latents, by one linear layer."""
+    """Of a judge that reads a generator's normalised latents, by one linear layer: of an image, or of its pixels."""
 
     KEY, FORMAT = "judge", "ddrep.latent-judge/1"
     WHAT, HOW = "a judge of latents", "train one with `ddrep judge-latents`"
     classes: Names
     latent: Size
+    size: Annotated[int, Ge(0), Le(LARGEST_MAP)] = 0
+    """Pixels in width and height of the map of classes that it sees; 0 where it sees one class of the whole image."""
     generator_sha256: str
     """Of the generator whose latents it reads."""

@@ -22,7 +22,7 @@ for _room in (evaluation, generators, sampling, training):  # what each stage co
         importlib.import_module(f"{_room.__name__}.{_module.name}")
 KINDS = {
     "synthesize": "source", "guide-attribute": "method", "guide-masks": "method", "generate-attribute": "method",
-    "classify": "architecture",
+    "generate-masks": "method",     "classify": "architecture",
 }  # fmt: skip
 """Verb -> the wildcard that tells its rows in the table apart."""
 
@@ -70,7 +70,7 @@ def forecast(plan: Plan, assumed: float = ASSUMED) -> list[Step]:
         cost = COSTS[job.verb](job) if job.verb in COSTS else Cost(Passes())
         for path in (path for paths in job.outputs.values() for path in paths):
             shards[path], looks[path] = made, cost.look
-        sizes = (image, (*image[:2], 1)) if job.verb in ("masks", "guide-masks") else (image,)
+        sizes = (image, (*image[:2], 1)) if job.verb in ("masks", "guide-masks", "generate-masks") else (image,)
         disk = cost.disk + sum(made) * sum(map(most_bytes, sizes)) + job.drawn * prod(image)
         row = f"{job.rule} {job.wildcards.get(KINDS.get(job.verb, ''), '')}".strip()
         steps.append(Step(job, row, cost.passes, sum(made) if draws else 0, disk))

@@ -177,7 +177,13 @@ def as_markdown(cells: pd.DataFrame, number: int, beside_paper: bool = False) ->
     )
     notes = [f"{EXPLAINED[number]} {runs[0].upper()}{runs[1:]}.", _about_distances(cells, metric)]
     if generated := [name for name in cells["method"].unique() if name in METHODS and METHODS[name].generator]:
-        notes.append(f"Attempts of {', '.join(generated)} are latents, of which those kept alone are made images.")
+        names = ", ".join(generated)
+        notes.append(
+            {
+                1: f"Attempts of {names} are latents, of which those kept alone are made images.",
+                2: f"{names} draws latents for each mask, of which the one that fits it best is made an image.",
+            }[number]
+        )
     if cells["paper_fid"].notna().any():
         notes.append("The paper's figures are of its own images and networks, as said below.")
     parts = [f"# {TITLES[number]}", *map(wrapped, notes), _measured(cells, number, metric)]

@@ -49,8 +49,8 @@ def run(
     classes = () if mask else loaded.classes if loaded else model.classes
     if cfg.guidance_scale and not classes:
         raise UserError(
-            f"--guidance-scale: {cfg.guidance_scale:g}, but {denoiser} knows no classes to be guided to; give a guide, a "
-            "fine-tuned denoiser, or no scale"
+            f"--guidance-scale: {cfg.guidance_scale:g}, but {denoiser} knows no classes to be guided to; give a guide, "
+            "a fine-tuned denoiser, or no scale"
         )
     rows = _rows(denoiser if loaded is None else guide, classes, name)
     target = _mask(mask, loaded) if mask and loaded else None
@@ -137,5 +137,5 @@ def _mask(path: Path, guide: Guide) -> np.ndarray:
     if found.ndim != 2 or not found.size or found.dtype.kind not in "ui" or found.min() < 0 or found.max() > 255:
         raise UserError(f"{path}: {found.dtype} {found.shape}; expected integers 0..255 of shape (height, width)")
     labels = found.astype(np.uint8)
-    check_masks(path, labels[None], (), guide)
+    check_masks(path, labels[None], (), guide.meta.image_shape, guide.classes)
     return labels

@@ -78,7 +78,7 @@ def mask_shard(
     Raises UserError.
     """
     loaded, targets = Guide.load(guide, denoiser, pick_device(), "mask"), read_masked_shards([masks])
-    check_masks(masks, targets.masks, targets.classes, loaded)
+    check_masks(masks, targets.masks, targets.classes, loaded.meta.image_shape, loaded.classes)
     number, n = noise_number(subset, run_seed), stage.config.images
     rows = dealt(stage.config.first, n, len(targets))
     chosen: Targets = lambda attempts: targets.masks[rows[[i for _, i in attempts]]]  # noqa: E731
@@ -107,17 +107,19 @@ def cost(job: Job) -> Cost:
     return Cost(times(job.drawn * evaluations(cfg.sampling), step) + judged)
 
 
-def check_masks(path: Path, masks: np.ndarray, classes: tuple[str, ...], guide: Guide) -> None:
-    """Raise UserError unless label maps (N, H, W) are of the guide's size and classes."""
-    _, height, width = guide.meta.image_shape
+def check_masks(
+    path: Path, masks: np.ndarray, classes: tuple[str, ...], image_shape: Sequence[int], known: tuple[str, ...]
+) -> None:
+    """Raise UserError unless label maps (N, H, W) are of the size of images (C, H, W) that are drawn for them, and of
+    the classes that the guide knows."""
+    _, height, width = image_shape
     if masks.shape[1:] != (height, width):
         got = f"{masks.shape[1]}x{masks.shape[2]}"
         raise UserError(f"{path}: masks of {got} pixels; the denoiser's images have {height}x{width}: resize them")
-    known = len(guide.classes)
-    if odd := sorted({int(c) for c in np.unique(masks)} - {IGNORE, *range(known)}):
-        raise UserError(f"{path}: class {odd[0]} in a mask; the guide knows 0..{known - 1}, and {IGNORE} for any")
-    if classes and classes != guide.classes:
-        theirs, ours = (", ".join(names[:3]) for names in (classes, guide.classes))
+    if odd := sorted({int(c) for c in np.unique(masks)} - {IGNORE, *range(len(known))}):
+        raise UserError(f"{path}: class {odd[0]} in a mask; the guide knows 0..{len(known) - 1}, and {IGNORE} for any")
+    if classes and classes != known:
+        theirs, ours = (", ".join(names[:3]) for names in (classes, known))
         raise UserError(f"{path}: classes {theirs}, ...; the guide was trained on {ours}, ...")
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from ddrep import cli
 from ddrep.cli.base import Verb
-from ddrep.methods import METHODS, generators
+from ddrep.methods import METHODS, for_masks, generators
 from ddrep.sources import with_shards
 from tests.test_cli import VERBS
 from tests.workflow.tree import copy_workflow, link_networks
@@ -28,6 +28,7 @@ OTHERS = {
     "guide": r"/pixels\.safetensors",
     "guide-attribute": "/unguided/|/rejection/",
     "generate-attribute": "/d2c/",
+    "generate-masks": r"/50\.tar",
     "guide-masks": r"/unguided/|/50\.tar",
 }
 """Outputs of members that no option of the verb names: their sections are others than the one by hand."""
@@ -35,6 +36,7 @@ MORE = {
     "denoiser": {"kind": "pretrain"},
     "evaluation": {"evaluator": None, "segmenter": None},
     "table1": {"methods": [*METHODS]},
+    "table2": {"methods": [*for_masks()]},
     "generators": {name: {"kind": "pretrain"} for name in generators()},
     "table3": {"sources": [*with_shards()]},
     "table5": {"labels": [10]},

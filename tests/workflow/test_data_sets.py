@@ -31,7 +31,11 @@ READERS = {"labelled_images", "held_out_images", "attribute_images", "attribute_
 def following(started: set[str]) -> set[str]:
     """What follows, where there are no images without labels and no other generator, and no fitted grid."""
     absent = {"unlabelled_images", "labelled_shard", "pretrain_generator", "fitted_grid"}
-    return downstream(started) - absent - {"attribute_latent_judge", "attribute_generated"}
+    return (
+        downstream(started)
+        - absent
+        - {f"{of}_{rule}" for of in ("attribute", "mask") for rule in ("latent_judge", "generated")}
+    )
 
 
 def write_image(path: Path, value: int) -> None:

@@ -1,15 +1,17 @@
-"""Table 1 with generators beside the denoiser, at the smallest sizes: trained, judged, drawn of, in every table."""
+"""Tables 1 and 2 with generators beside the denoiser, at the smallest sizes: trained, judged, drawn of."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from ddrep.data import embedded
 from ddrep.data.embedded import FOLDER
+from ddrep.data.masks import read_masked_shards
 from ddrep.generators.files import load_generator
 from tests.generators import tiny_d2c, tiny_nvae
 from tests.generators.tiny_diffae import LATENTS, NETWORK
@@ -18,7 +20,7 @@ from tests.workflow.tree import Tree, copy_workflow
 METHODS = ["unguided", "diffae", "d2c", "nvae"]
 SMALLEST: dict[str, Any] = {
     "experiment": "generated",
-    "parts": ["attributes"],
+    "parts": ["attributes", "masks"],
     "data": {"kind": "embedded", "embedded": {"per_class": 5, "test_images": 40}},
     "denoiser": {"kind": "file", "file": {"path": str(FOLDER / "denoiser.safetensors")}},
     "attributes": {
@@ -51,9 +53,10 @@ SMALLEST: dict[str, Any] = {
         },
         "judge": {"steps": 5},
     },
-    "evaluation": {"evaluator": str(FOLDER / "evaluator.safetensors")},
+    "evaluation": {name: str(FOLDER / f"{name}.safetensors") for name in ("evaluator", "segmenter")},
     "robustness": {"timesteps": [300], "images": 4},
     "table1": {"methods": METHODS, "steps": [2], "images": 3, "threshold": 0.3},
+    "table2": {"methods": ["diffae"], "steps": [2], "images": 5, "candidates": 4},
 }  # fmt: skip
 
 
@@ -82,6 +85,18 @@ def test_table1_has_its_rows_and_the_papers_stay_apart(finished: Tree) -> None:
     assert "nvae" in measured and "NVAE" not in measured and "NVAE" in reported
 
 
+def test_table2_has_the_row_of_its_generator(finished: Tree) -> None:
+    (row,) = pd.read_parquet(results(finished) / "tables/table2.parquet").to_dict("records")
+    assert row["method"] == "diffae" and row["n"] == 5 and 0 <= row["miou"] <= 1
+    shard = read_masked_shards([results(finished) / "subset0/masks/0/diffae/2.tar"])
+    targets = read_masked_shards([results(finished) / "masks/test.tar"])
+    np.testing.assert_array_equal(shard.masks, targets.masks[:5])
+    text = (results(finished) / "tables/table2-summary.md").read_text()
+    assert "diffae draws latents for each mask, of which the one that fits it best is made an image" in " ".join(
+        text.split()
+    )
+
+
 @pytest.mark.parametrize(("method", "evaluations"), [("diffae", 2), ("d2c", 1), ("nvae", 1)])
 def test_costs_count_what_was_drawn(finished: Tree, method: str, evaluations: int) -> None:
     costs = pd.read_parquet(results(finished) / "tables/costs.parquet")
@@ -107,6 +122,7 @@ def test_nothing_is_planned_again_but_what_a_changed_key_is_of(finished: Tree) -
     )
     assert not [job for job in same if job.pending]
     started = {job.rule for job in judge if job.pending}
-    assert started == {"attribute_latent_judge", "attribute_generated", "attribute_score", "table1", "costs", "report"}
+    of = {f"{part}_{rule}" for part in ("attribute", "mask") for rule in ("latent_judge", "generated", "score")}
+    assert started == {*of, "table1", "table2", "figure2", "costs", "report"}
     drawn = {job.output.split("/")[-2] for job in threshold if job.pending and job.output.endswith("/2.tar")}
     assert drawn == {"diffae", "d2c", "nvae"}, "unguided images are refused by no threshold"

@@ -17,7 +17,7 @@ import yaml
 
 from ddrep.config import Experiment, Section, load, merge, parse
 from ddrep.errors import UserError
-from ddrep.methods import generated, generators
+from ddrep.methods import for_masks, generated, generators
 from tests.workflow.tree import REPO, Job, Tree, copy_workflow, link_networks
 
 TABLE4 = [
@@ -29,6 +29,8 @@ TABLE4 = [
 GUIDED = {"attribute_guide", "attribute_shard", "robustness", "mask_guide", "mask_shard"}
 LISTENING = {"probe", "synthesis", "labelled_shard", "soft_labels", "judge_score", "copies"}
 DRAWN = {"attribute_shard", "attribute_generated"}
+GENERATED = {"attribute_latent_judge", "attribute_generated"}
+FOR_MASKS = {"mask_latent_judge", "mask_generated"}
 MEASURED = {"attribute_score", "attribute_real_features", "mask_score", "mask_real_features"}
 FOLLOWS = {
     "labelled_images": {
@@ -55,7 +57,7 @@ FOLLOWS = {
     "unlabelled_images": {"labelled_shard"},
     "labelled_shard": {"shard_info", "classifier", "classifier_on_synthetic_alone", "copies"},
     "pretrain": {"finetune", "features", "fitted_grid", "pixel_threshold", *LISTENING, *GUIDED},
-    "pretrain_generator": {"attribute_latent_judge", "attribute_generated"},
+    "pretrain_generator": GENERATED | FOR_MASKS,
     "finetune": {"pixel_threshold", "synthesis"},
     "fitted_grid": {"pixel_threshold", "synthesis"},
     "features": {"rejection"},
@@ -83,8 +85,10 @@ FOLLOWS = {
     "attribute_score": {"table1"},
     "robustness": {"robustness_table"},
     "robustness_table": {"robustness_figure"},
-    "mask_images": {"mask_examples", "mask_shard", "mask_real_features", "mask_segmenter"},
-    "mask_examples": {"mask_guide"},
+    "mask_images": {"mask_examples", "mask_shard", "mask_generated", "mask_real_features", "mask_segmenter"},
+    "mask_examples": {"mask_guide", "mask_latent_judge"},
+    "mask_latent_judge": {"mask_generated"},
+    "mask_generated": {"mask_score", "figure2"},
     "mask_guide": {"mask_shard"},
     "mask_shard": {"mask_score", "figure2"},
     "mask_segmenter": {"mask_score"},
@@ -119,18 +123,20 @@ OWN = {
     "attributes.training": {"attribute_guide"},
     "attributes.sampling": DRAWN,
     "attributes.sampling.scale": {"attribute_shard"},
-    "generators.diffae.file": {"attribute_latent_judge", "attribute_generated"},
+    "generators.diffae.file": GENERATED | FOR_MASKS,
     "generators.diffae.pretrain": {"pretrain_generator"},
-    "generators.diffae.latent_steps": {"attribute_generated"},
-    "generators.d2c.file": {"attribute_latent_judge", "attribute_generated"},
+    "generators.diffae.latent_steps": {"attribute_generated", "mask_generated"},
+    "generators.d2c.file": GENERATED,
     "generators.d2c.pretrain": {"pretrain_generator"},
-    "generators.nvae.file": {"attribute_latent_judge", "attribute_generated"},
+    "generators.nvae.file": GENERATED,
     "generators.nvae.pretrain": {"pretrain_generator"},
-    "generators.judge": {"attribute_latent_judge"},
+    "generators.judge": {"attribute_latent_judge", "mask_latent_judge"},
     "masks.data": {"mask_images", "mask_examples"},
     "masks.taps": {"mask_guide"},
     "masks.training": {"mask_guide"},
-    "masks.sampling": {"mask_shard"},
+    "masks.sampling": {"mask_shard", "mask_generated"},
+    "masks.sampling.scale": {"mask_shard"},
+    "table2.candidates": {"mask_generated"},
     "evaluation.inception": MEASURED,
     "evaluation.evaluator": MEASURED,
     "evaluation.segmenter": {"mask_score"},
@@ -176,7 +182,7 @@ MORE = {
         "robustness",
         "robustness_table",
     },
-    "table2": {"mask_examples", "mask_guide", "mask_shard", "mask_score", "figure2"},
+    "table2": {"mask_examples", "mask_guide", "mask_shard", "mask_score", "figure2", *FOR_MASKS},
     "sampling": {"fitted_grid"},
     "table3": NEW,
     "table4": NEW,
@@ -268,6 +274,7 @@ def base(kind: str) -> dict[str, Any]:
     raw |= {"table4": TABLE4, "table5": {"labels": [10], "sources": ["ours"], "scale": 1}}
     raw["table3"]["sources"] += ["probe-rejection"] + ["unlabelled-soft"] * (kind == "as it is")
     raw["table1"]["methods"] += generated()
+    raw["table2"]["methods"] = list(for_masks())
     raw = merge(raw, {"generators": {name: {"file": {"path": f"{name}.safetensors"}} for name in generators()}})
     if kind == "made here":
         return merge(raw, {"data": {"kind": "image-folder", "image_folder": {"root": "images", "size": 32}},

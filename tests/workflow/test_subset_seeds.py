@@ -19,7 +19,7 @@ from tests.workflow.tree import copy_workflow, link_networks
 
 DRAWS = {
     "finetune", "rejection", "pixel-rejection", "pixel-threshold", "synthesize", "classify", "guide",
-    "guide-attribute", "guide-masks", "robustness", "judge-latents", "generate-attribute",
+    "guide-attribute", "guide-masks", "robustness", "judge-latents", "generate-attribute", "generate-masks",
 }  # fmt: skip
 """The commands that draw anything at random for one labelled subset."""
 

@@ -68,7 +68,7 @@ use rule job as attribute_latent_judge with:
     pathvars:
         **paths(job="guide/subset{subset}/{attribute}-{run}-{generator}"),
     params:
-        **told("latent-judge", "judge-latents --run-seed {run}"),
+        **told("latent-judge", "judge-latents --of attribute --run-seed {run}"),
     message:
         "Training the judge of {wildcards.attribute} on latents, subset {wildcards.subset}, seed {wildcards.run}"
 

@@ -50,11 +50,45 @@ use rule attribute_shard as mask_shard with:
     output:
         out="<drawn>.tar",
     pathvars:
-        **paths(run="<subset>/masks/{run}", job="guided/subset{subset}/masks/{run}-{method}-{steps}"),
+        **of_methods(
+            guided(),
+            run="<subset>/masks/{run}",
+            drawn="<run>/{method}/{steps}",
+            job="guided/subset{subset}/masks/{run}-{method}-{steps}",
+        ),
     params:
         **told("guided", "guide-masks --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
     message:
         "Masks by {wildcards.method} in {wildcards.steps} steps, subset {wildcards.subset}, seed {wildcards.run}"
+
+
+# Of the methods that draw of another generator than the denoiser.
+use rule attribute_latent_judge as mask_latent_judge with:
+    input:
+        generator=lambda w: kept(generator_path(w.generator, EXPERIMENT)),
+        examples="<subset>/masks/examples.tar",
+    pathvars:
+        **paths(run="<subset>/masks/{run}", job="guide/subset{subset}/masks/{run}-{generator}"),
+    params:
+        **told("latent-judge", "judge-latents --of mask --run-seed {run}"),
+    message:
+        "Training the judge of masks on latents, subset {wildcards.subset}, seed {wildcards.run}"
+
+
+use rule mask_shard as mask_generated with:
+    input:
+        generator=lambda w: kept(generator_path(METHODS[w.method].generator, EXPERIMENT)),
+        judge=lambda w: f"<run>/{METHODS[w.method].generator}.safetensors",
+        masks="<results>/masks/test.tar",
+    pathvars:
+        **of_methods(
+            generated(),
+            run="<subset>/masks/{run}",
+            drawn="<run>/{method}/{steps}",
+            job="guided/subset{subset}/masks/{run}-{method}-{steps}",
+        ),
+    params:
+        **told("generated", "generate-masks --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
 
 
 # Left aside when config.yaml names a segmenter.
