@@ -16,9 +16,11 @@ from ddrep.errors import UserError
 from ddrep.files import check_readable
 
 Kind = Literal["text", "flag", "whole", "number", "number or nan"]
-"""Of a column: strings, booleans, integers from 0, finite numbers, or such of which some may be unknown."""
+"""Of a column: strings, booleans, integers from 0, numbers up to LARGEST, or such of which some may be unknown."""
 MOST = 10**8
 """Rows: more than any table of ours has, and as many as fit in memory."""
+LARGEST = 1e12
+"""Of numbers: more than anything that is measured, and few enough digits for sums, squares and axes."""
 LONGEST = 200
 """Characters that a message quotes of what the library says."""
 
@@ -58,10 +60,11 @@ def _fault(column: pa.ChunkedArray, kind: Kind) -> str:
     }
     if not fits.get(kind, numeric):
         return f"holds {of}, not {kind}"
-    if kind == "number or nan":
-        return ""
-    if column.null_count or (kind == "number" and not np.isfinite(column.to_numpy()).all()):
+    numbers = column.to_numpy().astype(float) if kind.startswith("number") else np.zeros(0)
+    if kind != "number or nan" and (column.null_count or not np.isfinite(numbers).all()):
         return "has gaps, or numbers that are not finite"
+    if (np.abs(numbers) > LARGEST).any():
+        return f"has numbers beyond {LARGEST:g}"
     if kind == "whole" and len(column) and pc.min(column).as_py() < 0:
         return "has negative numbers"
     return ""

@@ -42,8 +42,14 @@ WRONG: dict[str, dict[str, list[Any]]] = {
     "name": {"numbers": [1, 2], "a gap": ["a", None], "lists": [["a"], ["b"]], "bytes": [b"a", b"b"]},
     "good": {"numbers": [0, 1], "text": ["True", "False"], "a gap": [True, None]},
     "n": {"text": ["1", "2"], "negative": [0, -1], "fractions": [0.5, 1], "a gap": [1, None], "flags": [True, False]},
-    "p": {"text": ["a", "b"], "nan": [0.5, np.nan], "infinite": [0.5, np.inf], "lists": [[0.5], [1.0]]},
-    "miou": {"text": ["a", "b"], "times": list(pd.to_datetime(["2020-01-01"] * 2))},
+    "p": {
+        "text": ["a", "b"],
+        "nan": [0.5, np.nan],
+        "infinite": [0.5, np.inf],
+        "lists": [[0.5], [1.0]],
+        "huge": [1e308, -1e308],
+    },
+    "miou": {"text": ["a", "b"], "times": list(pd.to_datetime(["2020-01-01"] * 2)), "infinite": [np.nan, np.inf]},
 }
 
 
