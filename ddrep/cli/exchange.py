@@ -48,7 +48,7 @@ class Import(Verb):
 
 
 class ImportDiffae(Verb):
-    """Make a DiffAE, the generator of Table 1's method diffae, of the published Lightning files."""
+    """Make a DiffAE, the generator of method diffae, of the published Lightning files."""
 
     does = "generators.importers:run"
     file: CliPositionalArg[Path]

@@ -93,7 +93,7 @@ class PretrainGenerator(Verb):
 
 
 class PretrainDiffae(PretrainGenerator):
-    """Train a DiffAE, the generator of Table 1's method diffae, on unlabelled images."""
+    """Train a DiffAE, the generator of method diffae, on unlabelled images."""
 
     stage: Stage[config.PretrainDiffAE]
 

@@ -23,10 +23,10 @@ def section(**settings: Any) -> PretrainDiffAE:
     return PretrainDiffAE.model_validate(base | settings)
 
 
-def diffae(size: int = 8, seed: int = 0) -> DiffAE:
-    """Weights from N(0, 0.1^2), so that no layer is zero; of grey images."""
+def diffae(size: int = 8, seed: int = 0, channels: int = 1) -> DiffAE:
+    """Weights from N(0, 0.1^2), so that no layer is zero."""
     torch.manual_seed(seed)
-    net = DiffAENetwork(diffae_of(section().network, size, 1))
+    net = DiffAENetwork(diffae_of(section().network, size, channels))
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.1)
     return DiffAE(net.eval().requires_grad_(False), Schedule("linear"), provenance={"made": "at random"})

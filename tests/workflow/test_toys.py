@@ -16,13 +16,15 @@ import yaml
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from ddrep import cli
-from ddrep.config import load, merge, parse
+from ddrep.config import AutoencoderNetwork, LatentMapNetwork, load, merge, parse
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.runs import table1_runs, table2_runs, table3_runs, table4_runs
 from tests.data import replicas
 from tests.denoiser import recipe
+from tests.generators.tiny_diffae import diffae
+from tests.generators.tiny_nvae import nvae
 from tests.workflow.tree import REPO, Tree, copy_workflow
 
 EXPERIMENTS = Path("workflow/experiments")
@@ -43,7 +45,14 @@ SIZES = {
     *(f"masks.data.few_shot.{key}" for key in ("train", "test", "size")),
     *(f"masks.data.celebamask_hq.{key}" for key in ("images", "train", "test", "size")),
     "robustness.timesteps", "robustness.images", "table1.threshold", "table1.steps", "table1.images",
-    "table2.steps", "table2.images", "figures.figure2_images",
+    "table2.steps", "table2.images", "table2.candidates", "figures.figure2_images", "generators.diffae.latent_steps",
+    *(
+        f"generators.{name}.pretrain.{key}" for name in ("diffae", "d2c") for key in (
+            "data.celeba.partition", "data.celeba.size", "steps", "batch", "latents.steps", "latents.batch",
+            "contrast.queue", "contrast.width",
+            *(f"network.{key}" for key in (*AutoencoderNetwork.model_fields, *LatentMapNetwork.model_fields)),
+        )
+    ),
 }  # fmt: skip
 """All that a toy may set: sizes, and a threshold that random weights can pass. Table 4 is looked at by itself."""
 KEYS = ["subset", "architecture", "mix", "source", "scale", "seed"]
@@ -197,6 +206,7 @@ def celeba_tree(path: Path) -> Tree:
     shapes = {k: torch.Size(v) for k, v in published["ho_unet"]["shapes"].items()}
     weights = {f"module.{k}": v.float() for k, v in recipe.fill(shapes).items()}
     torch.save([weights, {"state": {}}, 1, 2, weights], path / "ckpt.pth")
+    nvae(16, channels=3).save(path / "nvae.safetensors")
     return imported(
         tree, path / "ckpt.pth", "celeba64.safetensors", "--image-size 16 --schedule linear --num-steps 1000"
     )
@@ -212,13 +222,19 @@ def ffhq_tree(path: Path) -> Tree:
     torch.manual_seed(0)
     weights = {k: torch.randn(v.shape) * 0.05 for k, v in UNet(network).state_dict().items()}
     torch.save(weights, path / "ffhq.pt")
+    diffae(32, channels=3).save(path / "diffae.safetensors")
     options = "--image-size 32 --num-head-channels 32 --no-new-attention-order --schedule linear --num-steps 1000"
     return imported(tree, path / "ffhq.pt", "ffhq.safetensors", f"{options} --no-rescale-timesteps")
 
 
 GUIDANCE = {
-    "celeba-64": (celeba_tree, 1, ["robustness"], {"table1": "1", "attribute_shard": "8", "attribute_evaluator": "2"}),
-    "ffhq-256": (ffhq_tree, 2, ["figure2"], {"table2": "1", "mask_shard": "6", "mask_segmenter": "1"}),
+    "celeba-64": (
+        celeba_tree,
+        1,
+        ["robustness"],
+        {"table1": "1", "attribute_shard": "8", "attribute_generated": "6", "pretrain_generator": "2"},
+    ),
+    "ffhq-256": (ffhq_tree, 2, ["figure2"], {"table2": "1", "mask_shard": "6", "mask_generated": "2"}),
 }
 """Overlay -> what writes its files, its table, its figures, and jobs that the full overlay plans."""
 
