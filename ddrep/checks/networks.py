@@ -31,35 +31,21 @@ def unconditional(facts: Facts) -> Iterator[str]:
         )
 
 
-def taps(facts: Facts) -> Iterator[str]:
-    """The guides read blocks that the denoiser has."""
-    sections = {"attributes": facts.experiment.attributes.taps, "masks": facts.experiment.masks.taps}
-    for part, section in sections.items():
-        if facts.denoiser and part in facts.experiment.parts:
-            try:
-                facts.denoiser.network.block_numbers(section.blocks)
-            except UserError as e:
-                yield f"{part}.taps.{e}"
-
-
-def probes(facts: Facts) -> Iterator[str]:
-    """The judge of probes reads blocks that the denoiser has."""
-    if not facts.denoiser or not facts.augments:
+def blocks(facts: Facts) -> Iterator[str]:
+    """Guides, the judge of probes and the table of near copies read blocks that the denoiser has."""
+    if not facts.denoiser:
         return
-    if any(judge is PROBE for _, judge in judges_asked(facts.experiment)):
+    e = facts.experiment
+    guides = {"attributes": e.attributes.taps, "masks": e.masks.taps}
+    asked = {f"{part}.taps.blocks": taps.blocks for part, taps in guides.items() if part in e.parts}
+    if facts.augments:
+        asked |= {"probe.blocks": e.probe.blocks} if any(judge is PROBE for _, judge in judges_asked(e)) else {}
+        asked |= {"copies.block": (e.copies.block,)}
+    for key, names in asked.items():
         try:
-            facts.denoiser.network.block_numbers(facts.experiment.probe.blocks)
-        except UserError as e:
-            yield f"probe.{e}"
-
-
-def copies(facts: Facts) -> Iterator[str]:
-    """The table of near copies reads a block that the denoiser has."""
-    if facts.denoiser and facts.augments:
-        try:
-            facts.denoiser.network.block_numbers((facts.experiment.copies.block,))
-        except UserError as e:
-            yield f"copies.block: {str(e).removeprefix('blocks: ')}"
+            facts.denoiser.network.block_numbers(names)
+        except UserError as error:
+            yield f"{key}: {str(error).removeprefix('blocks: ')}"
 
 
 def pools(facts: Facts) -> Iterator[str]:
