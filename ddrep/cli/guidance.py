@@ -74,21 +74,26 @@ def _ours(section: config.Attributes | config.Masks, steps: int) -> Stage[config
     return Stage[config.GuidedShard](config=guided_of(section, "ours", steps, config.Experiment()))
 
 
-class Guided(Verb):
+class Drawn(Verb):
+    """Base of the verbs that draw images of an attribute, or for masks."""
+
+    subset: Natural = 0
+    """Labelled subset, and"""
+    run_seed: Seed = 0
+    """seed, of this run: together they number the noise."""
+    pool: OutputFolder
+    """Folder in which candidates outlive this command."""
+    out: OutputFile
+    """Shard (.tar) to write."""
+
+
+class Guided(Drawn):
     """Base of the verbs that draw guided images."""
 
     denoiser: Path
     """The unconditional denoiser."""
     guide: Path
     """What guides, where the section has a scale, and refuses, where it has a threshold."""
-    subset: Natural = 0
-    """Labelled subset, and"""
-    run_seed: Seed = 0
-    """seed, of this run: together they number the starting noise."""
-    pool: OutputFolder
-    """Folder in which candidates outlive this command."""
-    out: OutputFile
-    """Shard (.tar) to write."""
     batch: Batch | None = None
     """Images drawn at once; does not change them. The default bounds the memory."""
 
@@ -128,21 +133,13 @@ class JudgeLatents(Verb):
     """Judge (.safetensors) to write."""
 
 
-class Generated(Verb):
+class Generated(Drawn):
     """Base of the verbs that draw images of a generator whose latents are judged."""
 
     generator: Path
     """The generator."""
     judge: Path
     """What decides which latents are made images."""
-    subset: Natural = 0
-    """Labelled subset, and"""
-    run_seed: Seed = 0
-    """seed, of this run: together they number the noise."""
-    pool: OutputFolder
-    """Folder in which images outlive this command."""
-    out: OutputFile
-    """Shard (.tar) to write."""
     batch: Batch = 250
     """Images drawn at once; does not change them."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,11 +12,12 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddrep.config import Sampling
 from ddrep.data.batches import check_stored, finite, parts, to_unit
-from ddrep.saved import Saved
+from ddrep.denoiser.schedule import Schedule
+from ddrep.saved import Saved, load, save
 
 
 def latent_seed(seed: int) -> int:
@@ -91,3 +93,25 @@ class Generator(ABC):
         check_stored(images, self.image_shape, self.name)
         found = [self.encoded(to_unit(images[part], self.device)).cpu() for part in parts(len(images), batch)]
         return finite(torch.cat(found), self.name)
+
+
+@dataclass
+class Diffused(Generator):
+    """One that denoises, images or latents."""
+
+    FILE: ClassVar[Any]
+    NETWORK: ClassVar[type[nn.Module]]
+    """Made of the file's `network`."""
+    schedule: Schedule
+    """Of its noise."""
+
+    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
+        """Write weights, in `dtype`, and metadata to `path`, whole or not at all."""
+        content = self.FILE(network=self.net.cfg, schedule=self.schedule, provenance=self.provenance)
+        save(path, content, {name: t.to(dtype) for name, t in self.net.state_dict().items()})
+
+    @classmethod
+    def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
+        """Read its file, in evaluation mode. Raises UserError for any other file."""
+        content, net = load(path, cls.FILE, lambda content: cls.NETWORK(content.network), device)
+        return cls(net, Schedule(**dataclasses.asdict(content.schedule)), provenance=content.provenance, path=path)

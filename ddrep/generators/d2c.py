@@ -7,11 +7,8 @@ autoencoder, which there is an NVAE's, is a plain convolutional one.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -20,14 +17,12 @@ from torch import Tensor, nn
 
 from ddrep.config import Sampling
 from ddrep.data.batches import to_uint8
-from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
-from ddrep.generators.base import Generator
+from ddrep.generators.base import Diffused
 from ddrep.generators.latents import drawn
 from ddrep.generators.network import AUTOENCODER_GROUPS, D2CConfig, D2CFile
 from ddrep.sampling.slots import in_rows
-from ddrep.saved import load, save
 
 LOG_VARIANCE = -20.0, 10.0
 """Bounds of the posterior's, so that no training step overflows."""
@@ -106,13 +101,11 @@ class D2CNetwork(nn.Module):
 
 
 @dataclass
-class D2C(Generator):
+class D2C(Diffused):
     """Latents are normalised by the mean and the deviation of each channel over those of the training images."""
 
-    FILE = D2CFile
+    FILE, NETWORK = D2CFile, D2CNetwork
     net: D2CNetwork
-    schedule: Schedule
-    """Of the noise of latents."""
 
     @property
     def latent_size(self) -> int:
@@ -137,13 +130,3 @@ class D2C(Generator):
         """The decoder's mean, for which neither seeds nor solver count."""
         z = latents.to(self.device).unflatten(1, self.net.cfg.latent_shape)
         return to_uint8(in_rows(self.net.decoder, z * self.net.latent_std + self.net.latent_mean), self.name)
-
-    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write weights, in `dtype`, and metadata to `path`, whole or not at all."""
-        content = D2CFile(network=self.net.cfg, schedule=self.schedule, provenance=self.provenance)
-        save(path, content, {name: t.to(dtype) for name, t in self.net.state_dict().items()})
-
-    @classmethod
-    def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
-        content, net = load(path, D2CFile, lambda content: D2CNetwork(content.network), device)
-        return cls(net, Schedule(**dataclasses.asdict(content.schedule)), provenance=content.provenance, path=path)

@@ -6,12 +6,9 @@ To draw an image, a latent is drawn first. The networks compute what those of gi
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -22,12 +19,11 @@ from ddrep.config import Sampling
 from ddrep.data.batches import to_uint8
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import Embedding, HalfUNet, ResBlock, UNet, UNetConfig, group_norm, timestep_embedding
-from ddrep.generators.base import Generator
+from ddrep.generators.base import Diffused
 from ddrep.generators.latents import drawn
 from ddrep.generators.network import DiffAEConfig, DiffAEFile
 from ddrep.sampling.sampler import ImageNoise, solve
 from ddrep.sampling.slots import in_rows
-from ddrep.saved import load, save
 
 TIME_CHANNELS = 64
 """Of the sines and cosines that the latent DDIM is told the time by."""
@@ -156,12 +152,11 @@ class DiffAENetwork(nn.Module):
 
 
 @dataclass
-class DiffAE(Generator):
+class DiffAE(Diffused):
     """Latents are normalised by the mean and the deviation of those of the training images (section 4)."""
 
-    FILE = DiffAEFile
+    FILE, NETWORK = DiffAEFile, DiffAENetwork
     net: DiffAENetwork
-    schedule: Schedule
 
     @property
     def latent_size(self) -> int:
@@ -187,13 +182,3 @@ class DiffAE(Generator):
 
         noise = ImageNoise(seeds, self.image_shape, self.device)
         return to_uint8(solve(eps, self.schedule, noise, cfg), self.name)
-
-    def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write weights, in `dtype`, and metadata to `path`, whole or not at all."""
-        content = DiffAEFile(network=self.net.cfg, schedule=self.schedule, provenance=self.provenance)
-        save(path, content, {name: t.to(dtype) for name, t in self.net.state_dict().items()})
-
-    @classmethod
-    def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
-        content, net = load(path, DiffAEFile, lambda content: DiffAENetwork(content.network), device)
-        return cls(net, Schedule(**dataclasses.asdict(content.schedule)), provenance=content.provenance, path=path)
