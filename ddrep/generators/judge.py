@@ -13,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddrep.data.batches import finite
+from ddrep.data.batches import finite, parts
 from ddrep.data.masks import IGNORE
 from ddrep.errors import UserError
 from ddrep.files import sha256
 from ddrep.generators.network import LatentJudgeFile
 from ddrep.saved import load, save
+
+NUMBERS = 2**24
+"""Of p(class) of each pixel, at once: 128 MB."""
 
 
 def build(content: LatentJudgeFile) -> nn.Linear:
@@ -51,10 +54,13 @@ class LatentJudge:
     def log_likelihood(self, latents: Tensor, masks: np.ndarray) -> np.ndarray:
         """log p(mask | latent) a pixel, float64 (N,), of normalised latents (N, latent) and label maps uint8 (N, H, W);
         pixels of IGNORE count for nothing. Raises UserError if any latent is not finite."""
-        logits = logits_of(self.net, self.meta, finite(latents.cpu(), "the generator"), masks.shape[1:]).double()
-        y = torch.as_tensor(masks).long()
-        error = F.cross_entropy(logits, y, ignore_index=IGNORE, reduction="none").sum(dim=(1, 2))
-        return (-error / (y != IGNORE).sum(dim=(1, 2)).clamp(min=1)).numpy()
+        z, said = finite(latents.cpu(), "the generator"), []
+        for part in parts(len(z), max(1, NUMBERS // (len(self.meta.classes) * masks[0].size))):
+            logits = logits_of(self.net, self.meta, z[part], masks.shape[1:]).double()
+            y = torch.as_tensor(masks[part]).long()
+            error = F.cross_entropy(logits, y, ignore_index=IGNORE, reduction="none").sum(dim=(1, 2))
+            said.append(-error / (y != IGNORE).sum(dim=(1, 2)).clamp(min=1))
+        return torch.cat(said).numpy()
 
     def save(self, path: Path) -> None:
         """Write weights and metadata, whole or not at all."""
