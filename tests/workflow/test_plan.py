@@ -31,7 +31,7 @@ def test_jobs_are_those_that_snakemake_plans_from_nothing(
     monkeypatch.chdir(tree.path)
     files = overlays(name, tree.path)
     jobs = jobs_of(load(tree.path / "config.yaml", *files), cores=2)  # without the files that -n asks for
-    for network in ("imagenet64", "celeba64", "ffhq"):
+    for network in ("imagenet64", "celeba64", "nvae", "ffhq", "diffae"):
         (tree.path / f"{network}.safetensors").touch()
     (tree.path / "weights-inception-2015-12-05-6726825d.pth").touch()
     given = ["--configfile", *map(str, files)] if files else []
