@@ -162,8 +162,7 @@ def _scales(cells: pd.DataFrame) -> list[str]:
 def _some_scales(cells: pd.DataFrame, scales: Sequence[int]) -> str:
     rows: list[list[str]] = []
     for (architecture, mix), block in cells[cells["scale"].isin(scales)].groupby(["architecture", "mix"], sort=False):
-        names = [name for name in block["source"].unique() if name != "real"] or ["real"]
-        lines = [[name, *_line(block, ["real", name] if name == names[0] else [name], scales)] for name in names]
+        lines = [[name, *_line(block, name, scales)] for name in block["source"].unique()]
         paper = block.dropna(subset="paper_top1").drop_duplicates("scale").set_index("scale")["paper_top1"]
         if len(paper):
             figures = [f"({paper[scale]:.2f})" if scale in paper else "" for scale in scales]
@@ -174,9 +173,9 @@ def _some_scales(cells: pd.DataFrame, scales: Sequence[int]) -> str:
     return grid(["Architecture", "Mixup+CutMix", "Source", *titles], rows, 3)
 
 
-def _line(block: pd.DataFrame, sources: Sequence[str], scales: Sequence[int]) -> list[str]:
-    """The means of the sources' cells by scale; only source real has scale 0."""
-    found = {cell["scale"]: _mean(cell) for cell in block[block["source"].isin(sources)].to_dict("records")}
+def _line(block: pd.DataFrame, source: str, scales: Sequence[int]) -> list[str]:
+    """The means of the source's cells by scale; only source real has scale 0."""
+    found = {cell["scale"]: _mean(cell) for cell in block[block["source"] == source].to_dict("records")}
     return [found.get(scale, "") for scale in scales]
 
 

@@ -40,7 +40,8 @@ ImageNet.
 
 | Architecture | Mixup+CutMix | Source                 |  Real only |        +1x |        +2x |        +7x |
 | ------------ | ------------ | ---------------------- | ---------: | ---------: | ---------: | ---------: |
-| resnet18     | no           | real-equal-steps       | 79.0 ± 0.4 | 79.3 ± 0.2 |            |            |
+| resnet18     | no           | real                   | 79.0 ± 0.4 |            |            |            |
+|              |              | real-equal-steps       |            | 79.3 ± 0.2 |            |            |
 |              |              | ours                   |            | 80.1 ± 0.4 | 80.5 ± 0.3 | 81.0 ± 0.1 |
 |              |              | (paper, Tiny ImageNet) |    (52.24) |    (56.13) |    (58.13) |            |
 | resnet18     | yes          | real                   |       80.2 |            |            |            |
