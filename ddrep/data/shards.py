@@ -191,7 +191,10 @@ def _npy(row: np.ndarray) -> bytes:
 
 
 def _from_npy(content: bytes) -> np.ndarray:
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    row: np.ndarray = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
+    if row.dtype.kind != "f":
+        raise ValueError(f"holds {row.dtype}, expected probabilities")
+    return row
 
 
 def write_info(out: Path, shards: Sequence[Path], shards_per_scale: int) -> None:

@@ -8,6 +8,7 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -165,6 +166,10 @@ def _rewrite(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
+def _updated(other: dict[str, bytes], members: dict[str, bytes]) -> None:
+    members.update(other)
+
+
 CHANGES = {
     r"0-001\.png is broken": lambda m: m.update({"0-001.png": m["0-001.png"][:60]}),
     r"0-002\.png is broken": lambda m: m.update({"0-002.png": b"no image"}),
@@ -316,6 +321,13 @@ def test_soft_labels_that_are_none_are_named(tmp_path: Path) -> None:
             less.addfile(member, tar.extractfile(member))
     with pytest.raises(UserError, match=r"b.tar: .* has only one of .png and .soft.npy; delete the shard"):
         read_shards([tmp_path / "b.tar"])
+    for row in (np.zeros(3, [("a", "<f4")]), np.array(["a", "b", "c"]), np.ones(3, int), np.array(0.5)):
+        np.save(content := io.BytesIO(), row)
+        write_shard(tmp_path / "c.tar", dataclasses.replace(images, soft=soft(2)))
+        other = {f"{images.keys[0]}.soft.npy": content.getvalue()}
+        _rewrite(tmp_path / "c.tar", partial(_updated, other))
+        with pytest.raises(UserError, match=r"c\.tar: "):
+            read_shards([tmp_path / "c.tar"])
 
 
 @pytest.mark.parametrize("content", [b"{", b"[" * 100_000, b'{"classes": null, "images": 3}', b"\xff"])
