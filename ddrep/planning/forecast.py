@@ -22,7 +22,7 @@ for _room in (evaluation, generators, sampling, training):  # what each stage co
         importlib.import_module(f"{_room.__name__}.{_module.name}")
 KINDS = {
     "synthesize": "source", "guide-attribute": "method", "guide-masks": "method", "generate-attribute": "method",
-    "generate-masks": "method",     "classify": "architecture",
+    "generate-masks": "method", "classify": "architecture",
 }  # fmt: skip
 """Verb -> the wildcard that tells its rows in the table apart."""
 

@@ -8,7 +8,6 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -166,10 +165,6 @@ def _rewrite(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
-def _updated(other: dict[str, bytes], members: dict[str, bytes]) -> None:
-    members.update(other)
-
-
 CHANGES = {
     r"0-001\.png is broken": lambda m: m.update({"0-001.png": m["0-001.png"][:60]}),
     r"0-002\.png is broken": lambda m: m.update({"0-002.png": b"no image"}),
@@ -325,7 +320,7 @@ def test_soft_labels_that_are_none_are_named(tmp_path: Path) -> None:
         np.save(content := io.BytesIO(), row)
         write_shard(tmp_path / "c.tar", dataclasses.replace(images, soft=soft(2)))
         other = {f"{images.keys[0]}.soft.npy": content.getvalue()}
-        _rewrite(tmp_path / "c.tar", partial(_updated, other))
+        _rewrite(tmp_path / "c.tar", lambda members, other=other: members.update(other))
         with pytest.raises(UserError, match=r"c\.tar: "):
             read_shards([tmp_path / "c.tar"])
 
