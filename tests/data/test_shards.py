@@ -165,6 +165,11 @@ def _rewrite(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
             tar.addfile(info, io.BytesIO(content))
 
 
+def _replace(path: Path, name: str, content: bytes) -> None:
+    """One member of the shard."""
+    _rewrite(path, lambda members: members.update({name: content}))
+
+
 CHANGES = {
     r"0-001\.png is broken": lambda m: m.update({"0-001.png": m["0-001.png"][:60]}),
     r"0-002\.png is broken": lambda m: m.update({"0-002.png": b"no image"}),
@@ -319,8 +324,7 @@ def test_soft_labels_that_are_none_are_named(tmp_path: Path) -> None:
     for row in (np.zeros(3, [("a", "<f4")]), np.array(["a", "b", "c"]), np.ones(3, int), np.array(0.5)):
         np.save(content := io.BytesIO(), row)
         write_shard(tmp_path / "c.tar", dataclasses.replace(images, soft=soft(2)))
-        other = {f"{images.keys[0]}.soft.npy": content.getvalue()}
-        _rewrite(tmp_path / "c.tar", lambda members, other=other: members.update(other))
+        _replace(tmp_path / "c.tar", f"{images.keys[0]}.soft.npy", content.getvalue())
         with pytest.raises(UserError, match=r"c\.tar: "):
             read_shards([tmp_path / "c.tar"])
 
