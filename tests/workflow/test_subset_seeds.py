@@ -13,7 +13,7 @@ import torch
 
 from ddrep.config import subset_seed
 from ddrep.data import embedded
-from ddrep.methods import METHODS, generators
+from ddrep.methods import METHODS, for_masks, generators
 from ddrep.sampling.sampler import ImageNoise, image_seed
 from tests.workflow.tree import copy_workflow, link_networks
 
@@ -32,6 +32,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[int, set[i
     tree = copy_workflow(path)
     tables: dict[str, dict[str, Any]] = {f"table{n}": {"subsets": [0, 1, 2], "images": 5} for n in (1, 2)}
     tables["table1"] |= {"methods": [*METHODS]}
+    tables["table2"] |= {"methods": [*for_masks()]}
     pretrain = {"images": str(embedded.path("test", "images"))}
     runs = {"sources": ["real", "ours", "classifier-free"], "scales": [0, 1], "mix": [False], "subsets": [0, 1, 2]}
     tree.configure(seed=7, **tables, table3={"subsets": [0, 1, 2]}, table4=[runs],
