@@ -5,16 +5,13 @@
 Costs are told in whole forward passes of the network (floating-point operations, counted by torch, so exact) and in
 processor seconds. All steps of a sampler cost the same: one step of each kind and one reading of features of each kind
 are counted and, taking turns, timed, and multiplied by how often they come. With the results of a run of the demo, its
-fine-tuned denoiser and its judge say how many candidates are kept; without them costs are those of a candidate. A grid
-is fitted first (80 processor seconds) unless `grid.json` is there. The second table is of the ImageNet-64 architecture
-with random weights.
+fine-tuned denoiser and its judge say how many candidates are kept; without them costs are those of a candidate. The
+second table is of the ImageNet-64 architecture with random weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +23,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import page, published
-from ddrep.config import DenoiserFile, Features, Sampling, Synthesis
+from ddrep.config import DenoiserFile, EvenSampling, Features, Sampling, Synthesis
 from ddrep.data.batches import to_uint8
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
@@ -34,9 +31,8 @@ from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.device import keep_freed_memory, set_threads
 from ddrep.networks.judges import Judge
-from ddrep.sampling import time_grid
 from ddrep.sampling.guidance import classifier_free
-from ddrep.sampling.sampler import ImageNoise, image_seed, levels, sample
+from ddrep.sampling.sampler import ImageNoise, image_seed, sample
 from ddrep.training.finetune import with_labels
 
 REFERENCE = "published"
@@ -61,15 +57,14 @@ class Contestant:
         return self.steps * piece[self.step] + piece[self.read]
 
 
-PUBLISHED = Sampling(solver="ddim", steps=published.STEPS, eta=0.0, guidance_scale=published.SCALE)
-UNGUIDED = Sampling(guidance_scale=0.0)
-FEW = Sampling(steps=6, grid="fitted")
+PUBLISHED = EvenSampling(solver="ddim", steps=published.STEPS, eta=0.0, guidance_scale=published.SCALE)
+EVEN, DEFAULT, UNGUIDED = EvenSampling(steps=12), Sampling(), Sampling(guidance_scale=0.0)
 CONTESTANTS = {
     REFERENCE: Contestant(published.STEPS, "two calls", "whole passes", None),
     "the same, by our engine": Contestant(published.STEPS, "one call", "encoder", PUBLISHED),
-    "12 steps, w = 0.5 (default)": Contestant(Sampling().steps, "one call", "encoder", Sampling()),
-    "12 steps, w = 0": Contestant(UNGUIDED.steps, "one estimate", "encoder", UNGUIDED),
-    "6 steps on a fitted grid, w = 0.5": Contestant(FEW.steps, "one call", "encoder", FEW),
+    "12 even steps, w = 0.5": Contestant(EVEN.steps, "one call", "encoder", EVEN),
+    f"{DEFAULT.steps} steps, w = 0.5 (default)": Contestant(DEFAULT.steps, "one call", "encoder", DEFAULT),
+    f"{DEFAULT.steps} steps, w = 0": Contestant(UNGUIDED.steps, "one estimate", "encoder", UNGUIDED),
 }
 
 
@@ -111,20 +106,6 @@ def networks(results: Path) -> tuple[Denoiser, Denoiser, Judge | None]:
         return with_labels(base, tuple("0123456789"), std=1.0), base, None
     judge = Judge.load(file, DenoiserFile().path, torch.device("cpu"))
     return Denoiser.load(folder / "finetuned.safetensors"), base, judge
-
-
-def with_grid(contestant: Contestant, model: Denoiser, file: Path) -> Contestant:
-    """With the grid of that file, or one that is fitted here, where it wants one."""
-    cfg = contestant.sampling
-    if cfg is None or cfg.grid != "fitted":
-        return contestant
-    if file.is_file():
-        grid = json.loads(file.read_text(encoding="utf-8"))["levels"]
-    else:
-        teacher = time_grid.teacher_of(cfg.steps, model.schedule)
-        path = time_grid.best_path(time_grid.mean_costs(model, teacher, 0), cfg.steps)
-        grid = [levels(model.schedule, teacher)[i] for i in path]
-    return dataclasses.replace(contestant, sampling=Sampling.model_validate(cfg.model_dump() | {"grid": grid}))
 
 
 def share_kept(model: Denoiser, judge: Judge, contestant: Contestant, candidates: int) -> float:
@@ -192,11 +173,7 @@ def main() -> None:
         model, base, judge = networks(args.results)
         model.net.eval().requires_grad_(False)
         judged = CONTESTANTS if judge and args.candidates else {}
-        file = args.results / "grid.json"
-        shares = {
-            name: share_kept(model, judge, with_grid(each, base, file), args.candidates)
-            for name, each in judged.items() if judge
-        }  # fmt: skip
+        shares = {name: share_kept(model, judge, each, args.candidates) for name, each in judged.items() if judge}
         counted, turns = costs(model, base, AT_ONCE, args.rounds)
         rows = rows_of(counted, turns, shares)
         page.record("Cost of a kept image, embedded denoiser", ABOUT.format(**vars(args)), rows)

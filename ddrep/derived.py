@@ -16,6 +16,7 @@ from ddrep.config import (
     Attributes,
     AttributeScores,
     Data,
+    EvenSampling,
     Experiment,
     Figure1,
     Figure2,
@@ -33,7 +34,6 @@ from ddrep.config import (
     PretrainD2C,
     PretrainDiffAE,
     PretrainNVAE,
-    Sampling,
     Section,
     Shard,
     Stage,
@@ -162,7 +162,7 @@ def guided_of(
     Writing these as settings keeps a changed scale from replanning what is not guided.
     """
     drawn, how = section.sampling, METHODS[method]
-    sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
+    sampling = EvenSampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
     shard = GuidedShard(sampling=sampling, scale=drawn.scale if how.steered else 0.0)
     if isinstance(section, Masks):
         return shard.model_copy(update={"images": experiment.table2.images, "first": first})
@@ -176,7 +176,7 @@ def generated_of(
 ) -> GeneratedShard | GeneratedMasks:
     """The section of a shard of a generator's images, drawn by the solver of guided ones. first: see `guided_of`."""
     drawn, own = section.sampling, METHODS[method]
-    sampling = Sampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
+    sampling = EvenSampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
     told: dict[str, Any] = {"sampling": sampling}
     if not own.one_pass:  # without a setting of its own, the table's steps are those of latents
         told["latent_steps"] = getattr(getattr(experiment.generators, own.generator), "latent_steps", steps)

@@ -91,11 +91,41 @@ def time_grid(schedule: Schedule, solver: str, steps: int) -> list[int]:
     """
     most = most_steps(schedule, solver)
     if not 1 <= steps <= most:
-        raise UserError(
-            f"steps: {steps}, but {solver} takes 1 to {most} on this denoiser's {schedule.kind} schedule of "
-            f"{schedule.num_steps} noise levels; ask for no more"
-        )
+        raise _too_many(steps, most, solver, schedule)
     return SOLVERS[solver].grid(schedule.num_steps, most, steps)
+
+
+def _too_many(steps: int, most: int, what: str, schedule: Schedule) -> UserError:
+    return UserError(
+        f"steps: {steps}, but {what} takes 1 to {most} on this denoiser's {schedule.kind} schedule of "
+        f"{schedule.num_steps} noise levels; ask for no more"
+    )
+
+
+FIRST = -5.1
+"""lambda (log(alpha / sigma)) at which dpm-solver++ begins, its authors' limit for the cosine schedule, beyond which x0
+cannot be told from eps in floats."""
+
+
+def log_snr_grid(schedule: Schedule, steps: int) -> list[int]:
+    """Indices of so many levels, evenly spaced by lambda (uniform logSNR, Lu et al. 2022), strictly falling.
+
+    The clean image, whose lambda is infinite, counts as 20 / (steps + 4) below the schedule's last level: of few steps
+    none is to be spent on noise that nobody sees, many end where the schedule does. `python -m benchmarks.steps` has
+    what comes of it. Raises UserError for more steps than there are levels.
+    """
+    abar = schedule.abar.tolist()
+    most = _dpm_most_steps(abar)
+    if not 1 <= steps <= most:
+        raise _too_many(steps, most, "a grid by log SNR", schedule)
+    known = [0.5 * math.log(max(level, 1e-12) / max(1 - level, 1e-12)) for level in abar[: most + 1]]
+    clean = known[0] - 20 / (steps + 4)
+    grid, below = list[int](), most + 1
+    for k in range(steps):
+        away = [abs(each - FIRST - k * (clean - FIRST) / steps) for each in known]
+        below = max(steps - 1 - k, min(away.index(min(away)), below - 1))  # one of its own, in short schedules too
+        grid.append(below)
+    return grid
 
 
 def ddim_step(
@@ -162,9 +192,8 @@ def _half_log_snr(abar: Tensor) -> Tensor:
 
 
 def _dpm_most_steps(abar: Sequence[float]) -> int:
-    """It begins where lambda = -5.1, its authors' limit for the cosine schedule, beyond which x0 cannot be told from
-    eps in floats: at the index that is also its number of steps."""
-    return max(0, sum(level >= math.exp(2 * -5.1) * (1 - level) for level in abar) - 1)
+    """It begins at lambda = `FIRST`: at the index that is also its number of steps."""
+    return max(0, sum(level >= math.exp(2 * FIRST) * (1 - level) for level in abar) - 1)
 
 
 def _dpm_grid(levels: int, most: int, steps: int) -> list[int]:

@@ -83,12 +83,11 @@ def test_a_generator_without_steps_draws_once() -> None:
     assert runs == {("d2c", 5), ("d2c", 10), ("nvae", 5)}
 
 
-@pytest.mark.parametrize("grid, steps", [("even", 12), ("fitted", 6), ([900, 3], 2)])
+@pytest.mark.parametrize("grid, steps", [("log-snr", 6), ("even", 12), ("fitted", 6), ([900, 3], 2)])
 def test_a_shard_is_told_its_grid_whatever_the_default_is(grid: Any, steps: int) -> None:
-    """An even one is left out, as before there were others: it is not to be read as the experiment's default."""
     shard = shard_of("ours", experiment(sampling={"grid": grid, "steps": steps}))
     written = json.loads(
         told("synthesis", experiment(sampling={"grid": grid, "steps": steps}), {"source": "ours", "subset": "0"})
     )
-    assert ("grid" in written["config"]["sampling"]) == (grid != "even")
+    assert written["config"]["sampling"]["grid"] == grid
     assert Shard.model_validate(written["config"]) == shard

@@ -1,6 +1,7 @@
 """Solvers against diffusers' schedulers and against a Gaussian whose reverse process is known in closed form."""
 
 import itertools
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -10,8 +11,8 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler,
 from ddrep.config import Sampling
 from ddrep.denoiser.schedule import Schedule
 from ddrep.errors import UserError
-from ddrep.sampling.sampler import ImageNoise, solve
-from ddrep.solvers import Estimate, ddim_step, dpm_step, ipndm_step, most_steps, time_grid
+from ddrep.sampling.sampler import ImageNoise, levels, solve
+from ddrep.solvers import Estimate, ddim_step, dpm_step, ipndm_step, log_snr_grid, most_steps, time_grid
 
 CPU = torch.device("cpu")
 SCALE, MEAN = 0.25, 0.3
@@ -113,14 +114,14 @@ def test_ipndm_equals_diffusers():
     assert torch.allclose(ipndm_step(last, before, torch.ones_like(abar)), last.x0), "the step to clean is first-order"
 
 
-def _error(solver: str, steps: int) -> float:
+def _error(solver: str, steps: int, grid: Literal["even", "log-snr"] = "even") -> float:
     """RMS distance to the exact solution of the sampling ODE: for Gaussian data, an affine map of the noise."""
     schedule = Schedule("cosine", 1000)
-    cfg = Sampling(solver=solver, steps=steps, eta=0.0)
+    cfg = Sampling(solver=solver, steps=steps, eta=0.0, grid=grid)
     noise = ImageNoise(range(64), (1, 2, 2), CPU)
     x_start = ImageNoise(range(64), (1, 2, 2), CPU).draw()
     x = solve(lambda x, index: _eps(x, index, schedule), schedule, noise, cfg)
-    abar = schedule.abar[time_grid(schedule, solver, steps)[0]]
+    abar = schedule.abar[levels(schedule, cfg)[0]]
     spread = (abar * SCALE**2 + 1 - abar).sqrt()
     exact = MEAN + SCALE * (x_start - abar.sqrt() * MEAN) / spread
     return float((x - exact.clamp(-1, 1)).square().mean().sqrt())
@@ -130,6 +131,8 @@ def test_both_solvers_converge_to_the_closed_form_at_their_order():
     ddim, dpm = [_error("ddim", n) for n in (20, 100)], [_error("dpm-solver++", n) for n in (20, 40)]
     assert ddim[1] < ddim[0] / 3 and ddim[1] < 0.01
     assert dpm[1] < dpm[0] / 3 and dpm[1] < ddim[1] / 2
+    snr = [_error("dpm-solver++", n, "log-snr") for n in (20, 80)]
+    assert snr[1] < snr[0] / 2 and snr[1] < 0.01
     few = {solver: _error(solver, 6) for solver in ("ddim", "dpm-solver++", "ipndm")}
     assert few["ipndm"] < few["dpm-solver++"] < few["ddim"] and _error("ipndm", 40) < ddim[0] / 5
 
@@ -201,18 +204,42 @@ def test_more_steps_than_noise_levels_are_one_line(solver, steps, most):
 
 
 @pytest.mark.parametrize("solver", ["ddim", "dpm-solver++"])
+@pytest.mark.parametrize("grid", ["even", "log-snr"])
 @pytest.mark.parametrize("steps", [300, 600])
-def test_many_steps_end_where_pure_noise_belongs(solver, steps):
+def test_many_steps_end_where_pure_noise_belongs(solver, steps, grid):
     """The closed form of abar = 0 at the start, which a grid that drops the noisiest levels misses by far."""
     schedule = Schedule("cosine", 1000)
     x = solve(
         lambda x, index: _eps(x, index, schedule),
         schedule,
         ImageNoise(range(64), (1, 2, 2), CPU),
-        Sampling(solver=solver, steps=steps, eta=0.0),
+        Sampling(solver=solver, steps=steps, eta=0.0, grid=grid),
     )
     exact = MEAN + SCALE * ImageNoise(range(64), (1, 2, 2), CPU).draw()
     assert (x - exact.clamp(-1, 1)).square().mean().sqrt() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+@pytest.mark.parametrize("steps", [4, 6, 12, 40])
+def test_a_grid_by_log_snr_is_even_in_it(kind, steps):
+    schedule = Schedule(kind, 1000)
+    grid = log_snr_grid(schedule, steps)
+    between = np.diff(torch.logit(schedule.abar[grid].double()).numpy() / 2)
+    rounding = np.abs(np.diff(torch.logit(schedule.abar[1:900].double()).numpy() / 2)).max()
+    assert np.ptp(between) <= 2 * rounding and torch.logit(schedule.abar[grid[0]].double()) / 2 >= -5.1
+    assert np.ptp(np.diff(grid)) > 0, "which is not even in time"
+
+
+@pytest.mark.parametrize("kind", ["cosine", "linear"])
+@pytest.mark.parametrize("levels_there", [12, 30, 100])
+def test_a_grid_by_log_snr_has_a_level_a_step_in_short_schedules_too(kind, levels_there):
+    schedule = Schedule(kind, levels_there)
+    most = most_steps(schedule, "dpm-solver++")
+    for steps in range(1, most + 1):
+        grid = log_snr_grid(schedule, steps)
+        assert len(grid) == steps and grid == sorted(set(grid), reverse=True) and 0 <= grid[-1] <= grid[0] <= most
+    with pytest.raises(UserError, match=rf"steps: {most + 1}, but a grid by log SNR takes 1 to {most} on this"):
+        log_snr_grid(schedule, most + 1)
 
 
 def test_fresh_noise_for_a_solver_without_use_for_it_is_refused():

@@ -104,8 +104,9 @@ def steps(facts: Facts) -> Iterator[str]:
     listed = e.sampling.grid[0] if facts.augments and isinstance(e.sampling.grid, tuple) else 0
     if facts.denoiser and listed >= (levels := facts.denoiser.noise.num_steps):
         yield f"sampling.grid: {listed}, but the denoiser's schedule has noise levels 0..{levels - 1}"
+    cuts = "dpm-solver++" if e.sampling.grid == "log-snr" else e.sampling.solver
     asked = [
-        (facts.augments, "sampling.steps", e.sampling.solver, e.sampling.steps),
+        (facts.augments, "sampling.steps", cuts, e.sampling.steps),
         (facts.attributes, "table1.steps", e.attributes.sampling.solver, max(e.table1.steps)),
         (facts.masks, "table2.steps", e.masks.sampling.solver, max(e.table2.steps)),
     ]

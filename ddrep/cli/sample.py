@@ -11,7 +11,7 @@ from pydantic_settings import CliPositionalArg
 
 from ddrep.cli.base import Verb
 from ddrep.cli.outputs import OutputImage
-from ddrep.config import Attributes, Masks, Sampling
+from ddrep.config import Attributes, EvenSampling, Masks, Sampling
 from ddrep.config.base import Batch, Seed, SolverSteps
 from ddrep.errors import UserError
 from ddrep.solvers import SolverName
@@ -32,8 +32,8 @@ class Sample(Verb):
     """Samples a row."""
     seed: Seed = 0
     """Of the starting noise."""
-    steps: SolverSteps = Sampling().steps
-    """Solver steps."""
+    steps: SolverSteps | None = None
+    """Solver steps: by default those of config.yaml's candidates, of its Table 1 with a guide."""
     solver: SolverName = Sampling().solver
     """ddim, dpm-solver++ (2M) or ipndm."""
     eta: Annotated[float, Ge(0), Le(1)] = Sampling().eta
@@ -62,5 +62,7 @@ class Sample(Verb):
         w, scale = self.guidance_scale or 0.0, self.guidance_scale
         if scale is None:
             scale = (Masks() if self.mask else Attributes()).sampling.scale
-        cfg = Sampling(solver=self.solver, steps=self.steps, eta=self.eta, guidance_scale=0.0 if self.guide else w)
+        how = EvenSampling(guidance_scale=0.0) if self.guide else Sampling(guidance_scale=w)
+        told = {"solver": self.solver, "steps": self.steps or how.steps, "eta": self.eta}
+        cfg = type(how).model_validate(how.model_dump() | told)
         run(self.denoiser, self.guide, self.name, self.mask, self.images, cfg, scale, self.seed, self.out)

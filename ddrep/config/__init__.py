@@ -59,6 +59,7 @@ from ddrep.config.stages import (
     Classifier,
     DenoiserChoice,
     DenoiserFile,
+    EvenSampling,
     Features,
     FineTune,
     FitGrid,
@@ -93,8 +94,8 @@ from ddrep.config.tables import (
 __all__ = [
     "CELEBA_19", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "AutoencoderNetwork", "CelebA",
     "CelebAMaskHQ", "Classifier", "Contrast", "Copies", "CsvFile", "D2CChoice", "Data", "DenoiserChoice",
-    "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation", "Evaluator", "Experiment",
-    "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune", "FitGrid", "Generated",
+    "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation", "Evaluator", "EvenSampling",
+    "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune", "FitGrid", "Generated",
     "GeneratedMasks", "GeneratedShard", "Generators", "GuidanceTable", "Guide", "GuideTraining", "Guided",
     "GuidedShard", "Head", "ImageFolder", "JudgeScore", "LatentJudge", "LatentMapNetwork", "LatentTraining",
     "MaskData", "Masks", "Mix", "NVAEChoice", "Network", "Oracle", "PixelHead", "Pretrain", "PretrainD2C",

@@ -25,7 +25,7 @@ from ddrep.config.base import (
     Warmup,
     WeightDecay,
 )
-from ddrep.config.stages import Network, Pretrain, Sampling, UnlabelledImages
+from ddrep.config.stages import EvenSampling, Network, Pretrain, UnlabelledImages
 
 
 class GeneratorFile(Section):
@@ -228,7 +228,7 @@ class Generators(Section):
 class Generated(Section):
     """What determines any shard of a generator's images, beside its inputs, subset and seed."""
 
-    sampling: Sampling = Sampling()
+    sampling: EvenSampling = EvenSampling()
     latent_steps: SolverSteps = 200
     """DDIM steps in which a latent is drawn."""
     images: Positive = 1

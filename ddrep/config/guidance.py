@@ -29,7 +29,7 @@ from ddrep.config.base import (
 from ddrep.config.data import Data
 from ddrep.config.evaluation import Evaluation
 from ddrep.config.masks import MaskData
-from ddrep.config.stages import Sampling
+from ddrep.config.stages import EvenSampling
 from ddrep.errors import UserError
 from ddrep.methods import MaskMethodName, MethodName
 from ddrep.solvers import SolverName, check_eta
@@ -179,7 +179,7 @@ class Guide(Section):
 class GuidedShard(Section):
     """All that determines a shard of guided images, beside its inputs, subset and seed."""
 
-    sampling: Sampling
+    sampling: EvenSampling
     scale: Annotated[float, Ge(0)] = 0.0
     """lambda; 0 for none."""
     images: Positive = 1

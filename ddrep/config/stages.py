@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen, MultipleOf
 from pydantic import Field, model_validator
@@ -203,10 +203,10 @@ TEACHER = 60
 class Sampling(Section):
     """How candidates are drawn from the fine-tuned denoiser."""
 
-    LATER = ("guidance_interval", "grid")
+    LATER: ClassVar[tuple[str, ...]] = ("guidance_interval",)
     solver: SolverName = "dpm-solver++"
     """dpm-solver++ (second order), ipndm (fourth order, for eta 0), or ddim."""
-    steps: SolverSteps = 12
+    steps: SolverSteps = 6
     eta: Share = 1.0
     """Fresh noise in every step: 0 is deterministic; 1 is DDPM's ancestral sampling, or SDE-DPM-Solver++."""
     guidance_scale: Annotated[float, Ge(0)] = 0.5
@@ -216,9 +216,10 @@ class Sampling(Section):
     al. 2024)."""
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
-    grid: Literal["even", "fitted"] | Annotated[tuple[Level, ...], MinLen(2)] = "even"
-    """The noise levels that are visited: even, as the solver cuts the schedule; fitted to the pretrained denoiser by
-    `ddrep fit-grid` (GITS, Chen et al. 2024); or a list of indices into the schedule, falling, one a step."""
+    grid: Literal["log-snr", "even", "fitted"] | Annotated[tuple[Level, ...], MinLen(2)] = "log-snr"
+    """The noise levels that are visited: evenly spaced by their log signal-to-noise ratio (DPM-Solver, Lu et al. 2022);
+    even, as the solver cuts the schedule; fitted to the pretrained denoiser by `ddrep fit-grid` (GITS, Chen et al.
+    2024); or a list of indices into the schedule, falling, one a step."""
 
     @model_validator(mode="after")
     def _fits(self) -> Sampling:
@@ -233,6 +234,14 @@ class Sampling(Section):
 
     def _one_a_step(self, grid: tuple[int, ...]) -> bool:
         return len(grid) == self.steps and all(a > b for a, b in itertools.pairwise(grid))
+
+
+class EvenSampling(Sampling):
+    """How images are drawn that a guide steers, or another generator draws: the scale of guidance is tuned to it."""
+
+    LATER = ("guidance_interval", "grid")
+    steps: SolverSteps = 12
+    grid: Literal["log-snr", "even", "fitted"] | Annotated[tuple[Level, ...], MinLen(2)] = "even"
 
 
 class FitGrid(Section):

@@ -88,10 +88,11 @@ def again(denoiser: Path, pretrained: Path | None, attempts: Path, row: int, out
 
 
 def _settings(attempts: Path) -> Sampling:
-    """What the attempts were drawn by. Raises UserError."""
+    """What the attempts were drawn by; those that tell no grid are older than others than the even one. Raises
+    UserError."""
     told = (pq.read_schema(attempts).metadata or {}).get(b"PANDAS_ATTRS", b"{}")
     try:
-        return Sampling.model_validate(json.loads(told)["sampling"])
+        return Sampling.model_validate({"grid": "even"} | json.loads(told)["sampling"])
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{attempts}: does not tell the settings of sampling, as those do that this version writes of images that "

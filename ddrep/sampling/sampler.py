@@ -15,7 +15,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.errors import UserError
 from ddrep.sampling.guidance import EpsFunction, classifier_free
-from ddrep.solvers import SOLVERS, Estimate, time_grid
+from ddrep.solvers import SOLVERS, Estimate, log_snr_grid, time_grid
 
 DEFAULT = Sampling()
 """As in config.yaml."""
@@ -46,6 +46,8 @@ def levels(schedule: Schedule, cfg: Sampling) -> list[int]:
     """
     if cfg.grid == "even":
         return time_grid(schedule, cfg.solver, cfg.steps)
+    if cfg.grid == "log-snr":
+        return log_snr_grid(schedule, cfg.steps)
     if isinstance(cfg.grid, str):
         raise UserError(
             f"sampling.grid: {cfg.grid}, but no grid is given; expected one made by `ddrep fit-grid`, or its indices"

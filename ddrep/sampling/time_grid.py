@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddrep.config import FitGrid, Sampling, Stage
+from ddrep.config import EvenSampling, FitGrid, Sampling, Stage
 from ddrep.config.stages import TEACHER
 from ddrep.cost import DENOISER, Cost, Job, Passes, costs
 from ddrep.data.batches import finite
@@ -79,7 +79,7 @@ def teacher_of(steps: int, schedule: Schedule) -> Sampling:
     most = min(TEACHER, most_steps(schedule, "ipndm"))
     if steps > most:
         raise UserError(f"sampling.steps: {steps}, but the denoiser's schedule allows a fitted grid {most}")
-    return Sampling(solver="ipndm", steps=most, eta=0.0, guidance_scale=0.0)
+    return EvenSampling(solver="ipndm", steps=most, eta=0.0, guidance_scale=0.0)
 
 
 def sigmas(schedule: Schedule, teacher: Sampling) -> Tensor:

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ddrep.config import GeneratedMasks, GeneratedShard, LatentJudge, Sampling, Stage
+from ddrep.config import EvenSampling, GeneratedMasks, GeneratedShard, LatentJudge, Stage
 from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards, write_masked_shard
 from ddrep.data.shards import LabelledImages, read_shards, write_shard
 from ddrep.errors import UserError
@@ -28,7 +28,7 @@ from tests import tiny
 from tests.generators.tiny_d2c import d2c
 from tests.generators.tiny_diffae import diffae
 
-FAST = Sampling(steps=2, eta=0.0, guidance_scale=0.0)
+FAST = EvenSampling(steps=2, eta=0.0, guidance_scale=0.0)
 
 
 @pytest.fixture(scope="module")

@@ -114,11 +114,14 @@ def test_masks_that_are_none_are_one_line(folder: Path) -> None:
         (["--guide", "mask", "--mask", "big.npy"], "big.npy: masks of 9x9 pixels; the denoiser's images have 8x8"),
         (["--guide", "mask", "--mask", "pickled.npy"], "pickled.npy: not a mask"),
         (["--guide", "mask", "--mask", "real.npy"], "real.npy: float64 (8, 8); expected integers"),
-        (["--solver", "ddim", "--steps", "1200"], "steps: 1200, but ddim takes 1 to 1000 on this denoiser's cosine"),
+        (
+            ["--solver", "ddim", "--steps", "1200"],
+            "steps: 1200, but a grid by log SNR takes 1 to 995 on this denoiser's cosine",
+        ),
         (["--guidance-scale", "2"], "--guidance-scale: 2, but d.safetensors knows no classes"),
         (["--row", "3"], "--row: expected together with --from"),
         (["--pretrained", "d.safetensors"], "--pretrained: expected together with --from"),
-        (["--steps", "996"], "steps: 996, but dpm-solver++ takes 1 to 995 on this denoiser's cosine"),
+        (["--steps", "996"], "steps: 996, but a grid by log SNR takes 1 to 995 on this denoiser's cosine"),
     ],
 )
 def test_what_cannot_be_drawn_is_one_line(

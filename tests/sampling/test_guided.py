@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ddrep.config import Experiment, GuidedShard, Sampling, Stage, Table2
+from ddrep.config import EvenSampling, Experiment, GuidedShard, Stage, Table2
 from ddrep.data.masks import MaskedImages, read_masked_shards, write_masked_shard
 from ddrep.data.shards import read_shards
 from ddrep.derived import guided_of
 from ddrep.errors import UserError
 from ddrep.sampling.guided import attribute_shard, dealt, mask_shard, noise_number
 
-FAST = Sampling(steps=2, eta=0.0, guidance_scale=0.0)
+FAST = EvenSampling(steps=2, eta=0.0, guidance_scale=0.0)
 
 
 def draw(folder: Path, name: str, subset: int = 0, run: int = 0, batch: int = 4, **settings: float) -> Path:

@@ -9,8 +9,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.sampling.guidance import classifier_free
-from ddrep.sampling.sampler import ImageNoise, evaluations, guided_at, image_seed, sample
-from ddrep.solvers import time_grid
+from ddrep.sampling.sampler import ImageNoise, evaluations, guided_at, image_seed, levels, sample
 
 
 def tiny(num_classes: int = 0, seed: int = 0) -> Denoiser:
@@ -63,7 +62,7 @@ def test_the_null_estimate_counts_inside_its_interval_alone(pretrained):
 
 def test_an_interval_is_a_part_of_the_steps():
     cfg, schedule = Sampling(steps=8, guidance_interval=(0.25, 0.75)), Schedule()
-    grid = time_grid(schedule, cfg.solver, 8)
+    grid = levels(schedule, cfg)
     inside = guided_at(schedule, cfg, torch.device("cpu"))
     assert inside is not None and inside.tolist() == grid[2:6]
     assert [evaluations(cfg, n) for n in range(9)] == [0, 1, 2, 4, 6, 8, 10, 11, 12] and evaluations(cfg) == 12

@@ -29,7 +29,7 @@ from ddrep.sampling.synthesis import KEYS, class_conditional, match_threshold, m
 from tests import tiny
 
 CLASSES, ATTEMPTS, SEED, INDEX, QUOTA = 3, 60, 7, 2, 6
-SAMPLING = Sampling(steps=4, eta=1.0, guidance_scale=0.5)
+SAMPLING = Sampling(steps=4, eta=1.0, guidance_scale=0.5, grid="even")
 COLUMNS = {"key", "class", "attempt", "seed", "p", "accepted", "evaluations", "digest"}
 
 
@@ -423,7 +423,7 @@ def test_a_fitted_grid_is_of_this_denoiser_and_of_as_many_steps(world, tmp_path)
 
 
 def test_more_steps_than_noise_levels_are_said_before_anything_is_drawn(world, tmp_path):
-    many = _stage(0.2, SAMPLING.model_copy(update={"solver": "ddim", "steps": 1001}))
+    many = _stage(0.2, SAMPLING.model_copy(update={"solver": "ddim", "steps": 1001, "grid": "even"}))
     with pytest.raises(UserError, match="steps: 1001, but ddim takes 1 to 1000"):
         _make(world, many, tmp_path / "00002.tar")
     assert not list(tmp_path.iterdir())

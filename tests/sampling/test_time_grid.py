@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from ddrep.config import Experiment, FitGrid, Sampling, Stage
+from ddrep.config import EvenSampling, Experiment, FitGrid, Sampling, Stage
 from ddrep.denoiser.schedule import Schedule
 from ddrep.derived import shard_of
 from ddrep.errors import UserError
@@ -162,4 +162,5 @@ def test_all_that_is_drawn_is_drawn_on_it() -> None:
     e = Experiment(sampling=Sampling(grid="fitted"))
     sources = ("ours", "improved-ddpm", "unconditional-soft")
     assert {shard_of(source, e).sampling.grid for source in sources} == {"fitted"}
-    assert "grid" not in Sampling().model_dump() and Sampling(grid="fitted").model_dump()["grid"] == "fitted"
+    assert Sampling().model_dump()["grid"] == "log-snr" and Sampling(grid="fitted").model_dump()["grid"] == "fitted"
+    assert "grid" not in EvenSampling().model_dump(), "guided images were drawn on it when there was no other"
