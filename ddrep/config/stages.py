@@ -157,7 +157,7 @@ class Probe(Section):
     timesteps: Annotated[Timesteps, Once] = (10, 50, 100, 200, 300)
     pool: Pixels = 2
     """Width and height that a block's features are averaged to."""
-    noises: Few = 2
+    noises: Few = 1
     """Fixed noises over which features are averaged: passes of the denoiser a timestep."""
     strengths: Annotated[tuple[Rate, ...], MinLen(1), Once] = (0.003, 0.01, 0.03, 0.1, 0.3)
     """Inverse regularisation C tried for each block and timestep, on standardised features."""
