@@ -107,8 +107,8 @@ def _spoil(data: st.DataObject, root: Path) -> None:
     elif how == "text":
         path.write_text(data.draw(st.text(max_size=40)), encoding="utf-8", errors="surrogatepass")
     elif how == "array":
-        np.save(path.with_suffix(".npy"), data.draw(st.sampled_from(ARRAYS)), allow_pickle=True)
-        path.with_suffix(".npy").rename(path)
+        with path.open("wb") as file:  # by its name np.save would meet a folder of the name with .npy
+            np.save(file, data.draw(st.sampled_from(ARRAYS)), allow_pickle=True)
     elif how == "swapped":
         path.write_bytes(other)
     elif how == "folder":
