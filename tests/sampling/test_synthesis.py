@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -403,6 +404,17 @@ def test_a_shard_of_a_fitted_grid_tells_its_levels_and_is_drawn_again_by_them(wo
     )
     assert (fitted == same).all() and (fitted != even).any()
     call = ["--from", str(tmp_path / "fitted/00002.parquet"), "--row", "3", "--out", str(tmp_path / "again.png")]
+    assert main(["sample", str(world.finetuned), *call]) == 0
+    assert re.search("to within [01] grey levels", capsys.readouterr().err)
+
+
+def test_attempts_from_before_there_were_grids_are_drawn_again_on_the_even_one(world, tmp_path, capsys):
+    _make(world, _stage(0.0), tmp_path / "00002.tar")
+    table = pq.read_table(file := tmp_path / "00002.parquet")
+    told = json.loads(table.schema.metadata[b"PANDAS_ATTRS"])
+    assert told["sampling"].pop("grid") == "even"
+    pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"PANDAS_ATTRS": json.dumps(told)}), file)
+    call = ["--from", str(file), "--row", "3", "--out", str(tmp_path / "again.png")]
     assert main(["sample", str(world.finetuned), *call]) == 0
     assert re.search("to within [01] grey levels", capsys.readouterr().err)
 
