@@ -200,6 +200,9 @@ TEACHER = 60
 """Steps of the trajectories that a time grid is fitted to."""
 
 
+Grid = Literal["log-snr", "even", "fitted"] | Annotated[tuple[Level, ...], MinLen(2)]
+
+
 class Sampling(Section):
     """How candidates are drawn from the fine-tuned denoiser."""
 
@@ -216,7 +219,7 @@ class Sampling(Section):
     al. 2024)."""
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
-    grid: Literal["log-snr", "even", "fitted"] | Annotated[tuple[Level, ...], MinLen(2)] = "log-snr"
+    grid: Grid = "log-snr"
     """The noise levels that are visited: evenly spaced by their log signal-to-noise ratio (DPM-Solver, Lu et al. 2022);
     even, as the solver cuts the schedule; fitted to the pretrained denoiser by `ddrep fit-grid` (GITS, Chen et al.
     2024); or a list of indices into the schedule, falling, one a step."""
@@ -241,7 +244,7 @@ class EvenSampling(Sampling):
 
     LATER = ("guidance_interval", "grid")
     steps: SolverSteps = 12
-    grid: Literal["log-snr", "even", "fitted"] | Annotated[tuple[Level, ...], MinLen(2)] = "even"
+    grid: Grid = "even"
 
 
 class FitGrid(Section):
