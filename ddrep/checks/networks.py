@@ -104,16 +104,17 @@ def steps(facts: Facts) -> Iterator[str]:
     listed = e.sampling.grid[0] if facts.augments and isinstance(e.sampling.grid, tuple) else 0
     if facts.denoiser and listed >= (levels := facts.denoiser.noise.num_steps):
         yield f"sampling.grid: {listed}, but the denoiser's schedule has noise levels 0..{levels - 1}"
-    cuts = "dpm-solver++" if e.sampling.grid == "log-snr" else e.sampling.solver
     asked = [
-        (facts.augments, "sampling.steps", cuts, e.sampling.steps),
+        (facts.augments, "sampling.steps", e.sampling.solver, e.sampling.steps),
         (facts.attributes, "table1.steps", e.attributes.sampling.solver, max(e.table1.steps)),
         (facts.masks, "table2.steps", e.masks.sampling.solver, max(e.table2.steps)),
     ]
     for used, key, solver, number in asked:
-        if used and facts.denoiser and number > (most := facts.denoiser.noise.most_steps(solver)):
+        by_snr = key == "sampling.steps" and e.sampling.grid == "log-snr"  # which begins where dpm-solver++ does
+        cuts = "dpm-solver++" if by_snr else solver
+        if used and facts.denoiser and number > (most := facts.denoiser.noise.most_steps(cuts)):
             yield (
-                f"{key}: {number}; with {solver} the denoiser's schedule of "
+                f"{key}: {number}; with {'grid: log-snr' if by_snr else solver} the denoiser's schedule of "
                 f"{facts.denoiser.noise.num_steps} levels allows {most} at most"
             )
 

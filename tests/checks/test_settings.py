@@ -235,14 +235,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "more steps than the schedule has": (
         {"sampling": {"solver": "ddim", "steps": 1200}},
-        "sampling.steps: 1200; with ddim the denoiser's schedule of 1000 levels allows 1000 at most",
+        "sampling.steps: 1200; with grid: log-snr the denoiser's schedule of 1000 levels allows 995 at most",
     ),
     "a level that the schedule has not": (
         {"sampling": {"steps": 2, "grid": [1000, 20]}},
         "sampling.grid: 1000, but the denoiser's schedule has noise levels 0..999",
     ),
     "more steps than the solver has": (
-        {"sampling": {"steps": 1000}},
+        {"sampling": {"steps": 1000, "grid": "even"}},
         "sampling.steps: 1000; with dpm-solver++ the denoiser's schedule of 1000 levels allows 995 at most",
     ),
     "more guided steps than the schedule has": (
