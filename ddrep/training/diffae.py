@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddrep.config import PretrainDiffAE, Sampling
+from ddrep.config import EvenSampling, PretrainDiffAE
 from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices, to_unit
 from ddrep.denoiser.schedule import Schedule, add_noise
@@ -84,7 +84,7 @@ def pretrain(
 
 def samples(model: DiffAE, seeds: Sequence[int]) -> np.ndarray:
     """An image a seed, uint8 (N, H, W, C), by DDIM in at most 20 steps of images and 200 of latents."""
-    cfg = Sampling(solver="ddim", steps=min(GRID_STEPS, model.schedule.num_steps), eta=0, guidance_scale=0)
+    cfg = EvenSampling(solver="ddim", steps=min(GRID_STEPS, model.schedule.num_steps), eta=0, guidance_scale=0)
     return model.images(model.latents(seeds, LATENT_STEPS), seeds, cfg)
 
 

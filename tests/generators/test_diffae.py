@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ddrep.config import Sampling
+from ddrep.config import EvenSampling, Sampling
 from ddrep.denoiser.importers import shapes
 from ddrep.denoiser.schedule import Schedule
 from ddrep.errors import UserError
@@ -80,7 +80,7 @@ def test_sampling_equals_the_published_ddim(imported: DiffAE, monkeypatch: pytes
     assert relative_error(drawn, "drawn") < 1e-5
     monkeypatch.undo()
     monkeypatch.setattr(diffae.ImageNoise, "draw", lambda self: given["x"])
-    cfg = Sampling(solver="ddim", steps=recipe.STEPS, eta=0)
+    cfg = EvenSampling(solver="ddim", steps=recipe.STEPS, eta=0)
     z = imported.encoded(given["x0"])
     assert torch.allclose(z, (torch.from_numpy(REFERENCE["z"]).float() - 0.5) / 2, atol=1e-5)
     images = imported.images(z, [0, 1], cfg)
