@@ -1,12 +1,12 @@
-"""Makes the two sets of images on which the order of sources is tried besides Fashion-MNIST, from packages that anybody can get.
+"""Makes the two sets of images on which the order of sources is tried besides Fashion-MNIST, from public packages.
 
 Letters, grey: A to J in Debian's fonts, as notMNIST has them. No family of fonts is in the test images and in others.
 
     apt-get download $(apt-cache pkgnames fonts- | sort); for deb in *.deb; do dpkg-deb -x $deb fonts; done
     python docs/evidence/sets.py letters fonts letters
 
-Emoji, colour, classes of uneven size: three vendors' drawings by Unicode's categories. No emoji is in the test images and in others,
-whoever drew it.
+Emoji, colour, classes of uneven size: three vendors' drawings by Unicode's categories. No emoji is in the test images
+and in others, whoever drew it.
 
     for name in emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0 emojione@2.2.7; do
         mkdir ${name%@*}; tar xzf $(npm pack $name) -C ${name%@*}; done
