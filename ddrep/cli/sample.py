@@ -62,7 +62,6 @@ class Sample(Verb):
         w, scale = self.guidance_scale or 0.0, self.guidance_scale
         if scale is None:
             scale = (Masks() if self.mask else Attributes()).sampling.scale
-        how = EvenSampling(guidance_scale=0.0) if self.guide else Sampling(guidance_scale=w)
-        told = {"solver": self.solver, "steps": self.steps or how.steps, "eta": self.eta}
-        cfg = type(how).model_validate(how.model_dump() | told)
+        kind, w = (EvenSampling, 0.0) if self.guide else (Sampling, w)
+        cfg = kind(solver=self.solver, steps=self.steps or kind().steps, eta=self.eta, guidance_scale=w)
         run(self.denoiser, self.guide, self.name, self.mask, self.images, cfg, scale, self.seed, self.out)

@@ -88,7 +88,7 @@ def again(denoiser: Path, pretrained: Path | None, attempts: Path, row: int, out
 
 
 def _settings(attempts: Path) -> Sampling:
-    """What the attempts were drawn by; those that tell no grid are older than others than the even one. Raises
+    """What the attempts were drawn by. Those that tell no grid are from when there was the even one alone. Raises
     UserError."""
     told = (pq.read_schema(attempts).metadata or {}).get(b"PANDAS_ATTRS", b"{}")
     try:
