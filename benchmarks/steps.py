@@ -95,7 +95,7 @@ def main() -> None:
     model = Denoiser.load(folder / "finetuned.safetensors")
     judge = Judge.load(folder / "rejection/classifier.safetensors", DenoiserFile().path, torch.device("cpu"))
     evaluator = Evaluator.load(FOLDER / "evaluator.safetensors")
-    real = evaluator.features(read_images(embedded.path("validation", "images")))
+    real = evaluator.features(read_images(embedded.path("validation", "images"))[..., None])
     labels = np.arange(args.candidates) % len(model.classes)
     seeds = [image_seed(0, int(label), 3000, i // len(model.classes)) for i, label in enumerate(labels)]
     found = []
