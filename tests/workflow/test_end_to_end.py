@@ -36,7 +36,7 @@ SMALLEST: dict[str, Any] = {
     "finetune": {"steps": 2, "batch": 4, "warmup": 1},
     "rejection": {"epochs": 1, "hidden": 8},
     "pixel_rejection": {"epochs": 1, "hidden": 8},
-    "sampling": {"steps": 2},
+    "sampling": {"steps": 2, "grid": "even"},  # of which the judge of one epoch takes some of every class
     "synthesis": {"per_class": 2, "shards_per_scale": 2, "threshold": 0.05, "max_attempts": 20},
     "classifier": {"epochs": 1, "min_steps": 1, "batch": 16},
     "table4": [
