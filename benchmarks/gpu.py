@@ -31,7 +31,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import autocast
 from ddrep.sampling.guidance import classifier_free
-from ddrep.sampling.slots import FixedRows
+from ddrep.sampling.rows import FixedRows
 from ddrep.training import classifier, graphs
 from ddrep.training.finetune import with_labels
 from ddrep.training.objective import COMPILE_STEPS, loss_in_parts

@@ -63,8 +63,13 @@ def keep_freed_memory() -> None:
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """Mixed precision: "fp32", "bf16", or "auto" for bf16 where the hardware multiplies in it, else fp32."""
-    fast = device.type == "cuda" or "avx512_bf16" in _cpu_flags()
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" or (precision == "auto" and fast))
+    enabled = precision == "bf16" or (precision == "auto" and multiplies_in_bf16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def multiplies_in_bf16(device: torch.device) -> bool:
+    """Whether the hardware has instructions for it; a processor without emulates them."""
+    return device.type == "cuda" or "avx512_bf16" in _cpu_flags()
 
 
 def _cpu_flags() -> str:

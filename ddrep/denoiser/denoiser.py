@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from ddrep.config import Features
 from ddrep.denoiser.network import MIDDLE, DenoiserFile
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet
+from ddrep.device import autocast
 from ddrep.errors import UserError
 from ddrep.saved import load, save
 
@@ -34,6 +36,8 @@ class Denoiser:
     """
     path: Path | None = None
     """The file it was read from."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """In which eps is computed; bf16 by mixed precision, and given in that of the images."""
 
     @property
     def name(self) -> str:
@@ -83,7 +87,10 @@ class Denoiser:
         if (y is None) == bool(self.net.cfg.num_classes):
             wrong = "class-conditional, but no labels are given" if y is None else "unconditional, but labels are given"
             raise UserError(f"{self.name}: {wrong}; give a denoiser of the other kind, or see ddrep.sampling.guidance")
-        out = self.net(x, self.schedule.embedded(index).to(x.dtype), y)
+        # in fp32 what is around it decides: training's mixed precision does
+        with autocast(self.precision, x.device) if self.precision == "bf16" else contextlib.nullcontext():
+            out = self.net(x, self.schedule.embedded(index).to(x.dtype), y)
+        out = out.to(x.dtype) if self.precision == "bf16" else out
         if not self.learns_variance:
             return out, None
         eps, variance = out.chunk(2, dim=1)

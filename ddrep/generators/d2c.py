@@ -22,7 +22,7 @@ from ddrep.errors import UserError
 from ddrep.generators.base import Diffused
 from ddrep.generators.latents import drawn
 from ddrep.generators.network import AUTOENCODER_GROUPS, D2CConfig, D2CFile
-from ddrep.sampling.slots import in_rows
+from ddrep.sampling.rows import in_rows
 
 LOG_VARIANCE = -20.0, 10.0
 """Bounds of the posterior's, so that no training step overflows."""

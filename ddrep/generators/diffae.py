@@ -19,11 +19,12 @@ from ddrep.config import Sampling
 from ddrep.data.batches import to_uint8
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import Embedding, HalfUNet, ResBlock, UNet, UNetConfig, group_norm, timestep_embedding
+from ddrep.device import autocast
 from ddrep.generators.base import Diffused
 from ddrep.generators.latents import drawn
 from ddrep.generators.network import DiffAEConfig, DiffAEFile
+from ddrep.sampling.rows import in_rows
 from ddrep.sampling.sampler import ImageNoise, solve
-from ddrep.sampling.slots import in_rows
 
 TIME_CHANNELS = 64
 """Of the sines and cosines that the latent DDIM is told the time by."""
@@ -178,7 +179,9 @@ class DiffAE(Diffused):
         z = latents.to(self.device) * self.net.latent_std + self.net.latent_mean
 
         def eps(x: Tensor, index: Tensor) -> Tensor:
-            return in_rows(self.net.unet.eps, x, self.schedule.embedded(index).to(x.dtype), z)
+            with autocast(cfg.precision, x.device):
+                said = in_rows(self.net.unet.eps, x, self.schedule.embedded(index).to(x.dtype), z)
+            return said.to(x.dtype)
 
         noise = ImageNoise(seeds, self.image_shape, self.device)
         return to_uint8(solve(eps, self.schedule, noise, cfg), self.name)

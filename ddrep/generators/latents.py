@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.generators.base import latent_seed
-from ddrep.sampling.slots import in_rows
+from ddrep.sampling.rows import in_rows
 from ddrep.solvers import ddim_step, time_grid
 
 

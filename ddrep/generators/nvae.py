@@ -26,7 +26,7 @@ from ddrep.generators.base import Generator, latent_seed
 from ddrep.generators.cells import EXPANSION, OUTER_EXPANSION, DecoderCell, EncoderCell, Flow, Normal
 from ddrep.generators.logistic import LogisticMixture, parameters_of
 from ddrep.generators.network import NVAEConfig, NVAEFile
-from ddrep.sampling.slots import in_rows
+from ddrep.sampling.rows import in_rows
 from ddrep.saved import load, save
 
 Chosen = Callable[[int, Tensor, Normal], Tensor]

@@ -27,7 +27,8 @@ from ddrep.files import written_whole
 from ddrep.networks.judges import Judge
 from ddrep.sampling.engine import Tally
 from ddrep.sampling.pool import Attempt, Pool
-from ddrep.sampling.slots import Slots, in_rows
+from ddrep.sampling.rows import in_rows
+from ddrep.sampling.slots import Slots
 from ddrep.saved import read_json
 
 log = logging.getLogger("ddrep")

@@ -15,6 +15,7 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.errors import UserError
 from ddrep.sampling.guidance import EpsFunction, classifier_free
+from ddrep.sampling.rows import heard
 from ddrep.solvers import SOLVERS, Estimate, log_snr_grid, time_grid
 
 DEFAULT = Sampling()
@@ -136,13 +137,14 @@ def eps_of(
 
     Raises UserError for labels that are no classes of the denoiser.
     """
+    model = heard(denoiser, cfg)
     if labels is None:
-        return denoiser.eps
+        return model.eps
     known = len(denoiser.classes) or denoiser.net.cfg.num_classes - 1
     if wrong := [label for label in labels if not 0 <= label < known]:
         has = f"knows 0..{known - 1}" if denoiser.net.cfg.num_classes else "is unconditional"
         raise UserError(f"labels: {wrong[0]} asked for, but {denoiser.name} {has}")
     y = torch.tensor(list(labels), device=denoiser.device)
-    other = pretrained if cfg.unconditional == "pretrained" else None
+    other = heard(pretrained, cfg) if pretrained and cfg.unconditional == "pretrained" else None
     where = guided_at(denoiser.schedule, cfg, denoiser.device)
-    return classifier_free(denoiser, y, cfg.guidance_scale, other, where)
+    return classifier_free(model, y, cfg.guidance_scale, other, where)

@@ -1,13 +1,13 @@
 """Candidates on their way through the solver's steps, each in a slot with a timestep of its own.
 
 A slot whose candidate is finished or stopped is free for the next at once. Networks are always given as many images
-together: matrix products of one shape give a row the same bits whatever the other rows are, so an image is a function
-of its own seed and class alone, on one machine, however many slots there are and whatever lies in them.
+together (ddrep.sampling.rows), so an image is a function of its own seed and class alone, on one machine, however many
+slots there are and whatever lies in them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -17,35 +17,9 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import x0_from_eps
 from ddrep.sampling.guidance import classifier_free
 from ddrep.sampling.pool import Attempt
+from ddrep.sampling.rows import heard
 from ddrep.sampling.sampler import guided_at, levels
 from ddrep.solvers import SOLVERS, Estimate
-
-ROWS = 16
-"""Images that a network is given at once on a CPU, whose caches hold what comes of so many;"""
-GPU_ROWS, GPU_PIXELS = 256, 2**19
-"""and on a GPU, which fewer leave idle: at most so many, and of so many pixels in all, which bounds the memory."""
-
-
-def rows_at_once(like: Tensor) -> int:
-    """Of inputs like this one, (N, C, H, W) or (N, numbers)."""
-    if like.device.type == "cpu":
-        return ROWS
-    return max(1, min(GPU_ROWS, GPU_PIXELS // like.shape[2:].numel()))
-
-
-def in_rows(network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """network(*inputs), always as many rows at once; the last are filled up with zeros, whose outputs are left out."""
-    n, rows = len(inputs[0]), rows_at_once(inputs[0])
-    padded = [torch.cat([each, each.new_zeros(-n % rows, *each.shape[1:])]) for each in inputs]
-    parts = [network(*(each[i : i + rows] for each in padded)) for i in range(0, len(padded[0]), rows)]
-    return torch.cat(parts)[:n]
-
-
-class FixedRows(Denoiser):
-    """A denoiser whose network always sees as many images."""
-
-    def eps(self, x: Tensor, index: Tensor, y: Tensor | None = None) -> Tensor:
-        return in_rows(super().eps, x, index, *([] if y is None else [y]))
 
 
 class Slots:
@@ -53,8 +27,8 @@ class Slots:
 
     def __init__(self, denoiser: Denoiser, cfg: Sampling, pretrained: Denoiser | None = None):
         """pretrained: where eps(x, t) comes from, if not from the null row."""
-        self.denoiser, self.cfg = FixedRows(**vars(denoiser)), cfg
-        self.pretrained = FixedRows(**vars(pretrained)) if pretrained else None
+        self.denoiser, self.cfg = heard(denoiser, cfg), cfg
+        self.pretrained = heard(pretrained, cfg) if pretrained else None
         self.grid = torch.tensor([*levels(denoiser.schedule, cfg), -1], device=denoiser.device)
         self.where = guided_at(denoiser.schedule, cfg, denoiser.device)
         self.attempts: list[Attempt] = []

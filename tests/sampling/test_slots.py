@@ -11,8 +11,9 @@ import torch
 from ddrep.config import Sampling
 from ddrep.data.batches import to_uint8
 from ddrep.sampling.pool import Attempt
+from ddrep.sampling.rows import MOST, FixedRows, in_rows
 from ddrep.sampling.sampler import image_seed, sample
-from ddrep.sampling.slots import ROWS, FixedRows, Slots, in_rows
+from ddrep.sampling.slots import Slots
 from tests import tiny
 
 ATTEMPTS: list[Attempt] = [(i % 3, i // 3) for i in range(40)]
@@ -63,7 +64,7 @@ def test_slots_draw_what_the_plain_loop_draws(cfg):
     plain = sample(model, [seed(a) for a in ATTEMPTS], cfg, [label for label, _ in ATTEMPTS], base)
     found = drawn(cfg, 7, ATTEMPTS)
     by_slots = to_uint8(torch.stack([found[attempt] for attempt in ATTEMPTS]), "slots")
-    assert np.abs(plain.astype(int) - by_slots).max() <= 1 and plain.std() > 10
+    assert np.array_equal(plain, by_slots) and plain.std() > 10
 
 
 def test_a_network_always_sees_as_many_rows():
@@ -73,8 +74,24 @@ def test_a_network_always_sees_as_many_rows():
         seen.append(len(x))
         return x * y
 
-    x, y = torch.randn(ROWS + 3), torch.randn(ROWS + 3)
-    assert torch.equal(in_rows(network, x, y), x * y) and seen == [ROWS, ROWS]
+    rows, pixels = MOST["cpu"]
+    x, y = torch.randn(rows + 3), torch.randn(rows + 3)
+    assert torch.equal(in_rows(network, x, y), x * y) and seen == [rows, rows]
+    side = int((pixels // 4) ** 0.5)  # of larger images there are fewer
+    assert len(in_rows(network, *torch.randn(2, 5, 1, side, side))) == 5 and seen[2:] == [4, 4]
+
+
+def test_an_image_is_the_same_bits_alone_and_in_bf16_another_as_good():
+    model, fp32 = tiny.denoiser(4), Sampling(steps=4)
+    seeds, labels = list(range(20)), [i % 3 for i in range(20)]
+    images = {}
+    for cfg in (fp32, Sampling(steps=4, precision="bf16")):
+        images[cfg.precision] = sample(model, seeds, cfg, labels)
+        for i in (0, 17):
+            assert np.array_equal(sample(model, [i], cfg, [labels[i]])[0], images[cfg.precision][i])
+    apart = np.abs(images["fp32"].astype(int) - images["bf16"])
+    assert 0 < apart.mean() < 3, "bf16 has 8 significant bits, of which an image's levels are 8"
+    assert "precision" not in fp32.model_dump(), "what was drawn before there was a choice stays"
 
 
 def test_what_is_not_finite_stays_so():
