@@ -38,9 +38,7 @@ class _Loss(nn.Module):
 
     def forward(self, x0: Tensor, index: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
         with autocast(self.precision, x0.device):
-            if torch.is_autocast_enabled(
-                "cpu"
-            ):  # where a step on images that lie channels last takes half as long again
+            if torch.is_autocast_enabled("cpu"):  # where images that lie channels last take half as long again
                 x0, noise = x0.contiguous(), noise.contiguous()
             return denoising_loss(self.denoiser, x0, index, noise, y)
 
