@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,10 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
-from ddrep.device import keep_freed_memory, set_threads
+from ddrep.device import keep_freed_memory, multiplies_in_bf16, set_threads
 from ddrep.networks.judges import Judge
 from ddrep.sampling.guidance import classifier_free
+from ddrep.sampling.rows import rows_at_once
 from ddrep.sampling.sampler import ImageNoise, image_seed, sample
 from ddrep.training.finetune import with_labels
 
@@ -66,17 +67,28 @@ CONTESTANTS = {
     f"{DEFAULT.steps} steps, w = 0.5 (default)": Contestant(DEFAULT.steps, "one call", "encoder", DEFAULT),
     f"{DEFAULT.steps} steps, w = 0": Contestant(UNGUIDED.steps, "one estimate", "encoder", UNGUIDED),
 }
+if multiplies_in_bf16(torch.device("cpu")):
+    CONTESTANTS |= {
+        f"{name}, bf16": replace(
+            each, step=f"{each.step}, bf16", sampling=each.sampling.model_copy(update={"precision": "bf16"})
+        )
+        for name, each in CONTESTANTS.items()
+        if each.sampling and each.sampling.grid == DEFAULT.grid
+    }
 
 
 def pieces(model: Denoiser, base: Denoiser, images: int) -> Pieces:
     """One step of each kind and one reading of features of each kind, of so many candidates."""
     x = torch.randn(images, *base.image_shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     y, index = torch.zeros(images, dtype=torch.long), torch.full((images,), base.schedule.num_steps // 2)
-    null, both = torch.full_like(y, model.null_row), classifier_free(model, y, Sampling().guidance_scale)
+    null, fast = torch.full_like(y, model.null_row), replace(model, precision="bf16")
+    both, both_fast = (classifier_free(each, y, DEFAULT.guidance_scale) for each in (model, fast))
     return {
         "two calls": lambda: [model.eps(x, index, labels) for labels in (y, null)],
         "one call": lambda: both(x, index),
         "one estimate": lambda: model.eps(x, index, y),
+        "one call, bf16": lambda: both_fast(x, index),
+        "one estimate, bf16": lambda: fast.eps(x, index, y),
         "whole passes": lambda: published.features(base, x),
         "encoder": lambda: bottleneck_features(base, x, Features()),
     }
@@ -88,10 +100,12 @@ def operations(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-def costs(model: Denoiser, base: Denoiser, images: int, rounds: int) -> tuple[dict[str, float], list[dict[str, float]]]:
+def costs(model: Denoiser, base: Denoiser, rounds: int) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Passes of each piece for a candidate, and its processor seconds in each round, the pieces taking turns."""
-    one, many = pieces(model, base, 1), pieces(model, base, images)
     x, index = torch.zeros(1, *base.image_shape), torch.zeros(1, dtype=torch.long)
+    images = rows_at_once(x)
+    used = {piece for each in CONTESTANTS.values() for piece in (each.step, each.read)}
+    one, many = ({name: run for name, run in pieces(model, base, n).items() if name in used} for n in (1, images))
     whole = operations(lambda: base.eps(x, index))
     counted = {name: operations(run) / whole for name, run in one.items()}
     turns = [{name: page.processor_seconds(run) / images for name, run in many.items()} for _ in range(rounds + 1)]
@@ -174,23 +188,22 @@ def main() -> None:
         model.net.eval().requires_grad_(False)
         judged = CONTESTANTS if judge and args.candidates else {}
         shares = {name: share_kept(model, judge, each, args.candidates) for name, each in judged.items() if judge}
-        counted, turns = costs(model, base, AT_ONCE, args.rounds)
+        counted, turns = costs(model, base, args.rounds)
         rows = rows_of(counted, turns, shares)
         page.record("Cost of a kept image, embedded denoiser", ABOUT.format(**vars(args)), rows)
         page.record("Features, embedded denoiser", ABOUT_FEATURES, features(counted, turns))
         model, base = imagenet64()
-        counted, turns = costs(model, base, 1, min(args.rounds, 3))
+        counted, turns = costs(model, base, min(args.rounds, 3))
         page.record("Cost of a candidate, ImageNet-64 architecture", ABOUT_IMAGENET, rows_of(counted, turns, {}))
         page.record("Features, ImageNet-64 architecture", ABOUT_FEATURES, features(counted, turns))
 
 
-AT_ONCE = 16
 ABOUT = """`python -m benchmarks.kept_image`: medians of {rounds} rounds, {threads} thread(s); in brackets the range \
 of the rounds, and how many times less than the reference. Passes are whole forward passes of the network. Kept: of \
 {candidates} candidates, so with a standard error of up to half of one over their root."""
 ABOUT_FEATURES = """The same script: an image's bottleneck features at both timesteps, by whole passes as published \
 and by ours, which end at the bottleneck."""
-ABOUT_IMAGENET = """The same script: random weights, one candidate."""
+ABOUT_IMAGENET = """The same script: random weights, as many candidates at once as the engine draws."""
 
 if __name__ == "__main__":
     main()
