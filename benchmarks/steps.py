@@ -25,7 +25,7 @@ from ddrep.data import embedded
 from ddrep.data.embedded import FOLDER
 from ddrep.data.idx import read_images
 from ddrep.denoiser.denoiser import Denoiser
-from ddrep.device import keep_freed_memory, set_threads
+from ddrep.device import keep_freed_memory, multiplies_in_bf16, set_threads
 from ddrep.evaluation.frechet import frechet_distance
 from ddrep.networks.judges import Judge
 from ddrep.networks.measures import Evaluator
@@ -38,6 +38,7 @@ TRIED = (
     *(Sampling(guidance_interval=interval) for interval in (EARLY_HALF, MIDDLE)),
     *(Sampling(steps=steps, guidance_scale=0.0) for steps in (8, 6)),
     *(Sampling(solver=solver, eta=0.0) for solver in ("dpm-solver++", "ipndm")),
+    *([Sampling(precision="bf16")] if multiplies_in_bf16(torch.device("cpu")) else []),
 )
 """On each of the three grids: even, by log SNR, and fitted to the denoiser."""
 AT_ONCE = 40
@@ -47,7 +48,8 @@ def name(cfg: Sampling) -> str:
     first, last = cfg.guidance_interval
     where = "" if (first, last) == (0, 1) or not cfg.guidance_scale else f" in [{first:g}, {last:g}]"
     grid = cfg.grid if isinstance(cfg.grid, str) else "fitted"
-    return f"{grid}: {cfg.solver}, {cfg.steps} steps, eta {cfg.eta:g}, w {cfg.guidance_scale:g}{where}"
+    bf16 = ", bf16" if cfg.precision == "bf16" else ""
+    return f"{grid}: {cfg.solver}, {cfg.steps} steps, eta {cfg.eta:g}, w {cfg.guidance_scale:g}{where}{bf16}"
 
 
 def ways(base: Denoiser) -> list[Sampling]:
