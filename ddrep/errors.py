@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
 """torch's words, in errors of a general type."""
 
@@ -17,6 +19,18 @@ class UserError(Exception):
     def __init__(self, said: str) -> None:
         # names of files keep their spaces
         super().__init__(" ".join(filter(None, map(str.strip, said.splitlines()))))
+
+
+def printable(message: str) -> str:
+    """In one line, with escapes for what is not UTF-8: terminals and logs refuse it."""
+    return " ".join(message.encode("utf-8", "backslashreplace").decode().split())
+
+
+def some(things: Iterable[object], most: int = 10) -> str:
+    """The first of them, for a message, and how many more there are."""
+    names = list(map(str, things))
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return printable(", ".join(names[:most]) + more) or "nothing"
 
 
 def complaint(e: BaseException) -> str | None:

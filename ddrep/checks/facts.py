@@ -14,7 +14,7 @@ from ddrep.checks.headers import Header, Noise, denoiser_header, idx_image, meas
 from ddrep.config import Data, Experiment, Pretrain
 from ddrep.data.readers import Known, known, reader_of, unlabelled_images
 from ddrep.denoiser.network import network_of
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.networks.metadata import MeasureMeta
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Facts:
         assert self.data is not None
         if unknown := [name for name in classes if name not in self.data.classes]:
             self.complaints.append(
-                f"{key}: no class {unknown[0]}; the data has {sets.some(self.data.classes)}: "
+                f"{key}: no class {unknown[0]}; the data has {some(self.data.classes)}: "
                 "name groups of its classes, or set parts: [augmentation]"
             )
             return None

@@ -8,7 +8,7 @@ from ddrep.checks import paths, sets
 from ddrep.checks.facts import Facts
 from ddrep.data import celebamask_hq
 from ddrep.data.readers import reader_of
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 
 
 def labels(facts: Facts) -> Iterator[str]:
@@ -41,7 +41,7 @@ def oracle_has_images(facts: Facts) -> Iterator[str]:
         )
     elif differ := sorted(set(data.few_shot.classes) ^ set(celebamask_hq.CLASSES)):
         yield (
-            f"masks.data.few_shot.classes: {sets.some(differ)} not in both this set and celebamask_hq; "
+            f"masks.data.few_shot.classes: {some(differ)} not in both this set and celebamask_hq; "
             "expected the same names, or a trained segmenter in evaluation.segmenter"
         )
 
@@ -54,7 +54,7 @@ def classes_of_figures(facts: Facts) -> Iterator[str]:
     for key, labels in asked.items():
         if wrong := [label for label in labels if label >= count]:
             there = ", ".join(f"{label} {name}" for label, name in enumerate(facts.data.classes[:12]))
-            yield f"figures.{key}: no class {sets.some(wrong)}; expected 0..{count - 1} ({there})"
+            yield f"figures.{key}: no class {some(wrong)}; expected 0..{count - 1} ({there})"
 
 
 def examples(facts: Facts) -> Iterator[str]:
@@ -76,7 +76,7 @@ def holdout(facts: Facts) -> Iterator[str]:
     labels = facts.experiment.data.labels
     if few := [name for name, n in counts if min(n, labels or n) < 2]:
         yield (
-            f"rejection.holdout: fewer than 2 training images of {sets.some(few)}, of which one is held out; "
+            f"rejection.holdout: fewer than 2 training images of {some(few)}, of which one is held out; "
             "add some, or leave the class out"
         )
 
@@ -121,7 +121,7 @@ def evaluator(facts: Facts) -> Iterator[str]:
             if unknown := [each for each in classes if each not in known.classes]:
                 yield (
                     f"evaluation.evaluator: knows no class {unknown[0]} of attributes.groups.{name}; it has "
-                    f"{sets.some(known.classes)}; set it to null to train one, or name its classes"
+                    f"{some(known.classes)}; set it to null to train one, or name its classes"
                 )
     elif not e.evaluation.inception:
         yield from _of_size("evaluator", known.image_shape, sets.image_shape(e.masks.data))
@@ -135,8 +135,8 @@ def segmenter(facts: Facts) -> Iterator[str]:
     yield from _of_size("segmenter", known.image_shape, sets.image_shape(data))
     if known.classes != (classes := sets.mask_classes(data)):
         yield (
-            f"evaluation.segmenter: its classes are {sets.some(known.classes)}; those of the masks are "
-            f"{sets.some(classes)}; set it to null to train one"
+            f"evaluation.segmenter: its classes are {some(known.classes)}; those of the masks are "
+            f"{some(classes)}; set it to null to train one"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from ddrep.config import Data, Experiment, MaskData
@@ -14,11 +14,6 @@ from ddrep.data.readers import known, reader_of, square
 from ddrep.data.tars import read_meta
 from ddrep.errors import UserError
 from ddrep.runs import subset_of
-
-
-def some(names: Sequence[object]) -> str:
-    """The first few."""
-    return ", ".join(map(str, names[:12])) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
 def image_shape(data: Data | MaskData) -> tuple[int, int, int]:

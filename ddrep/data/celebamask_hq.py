@@ -10,11 +10,11 @@ from PIL import Image
 
 from ddrep.config import CelebAMaskHQ
 from ddrep.data.decoding import LAID, decode, exact_size
-from ddrep.data.disk import Found, inside, look, raw, read_bytes, reason, some
+from ddrep.data.disk import Found, inside, look, raw, read_bytes, reason
 from ddrep.data.listing import decoded, from_disk, listed, once
 from ddrep.data.masks import MaskedImages, resized
 from ddrep.data.reading import Unusable, complain, filled, key
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 
 IMAGES, ANNOTATIONS = "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 IMAGE_SIZE, MASK_SIZE = 1024, 512

@@ -10,9 +10,9 @@ from typing import TypeVar
 import numpy as np
 
 from ddrep.data.masks import MaskedImages
-from ddrep.data.reading import named, warn
+from ddrep.data.reading import warn
 from ddrep.data.shards import LabelledImages
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 
 S = TypeVar("S", LabelledImages, MaskedImages)
 
@@ -40,11 +40,11 @@ def apart(images: S, split: str, shards: Sequence[Path], read: Callable[[Sequenc
     if len(rows) == len(own):
         return images
     both = [f"{images.keys[row]} = {elsewhere[d]}" for row, d in enumerate(own) if d in elsewhere]
-    warn(f"{split}: {len(both)} images left out, as their pixels are those of held-out images: {named(both)}")
+    warn(f"{split}: {len(both)} images left out, as their pixels are those of held-out images: {some(both)}")
     left = images.take(rows)
     if gone := sorted(_groups(images) - _groups(left)):
         raise UserError(
-            f"{split}: all images of {named(gone)} are held-out images too ({both[0]}); give each split its own"
+            f"{split}: all images of {some(gone)} are held-out images too ({both[0]}); give each split its own"
         )
     return left
 
@@ -79,7 +79,7 @@ def _warn_of_two_classes(images: LabelledImages, split: str, own: Sequence[bytes
         if images.labels[other] != images.labels[row]:
             found.append(" = ".join(f"{images.keys[i]} ({images.classes[images.labels[i]]})" for i in (other, row)))
     if found:
-        warn(f"{split}: {len(found)} images are in two classes, and stay there: {named(found)}")
+        warn(f"{split}: {len(found)} images are in two classes, and stay there: {some(found)}")
 
 
 def _check_shape(shard: Path, held_out: LabelledImages | MaskedImages, images: LabelledImages | MaskedImages) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -135,19 +135,6 @@ def as_text(content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise ValueError(f"not UTF-8 at byte {e.start}") from None
-
-
-def some(names: Sequence[str]) -> str:
-    """The first of the names that are there, for a message."""
-    if not names:
-        return "nothing"
-    more = f", ... ({len(names)} in all)" if len(names) > SHOWN else ""
-    return printable(", ".join(names[:SHOWN]) + more)
-
-
-def printable(message: str) -> str:
-    """In one line, with escapes for what is not UTF-8: terminals and logs refuse it."""
-    return " ".join(message.encode("utf-8", "backslashreplace").decode().split())
 
 
 def reason(error: Exception) -> str:

@@ -14,8 +14,8 @@ from ddrep.data.decoding import FORMATS
 from ddrep.data.disk import Found, inside, look, raw, read_bytes
 from ddrep.data.listing import decoded, from_disk, listed, once
 from ddrep.data.masks import IGNORE, MaskedImages, check_labels, resized
-from ddrep.data.reading import complain, filled, key, named, warn
-from ddrep.errors import UserError
+from ddrep.data.reading import complain, filled, key, warn
+from ddrep.errors import UserError, some
 
 IMAGES = (".jpg", ".jpeg", ".png")
 ADVICE = "mend them, or unpack the set anew; number, size and classes are expected as few_shot in the config says"
@@ -80,7 +80,7 @@ def _paired(folder: Path) -> tuple[list[Found], dict[str, Found], list[str]]:
     stems = {Path(name).stem for name in files if Path(name).suffix.lower() in IMAGES}
     complaints += [f"{name} (no image)" for name in files if name.endswith(".npy") and Path(name).stem not in stems]
     if unused:
-        warn(f"{folder}: {named(unused)}: neither an image ({', '.join(IMAGES)}) nor an .npy, and not used")
+        warn(f"{folder}: {some(unused)}: neither an image ({', '.join(IMAGES)}) nor an .npy, and not used")
     return list(images.values()), {each.name: files[f"{stem}.npy"] for stem, each in images.items()}, complaints
 
 

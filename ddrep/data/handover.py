@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import ddrep
 from ddrep.data.shards import LabelledImages, read_shards, write_info, write_shard
 from ddrep.data.tars import encode_png
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.files import sha256, written_whole
 from ddrep.rows import Kind, read_rows
 from ddrep.sources import SOURCES
@@ -135,7 +135,7 @@ def facts(kept: Kept, format: str) -> list[str]:
     made = "An image is a function of its seed, denoiser and sampling settings; its key is CLASS-SHARD-ATTEMPT."
     said = [
         f"{len(images):,} {kind} images of {width}x{height}x{channels} in {len(images.classes)} classes, "
-        f"{_range(int(counts.min()), int(counts.max()))} a class: {_some(images.classes)}.",
+        f"{_range(int(counts.min()), int(counts.max()))} a class: {some(images.classes, NAMED)}.",
         f"Source {kept.source}: {SOURCES[kept.source].about.replace('*', '')}.",
         f"Kept of {len(attempts):,} candidates ({len(accepted) / len(attempts):.0%}); the judge's p of the class is "
         f"{accepted['p'].min():.2f} to {accepted['p'].max():.2f}.",
@@ -148,11 +148,6 @@ def facts(kept: Kept, format: str) -> list[str]:
 
 def _range(low: int, high: int) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def limits(kept: Kept) -> list[str]:

@@ -14,8 +14,9 @@ from PIL import Image
 
 from ddrep.data.decoding import LAID, decode
 from ddrep.data.disk import Found, read_bytes, reason
-from ddrep.data.reading import complain, filled, hold_out, key, named, share, warn
+from ddrep.data.reading import complain, filled, hold_out, key, share, warn
 from ddrep.data.shards import LabelledImages
+from ddrep.errors import some
 
 log = logging.getLogger("ddrep")
 
@@ -80,7 +81,7 @@ def once(where: str, given: Mapping[str, Sequence[Entry]], advice: str) -> dict[
                 again.append(both)
     complain(where, wrong, "files are listed twice", advice)
     if again:
-        warn(f"{where}: {len(again)} files are listed twice, by other names or links, and read once: {named(again)}")
+        warn(f"{where}: {len(again)} files are listed twice, by other names or links, and read once: {some(again)}")
     return left
 
 

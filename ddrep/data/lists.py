@@ -9,9 +9,9 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ddrep.data.disk import Found, look, raw, read_text, some
+from ddrep.data.disk import Found, look, raw, read_text
 from ddrep.data.reading import complain
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.files import written_whole
 
 COLUMNS = {

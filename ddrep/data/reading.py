@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from ddrep.data.disk import printable, reason
-from ddrep.errors import UserError
+from ddrep.data.disk import reason
+from ddrep.errors import UserError, printable, some
 
 log = logging.getLogger("ddrep")
 
 HELD_OUT = 0.1
 """Share of each class's training images that is for validation where a data set has none of its own."""
-NAMED = 10
-"""Complaints that are written out; of the others the error line says how many."""
 
 Work = Iterable[tuple[int, Callable[[], np.ndarray]]]
 """Rows of an array, each with what makes its content."""
@@ -29,18 +27,12 @@ class Unusable(Exception):
 def complain(where: object, complaints: Sequence[str], what: str, advice: str) -> None:
     """Raise UserError with all complaints in one line, if there are any: `where: N what: this, that; advice`."""
     if complaints:
-        raise UserError(printable(f"{where}: {len(complaints)} {what}: {named(complaints)}; {advice}"))
+        raise UserError(printable(f"{where}: {len(complaints)} {what}: {some(complaints)}; {advice}"))
 
 
 def warn(message: str) -> None:
     """A line of the log for what is no error, but must not be passed over in silence."""
     log.warning("%s", printable(message))
-
-
-def named(things: Sequence[str]) -> str:
-    """The first of them, and how many more there are."""
-    more = f" and {len(things) - NAMED} more" if len(things) > NAMED else ""
-    return ", ".join(things[:NAMED]) + more
 
 
 def filled(where: object, names: Sequence[str], work: Work, shape: tuple[int, ...]) -> tuple[np.ndarray, list[str]]:

@@ -11,7 +11,7 @@ import logging
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.files import check_readable, is_zip
 
 log = logging.getLogger("ddrep")
@@ -75,7 +75,7 @@ def read_weights(file: Path) -> Weights:
         raise UserError(f"{file}: {_told(content)}; expected a U-Net's state dict, with {ADM} (OpenAI) or {HO} (ddim)")
     _check(file, chosen[0])
     left = [str(weights) for weights in found if weights is not chosen[0]]
-    left += [f"what is no U-Net's: {some(chosen[0].others)}"] if chosen[0].others else []
+    left += [f"what is no U-Net's: {some(chosen[0].others, 3)}"] if chosen[0].others else []
     log.info("%s: weights of %s%s", file, chosen[0], f"; left: {', '.join(left)}" if left else "")
     return chosen[0]
 
@@ -95,13 +95,7 @@ def check_plain(file: Path, weights: Mapping[str, Tensor]) -> None:
     }  # fmt: skip
     for kind, is_one in kinds.items():
         if odd := [name for name, t in weights.items() if is_one(t)]:
-            raise UserError(f"{file}: {some(odd)}: {kind} tensors; expected plain ones: save the weights themselves")
-
-
-def some(names: Iterable[str]) -> str:
-    """The first three, and how many there are."""
-    listed = list(names)
-    return ", ".join(listed[:3]) + (f", ... ({len(listed)} in all)" if len(listed) > 3 else "")
+            raise UserError(f"{file}: {some(odd, 3)}: {kind} tensors; expected plain ones: save the weights themselves")
 
 
 def read_content(file: Path, inert: str = "\0") -> Any:
@@ -202,7 +196,7 @@ def _is_average(entry: str, prefix: str) -> bool:
 def _check(file: Path, weights: Weights) -> None:
     odd = [k for k, v in weights.tensors.items() if not (isinstance(v, Tensor) and v.is_floating_point())]
     if odd:
-        raise UserError(f"{file}: {some(odd)}: not floating-point tensors; expected a U-Net's state dict")
+        raise UserError(f"{file}: {some(odd, 3)}: not floating-point tensors; expected a U-Net's state dict")
     if any(name.startswith("first_stage_model.") for name in weights.others):
         raise UserError(f"{file}: holds a first_stage_model: its denoiser is one of latents, not of images")
     check_plain(file, weights.tensors)
@@ -214,7 +208,7 @@ def _told(content: Any, entry: str = "") -> str:
     if best is None or not best[1]:
         return f"holds a {type(content).__name__} without a tensor"
     entry, state = best
-    return f"holds {some(map(str, state))}" + (f" in {entry}" if entry else "")
+    return f"holds {some(map(str, state), 3)}" + (f" in {entry}" if entry else "")
 
 
 def _dicts(value: Any, entry: str = "", depth: int = 0) -> Iterator[tuple[str, dict]]:

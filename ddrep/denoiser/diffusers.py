@@ -19,14 +19,14 @@ from safetensors import safe_open
 from torch import Tensor
 
 from ddrep.config import explain
-from ddrep.denoiser.checkpoints import DIFFUSERS, check_finite, read_weights, some
+from ddrep.denoiser.checkpoints import DIFFUSERS, check_finite, read_weights
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.diffusers_config import Config, SchedulerConfig, config_of, network_of, schedule_of, scheduler_of
 from ddrep.denoiser.diffusers_names import in_our_names, in_their_names, modern
 from ddrep.denoiser.importers import Settings, differences, shapes
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.files import save_tensors, sha256, written_whole
 
 STEM, EMA = "diffusion_pytorch_model", "unet_ema"
@@ -95,12 +95,12 @@ def _file_of(unet: Path) -> Path:
             log.info("%s: weights of %s; left: %s", unet, best[0], ", ".join(left))
         return unet / best[0]
     if best:
-        raise UserError(f"{unet}: {some(best)}: nothing tells which; name the one you want {WEIGHTS}")
+        raise UserError(f"{unet}: {some(best, 3)}: nothing tells which; name the one you want {WEIGHTS}")
     if there:
         how = (
             f"save them in one: UNet2DModel.from_pretrained({str(unet)!r}).save_pretrained(..., max_shard_size='99GB')"
         )
-        raise UserError(f"{unet}: weights in several files ({some(there)}); {how}")
+        raise UserError(f"{unet}: weights in several files ({some(there, 3)}); {how}")
     found = some(sorted(path.name for path in unet.iterdir()))
     raise UserError(f"{unet / WEIGHTS}: no such file; expected the weights; there are {found}")
 
@@ -149,7 +149,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors under the names of today's diffusers, mapped from the file, and the file's metadata."""
     found = read_weights(path)
     if found.first != DIFFUSERS:
-        raise UserError(f"{path}: {some(found.tensors)}: not names of diffusers; give the file by itself")
+        raise UserError(f"{path}: {some(found.tensors, 3)}: not names of diffusers; give the file by itself")
     metadata: dict[str, Any] = {}
     if path.suffix == ".safetensors":
         with safe_open(path, framework="pt") as f:

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from ddrep.denoiser import checkpoints, ho
-from ddrep.denoiser.checkpoints import check_finite, read_weights, some
+from ddrep.denoiser.checkpoints import check_finite, read_weights
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet, UNetConfig
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.files import sha256
 
 log = logging.getLogger("ddrep")
@@ -287,4 +287,4 @@ def differences(found: Shapes, expected: Shapes) -> str:
         "unexpected": [k for k in found if k not in expected],
         "of another shape": [f"{k} {found[k]} instead of {v}" for k, v in expected.items() if found.get(k, v) != v],
     }
-    return "; ".join(f"{what}: {some(names)}" for what, names in parts.items() if names)
+    return "; ".join(f"{what}: {some(names, 3)}" for what, names in parts.items() if names)

@@ -17,10 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from ddrep.config import explain
-from ddrep.denoiser.checkpoints import check_finite, check_plain, read_content, some
+from ddrep.denoiser.checkpoints import check_finite, check_plain, read_content
 from ddrep.denoiser.importers import differences, shapes
 from ddrep.device import pick_device
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.files import sha256
 from ddrep.generators.cells import DecoderCell, EncoderCell
 from ddrep.generators.network import NVAEConfig
@@ -76,7 +76,7 @@ def import_nvae(file: Path) -> NVAE:
     """
     content = read_content(file, inert="argparse.")
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict) or "args" not in content:
-        holds = some(map(str, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
+        holds = some(map(str, content), 3) if isinstance(content, dict) else f"a {type(content).__name__}"
         raise UserError(f"{file}: holds {holds}; expected {EXPECTED}")
     cfg = config_of(file, vars(content["args"]) if hasattr(content["args"], "__dict__") else {})
     theirs = {str(name): t for name, t in content["state_dict"].items() if isinstance(t, Tensor)}

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddrep.denoiser.checkpoints import check_finite, check_plain, read_content, some
+from ddrep.denoiser.checkpoints import check_finite, check_plain, read_content
 from ddrep.denoiser.importers import Shapes, architecture_of, differences, shapes
 from ddrep.denoiser.schedule import Schedule
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.files import sha256
 from ddrep.generators.diffae import DiffAE, DiffAENetwork
 from ddrep.generators.network import DiffAEConfig
@@ -50,7 +50,7 @@ def import_diffae(file: Path, latents: Path | None = None) -> DiffAE:
     state = _tensors(file, _content(file).get("state_dict"))
     ema = {name.removeprefix(EMA): t for name, t in state.items() if name.startswith(EMA)}
     if not ema:
-        raise UserError(f"{file}: holds {some(state) or 'no tensors'}; expected {EXPECTED}")
+        raise UserError(f"{file}: holds {some(state, 3)}; expected {EXPECTED}")
     weights = _in_our_names(ema) | _statistics(file, state, latents)
     cfg = _config(file, shapes(weights))
     with torch.device("meta"):

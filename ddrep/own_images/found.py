@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
-from ddrep.data.disk import Found, below, inside, printable, raw, some
+from ddrep.data.disk import Found, below, inside, raw
 from ddrep.data.lists import files, rows
 from ddrep.data.readers.image_folder import SPLIT_FOLDERS
 from ddrep.data.readers.unlabelled import SUFFIXES
-from ddrep.data.reading import named
-from ddrep.errors import UserError
+from ddrep.errors import UserError, printable, some
 
 SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
 """What the folder, the file or the column of a split may say, in small letters."""
@@ -144,4 +143,4 @@ def _is_image(found: Found) -> bool:
 
 def _others(found: Sequence[Found], why: str = "not called images") -> list[str]:
     names = [printable(each.name) for each in found]
-    return [f"{len(names)} files {why}, and not used: {named(names)}"] if names else []
+    return [f"{len(names)} files {why}, and not used: {some(names)}"] if names else []

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 from ddrep.checks import check
 from ddrep.checks.headers import denoiser_header
 from ddrep.config import Experiment, load
-from ddrep.data.disk import printable
 from ddrep.data.lists import write_rows
-from ddrep.errors import UserError
+from ddrep.errors import UserError, printable
 from ddrep.files import written_whole
 from ddrep.own_images import found as finding
 from ddrep.own_images import settings

@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ddrep.data.listing import SPLITS
-from ddrep.data.reading import named
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.own_images.found import Picture, Pictures
 from ddrep.own_images.looks import Look, look_at, near, near_any
 from ddrep.own_images.splits import HELD_OUT, short_of, split
@@ -75,7 +74,7 @@ def survey(pictures: Pictures, seed: int) -> Survey:
     short = short_of(labels, splits, sorted(set(labels)))
     if short:
         lacking = [f"{label} ({why})" for label, why in short.items()]
-        said.append(f"{counted(len(short), 'class')} left out, with too few images that can be used: {named(lacking)}; "
+        said.append(f"{counted(len(short), 'class')} left out, with too few images that can be used: {some(lacking)}; "
                     "needed are 2 of train, 1 of validation and 1 of test")  # fmt: skip
     chosen = [each for each in usable if each.picture.label not in short]
     if tests := sum(each.picture.split == "test" for each in chosen):
@@ -96,7 +95,7 @@ def survey_unlabelled(pictures: Pictures, held_out: Sequence[Seen]) -> Survey:
         near_them = near_any(_thumbs(chosen), _thumbs(held_out))
         if near_them.any():
             names = [each.name for each, is_near in zip(chosen, near_them, strict=True) if is_near]
-            said.append(f"{len(names):,} copies or near copies of held-out images, left out: {named(names)}")
+            said.append(f"{len(names):,} copies or near copies of held-out images, left out: {some(names, 3)}")
         chosen = [each for each, is_near in zip(chosen, near_them, strict=True) if not is_near]
     if not chosen:
         raise UserError(f"{pictures.root}: none of {len(seen)} images can be used to pretrain on; name others")
@@ -111,13 +110,13 @@ def _look(pictures: Pictures) -> list[Seen]:
 def _empty(pictures: Pictures) -> list[str]:
     there = {each.label for each in pictures.pictures}
     empty = [name for name in pictures.classes if name not in there]
-    return [f"{len(empty):,} classes without an image: {named(empty)}"] if empty else []
+    return [f"{len(empty):,} classes without an image: {some(empty)}"] if empty else []
 
 
 def _said_of(seen: Sequence[Seen]) -> Iterator[str]:
     """What is odd about images, and what is done about it."""
     if broken := [f"{each.name} ({each.look.error})" for each in seen if each.look.error]:
-        yield f"broken, and left out: {len(broken):,} of {counted(len(seen), 'file')}: {named(broken)}"
+        yield f"broken, and left out: {len(broken):,} of {counted(len(seen), 'file')}: {some(broken)}"
     whole = [each.look for each in seen if not each.look.error]
     if not whole:
         return
@@ -156,12 +155,12 @@ def _once(usable: Sequence[Seen], said: list[str]) -> list[Seen]:
     sure = [group for group in several if len({each.picture.label for each in group}) == 1]
     if unsure:
         both = [" = ".join(f"{each.name} ({each.picture.label})" for each in group) for group in unsure]
-        said.append(f"{counted(len(unsure), 'image')} in two classes, left out of all: {named(both)}")
+        said.append(f"{counted(len(unsure), 'image')} in two classes, left out of all: {some(both)}")
     if sure:
         both = [" = ".join(each.name for each in group) for group in sure]
         across = sum(len({each.picture.split for each in group}) > 1 for group in sure)
         where = f", {across:,} of them across splits, where the held-out one stays" if across else ""
-        said.append(f"{counted(len(sure), 'image')} there several times, used once{where}: {named(both)}")
+        said.append(f"{counted(len(sure), 'image')} there several times, used once{where}: {some(both, 3)}")
     left = {id(min(group, key=_held_out)) for group in sure} | {id(g[0]) for g in groups.values() if len(g) == 1}
     return [each for each in usable if id(each) in left]
 

@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddrep.data.disk import below, check_size, raw, reason, some
+from ddrep.data.disk import below, check_size, raw, reason
 from ddrep.data.lists import COLUMNS, write_rows
 from ddrep.data.readers.unlabelled import SUFFIXES
 from ddrep.data.tars import forward
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.files import LONGEST_NAME, written_whole
 from ddrep.own_images.found import SPLIT_OF
 

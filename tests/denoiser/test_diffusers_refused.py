@@ -205,7 +205,7 @@ SPOILT = {
     "latents": "the pipeline has a vqvae: its denoiser is one of latents, not of images",
     "no schedule": "no scheduler_config.json, here or in scheduler/; give --schedule and --num-steps",
     "names": "missing: down_blocks.0.resnets.0.norm1.weight, down_blocks.0.resnets.0.norm1.bias, "
-    "down_blocks.1.resnets.0.norm1.weight, ... (16 in all); unexpected: ",
+    "down_blocks.1.resnets.0.norm1.weight and 13 more; unexpected: ",
     "shapes": "missing: conv_out.bias; of another shape: conv_in.bias (7,) instead of (32,)",
 }
 

@@ -270,14 +270,14 @@ SPOILT = {
     "list": "holds a list without a tensor; expected a U-Net's state dict",
     "no tensors": "holds epoch, args; expected a U-Net's state dict",
     "another network": "holds conv1.weight, fc.bias in model; expected a U-Net's state dict, with time_embed.0.weight",
-    "meta": "time_embed.0.weight, time_embed.0.bias, time_embed.2.weight, ... (",
+    "meta": "time_embed.0.weight, time_embed.0.bias, time_embed.2.weight and ",
     "nan": "out.2.bias: holds NaN or infinite numbers",
     "inf": "out.2.bias: holds NaN or infinite numbers",
     "no width": "time_embed.0.weight is (128, 0)",
     "a number of 5000 digits": "unexpected: output_blocks.999",
     "names": "not quite an ADM U-Net: missing: input_blocks.3.1.proj_out.weight, input_blocks.3.1.proj_out.bias, "
-    "middle_block.1.proj_out.weight, ... (8 in all); unexpected: input_blocks.3.1.proj.weight, "
-    "input_blocks.3.1.proj.bias, middle_block.1.proj.weight, ... (8 in all); "
+    "middle_block.1.proj_out.weight and 5 more; unexpected: input_blocks.3.1.proj.weight, "
+    "input_blocks.3.1.proj.bias, middle_block.1.proj.weight and 5 more; "
     "of another shape: time_embed.0.bias (7,) instead of (128,)",
     "heads": "--num-heads 3 does not divide an attention layer's 64 channels",
     "64x64_classifier.pt": "expected",

@@ -11,11 +11,11 @@ from PIL import Image
 
 from ddrep.config import CelebA
 from ddrep.data.decoding import exact_size
-from ddrep.data.disk import inside, look, raw, read_text, some
+from ddrep.data.disk import inside, look, raw, read_text
 from ddrep.data.listing import SPLITS, Entry, Listing, drawn, from_disk, listed
 from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted
-from ddrep.data.reading import complain, named, warn
-from ddrep.errors import UserError
+from ddrep.data.reading import complain, warn
+from ddrep.errors import UserError, some
 
 WIDTH, HEIGHT = 178, 218
 BOX = (25, 57, 153, 185)
@@ -43,7 +43,7 @@ def celeba(cfg: CelebA, seed: int = 0) -> Listing:
     entries, broken = listed((name, has[name], there[name]) for name in known)
     complain(cfg.root, complaints + broken, "things are not as in CelebA", ADVICE)
     if extra := sorted(there.keys() - part.keys()):
-        warn(f"{cfg.root}: {named(extra)}: in no list, and not used")
+        warn(f"{cfg.root}: {some(extra)}: in no list, and not used")
     given: dict[str, list[Entry]] = {split: [] for split in SPLITS}
     for entry in entries:
         given[SPLITS[part[entry.name]]].append(entry)

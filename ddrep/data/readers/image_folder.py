@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ddrep.config import ImageFolder
 from ddrep.data.decoding import FORMATS, fitted
-from ddrep.data.disk import Found, inside, look, names_in, printable, raw, reason, some
+from ddrep.data.disk import Found, inside, look, names_in, raw, reason
 from ddrep.data.listing import Entry, Listing, drawn, from_disk, listed
 from ddrep.data.readers import READERS, Named, Reader
-from ddrep.data.reading import named, warn
-from ddrep.errors import UserError
+from ddrep.data.reading import warn
+from ddrep.errors import UserError, printable, some
 
 SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 """What the folder of each split may be called, in large or small letters."""
@@ -63,7 +63,7 @@ def _splits(where: str, root: Found) -> dict[str, Found]:
                 f"{where}/{split}: no such folder; {EXPECTED}; {where} holds {some([e.name for e in there])}"
             )
     if unused:
-        warn(f"{where}: {named(unused)}: not used; {EXPECTED}")
+        warn(f"{where}: {some(unused)}: not used; {EXPECTED}")
     return {split: found[split] for split in SPLIT_FOLDERS if split in found}
 
 

@@ -20,11 +20,11 @@ from PIL import Image
 
 from ddrep.config import TinyImageNet
 from ddrep.data.decoding import exact_size
-from ddrep.data.disk import Found, as_text, below, check_size, look, opened, raw, read_bytes, reason, some
+from ddrep.data.disk import Found, as_text, below, check_size, look, opened, raw, read_bytes, reason
 from ddrep.data.listing import Contents, Entry, Listing, drawn, from_disk, listed
 from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader
 from ddrep.data.reading import complain
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 from ddrep.files import is_zip
 
 WNIDS, WORDS, ANNOTATIONS = "wnids.txt", "words.txt", "val/val_annotations.txt"

@@ -12,8 +12,8 @@ from ddrep.data.disk import Found, below, raw
 from ddrep.data.listing import Listing, from_disk, listed, once
 from ddrep.data.lists import files, places, rows
 from ddrep.data.readers import READERS, Named, Reader
-from ddrep.data.reading import named, warn
-from ddrep.errors import UserError
+from ddrep.data.reading import warn
+from ddrep.errors import UserError, some
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm"}
 """Of the files in a folder that are taken for images."""
@@ -37,7 +37,7 @@ def _folder(where: str, folder: Path) -> list[Found]:
     everything = list(below(raw(folder)))
     images = [each for each in everything if PurePath(each.name).suffix.lower() in SUFFIXES]
     if others := [each.name for each in everything if PurePath(each.name).suffix.lower() not in SUFFIXES]:
-        warn(f"{where}: {named(others)}: not used, as they are not called images ({', '.join(sorted(SUFFIXES))})")
+        warn(f"{where}: {some(others)}: not used, as they are not called images ({', '.join(sorted(SUFFIXES))})")
     return images
 
 

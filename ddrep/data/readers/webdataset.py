@@ -14,12 +14,12 @@ from typing import Any
 
 from ddrep.config import WebDatasetFiles
 from ddrep.data.decoding import fitted
-from ddrep.data.disk import check_size, inside, look, names_in, opened, raw, reason, some
+from ddrep.data.disk import check_size, inside, look, names_in, opened, raw, reason
 from ddrep.data.listing import Contents, Entry, Listing, drawn, listed, once
 from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted
-from ddrep.data.reading import complain, named, warn
+from ddrep.data.reading import complain, warn
 from ddrep.data.tars import forward
-from ddrep.errors import UserError
+from ddrep.errors import UserError, some
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm")
 EXPECTED = f"expected KEY.cls with KEY.{{{','.join(IMAGES)}}}, where KEY ends at the first dot"
@@ -77,7 +77,7 @@ def _tars(split: str, paths: Sequence[Path]) -> list[Entry]:
         wrong += broken
     complain(where, wrong, "paths cannot be used", "give tars, or folders of tars")
     if unused:
-        warn(f"{where}: {named(unused)}: no tars, and not used")
+        warn(f"{where}: {some(unused)}: no tars, and not used")
     return tars
 
 
@@ -105,7 +105,7 @@ def _samples(split: str, tars: Sequence[Entry]) -> list[Entry]:
     if not entries:
         raise UserError(f"{where}: no samples; {EXPECTED}; there are {some(unused)}")
     if unused:
-        warn(f"{where}: {len(unused)} files have neither an image nor a cls beside them: {named(unused)}; {EXPECTED}")
+        warn(f"{where}: {len(unused)} files have neither an image nor a cls beside them: {some(unused)}; {EXPECTED}")
     return entries
 
 

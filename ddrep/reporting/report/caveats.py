@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
+from ddrep.errors import some
 from ddrep.reporting.markdown import LONGER, counted
 from ddrep.reporting.report.results import Results, progress
 from ddrep.sources import SOURCES, controls
@@ -31,8 +32,7 @@ def _unfinished(results: Results) -> str:
     state = progress(results)
     if state.finished:
         return ""
-    more = len(state.missing) - NAMED
-    missing = ", ".join(state.missing[:NAMED]) + (f" and {more} more" if more > 0 else "")
+    missing = some(state.missing, NAMED)
     return f"The run is not finished: {state.done} of {state.jobs} jobs are done. Not there yet: {missing}."
 
 
