@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import subprocess
@@ -146,7 +147,7 @@ def test_what_is_forecast_is_what_passes_the_networks(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("ddrep.device.set_threads", lambda threads: None)  # once in a process is all that torch allows
-    monkeypatch.setattr(cli.base.log, "handlers", [])
+    monkeypatch.setattr(logging.getLogger("ddrep"), "handlers", [])
     parts = {} if not given else {"parts": ["attributes", "masks"]}
     e = small(tmp_path, evaluation=SMALL["evaluation"] | given, **parts)
     commands, meter = commands_of(e, monkeypatch), Meter(monkeypatch)

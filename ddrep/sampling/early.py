@@ -105,14 +105,14 @@ def calibrate(early: np.ndarray, final: np.ndarray, threshold: float, share: flo
     for chosen in itertools.chain(*(itertools.combinations(range(1, steps), k) for k in range(1, CHECKS + 1))):
         p = early[:first, [step - 1 for step in chosen]]
         least = _least(p[told], int(share * told.sum()) + 1, threshold)
-        saved = _saved(p[~told] < least, chosen, steps)
+        saved = share_saved(p[~told] < least, chosen, steps)
         if saved > best.saved:
             best = replace(best, steps=chosen, saved=saved)
     if not best.steps:
         return best
     p = early[first:, [step - 1 for step in best.steps]]
     least = _least(p[rest], rank, threshold)
-    return replace(best, least=least, saved=_saved(p[~rest] < least, best.steps, steps))
+    return replace(best, least=least, saved=share_saved(p[~rest] < least, best.steps, steps))
 
 
 def _least(p: np.ndarray, rank: int, threshold: float) -> float:
@@ -120,7 +120,7 @@ def _least(p: np.ndarray, rank: int, threshold: float) -> float:
     return min(threshold, float(np.sort(p.min(axis=1))[rank - 1]))
 
 
-def _saved(caught: np.ndarray, checks: Sequence[int], steps: int) -> float:
+def share_saved(caught: np.ndarray, checks: Sequence[int], steps: int) -> float:
     """Share of the steps that are not taken, where bool (N, checks) says which check catches a candidate."""
     taken = np.where(caught.any(axis=1), np.array(checks)[caught.argmax(axis=1)], steps)
     return 1 - float(taken.mean()) / steps
