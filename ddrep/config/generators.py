@@ -229,6 +229,7 @@ class Generated(Section):
     """What determines any shard of a generator's images, beside its inputs, subset and seed."""
 
     sampling: EvenSampling = EvenSampling()
+    """Of DiffAE's images; D2C and NVAE decode in one pass, and take nothing of it."""
     latent_steps: SolverSteps = 200
     """DDIM steps in which a latent is drawn."""
     images: Positive = 1

@@ -13,8 +13,6 @@ from ddrep.errors import UserError
 
 MAX_BYTES = 1 << 30
 """Of a file that is read whole: more than any image, list or label map has, less than would exhaust the memory."""
-SHOWN = 5
-"""Names that a message shows of what is there."""
 
 Place = tuple[int, int, int, int]
 """Device, inode, size and time of a file: the same for all its names, spellings and links, as no two files have them
