@@ -20,6 +20,7 @@ from ddrep.generators.cells import Normal
 from ddrep.generators.network import NVAEConfig, nvae_of
 from ddrep.generators.nvae import NVAE, NVAENetwork
 from ddrep.generators.settling import SETTLING, averaging, readjust
+from ddrep.training.graphs import captured
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.pretrain import GRID_IMAGES
 
@@ -75,16 +76,14 @@ def kl_weight(step: int, steps: int, share: float) -> float:
     return min(1.0, max(step / max(1.0, share * steps), LEAST_KL))
 
 
-def balanced(kl: Tensor, sizes: Tensor, weight: float) -> Tensor:
-    """Weighted KL (N,) of those of groups (N, groups); while the weight is below 1, groups with much of it pay more.
+def balanced(kl: Tensor, sizes: Tensor, weight: Tensor) -> Tensor:
+    """Weighted KL (N,) of those of groups (N, groups); while the weight () is below 1, groups with much of it pay more.
 
     Otherwise the easy groups would be used alone (appendix A, "balancing the KL terms"). sizes: of the groups, by which
     what they pay is divided.
     """
-    if weight >= 1:
-        return kl.sum(dim=1)
     much = (kl.detach().abs().mean(dim=0) + 0.01) / sizes
-    return weight * (kl * (much / much.mean())).sum(dim=1)
+    return weight * (kl * torch.where(weight < 1, much / much.mean(), 1)).sum(dim=1)
 
 
 def sizes_of(cfg: NVAEConfig) -> Tensor:
@@ -94,28 +93,45 @@ def sizes_of(cfg: NVAEConfig) -> Tensor:
     return found / found.min()
 
 
+class _Loss(nn.Module):
+    """(x0, weight of the KL) of a batch -> the negative ELBO in bits a number, with what keeps the network smooth."""
+
+    def __init__(self, net: NVAENetwork, cfg: PretrainNVAE):
+        super().__init__()
+        self.nvae, self.spectral, self.cfg = net, Spectral(net), cfg
+        self.register_buffer("sizes", sizes_of(net.cfg), persistent=False)
+        self.scales: list[Tensor] = [norm.weight for norm in net.modules() if isinstance(norm, nn.BatchNorm2d)]
+
+    def forward(self, x0: Tensor, weight: Tensor) -> Tensor:
+        with autocast(self.cfg.precision, x0.device):
+            log_p, kl = elbo(self.nvae, x0)
+        smooth = self.spectral() + torch.stack(torch._foreach_norm(self.scales, math.inf)).sum()
+        paid: Tensor = balanced(kl, self.sizes, weight) - log_p  # type: ignore[arg-type]
+        return (paid.mean() + self.cfg.spectral * smooth) / (math.log(2) * x0[0].numel())
+
+
 def fit(images: np.ndarray, model: NVAE, cfg: PretrainNVAE, *, seed: int, state: Path | None) -> None:
     """The ELBO is raised, in bits a number; the weights become the average of those on the way."""
-    net = nn.ModuleDict({"nvae": model.net, "spectral": Spectral(model.net)}).to(model.device).train()
+    net = _Loss(model.net, cfg).to(model.device).train()
     if model.device.type == "cpu":  # depthwise convolutions take half the time
         net.to(memory_format=torch.channels_last)
-    scales: list[Tensor] = [norm.weight for norm in model.net.modules() if isinstance(norm, nn.BatchNorm2d)]
     optimizer = torch.optim.Adamax(model.net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, foreach=True)
-    sizes, bit = sizes_of(model.net.cfg).to(model.device), math.log(2) * math.prod(model.image_shape)
+
+    def batch_at(step: int) -> tuple[Tensor, Tensor]:
+        x0 = to_unit(images[batch_indices(len(images), cfg.batch, step, seed)], model.device)
+        return x0, torch.tensor(kl_weight(step, cfg.steps, cfg.kl_warmup), device=x0.device)
+
+    forward = captured(net, *batch_at(0))
 
     def loss_at(step: int) -> Tensor:
-        x0 = to_unit(images[batch_indices(len(images), cfg.batch, step, seed)], model.device)
-        with autocast(cfg.precision, x0.device):
-            log_p, kl = elbo(model.net, x0)
-        paid = balanced(kl, sizes, kl_weight(step, cfg.steps, cfg.kl_warmup))
-        smooth = net["spectral"]() + torch.stack(torch._foreach_norm(scales, math.inf)).sum()
-        return ((paid - log_p).mean() + cfg.spectral * smooth) / bit
+        value: Tensor = forward(*batch_at(step))
+        return value
 
     # statistics that a step without a finite loss has spoiled are settled at the end
     loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
     factor = cosine_with_warmup(cfg.steps, cfg.warmup)
     trained = train(net, optimizer, loss_at, loop, lr_factor=factor, state=state)
-    model.net.load_state_dict(trained["nvae"].state_dict())
+    model.net.load_state_dict(trained.nvae.state_dict())
     model.net.eval()
 
 

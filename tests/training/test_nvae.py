@@ -84,11 +84,11 @@ def test_singular_values_are_found() -> None:
 def test_the_kl_warms_up_and_is_balanced_meanwhile() -> None:
     assert [kl_weight(step, 100, 0.3) for step in (0, 15, 30, 99)] == [1e-4, 0.5, 1, 1]
     assert kl_weight(0, 100, 0.0) == 1e-4 and kl_weight(1, 100, 0.0) == 1
-    kl, sizes = torch.tensor([[1.0, 3.0]]), torch.tensor([1.0, 1.0])
-    assert balanced(kl, sizes, 1.0).tolist() == [4]
+    kl, sizes, half = torch.tensor([[1.0, 3.0]]), torch.tensor([1.0, 1.0]), torch.tensor(0.5)
+    assert balanced(kl, sizes, torch.tensor(1.0)).tolist() == [4]
     much = torch.tensor([1.01, 3.01])
-    assert balanced(kl, sizes, 0.5).item() == pytest.approx(0.5 * float((kl[0] * much / much.mean()).sum()))
-    assert balanced(kl, torch.tensor([1.0, 4.0]), 0.5) < balanced(kl, sizes, 0.5), "a large group pays less"
+    assert balanced(kl, sizes, half).item() == pytest.approx(0.5 * float((kl[0] * much / much.mean()).sum()))
+    assert balanced(kl, torch.tensor([1.0, 4.0]), half) < balanced(kl, sizes, half), "a large group pays less"
     cfg = NVAEConfig(image_size=32, outer_blocks=1, groups=(1, 2))
     assert sizes_of(cfg).tolist() == [1, 2, 2], "of 8x8 pixels one group, of 16x16 two"
 
