@@ -1,21 +1,22 @@
 """What a GPU makes of it: forward passes, candidates, training steps, and what compiling and bf16 are worth.
 
-    python -m benchmarks.gpu
+    python -m benchmarks.gpu [candidates] [classifier] [forward] [fine-tune] [--network embedded]
 
-Needs torch and this package's light dependencies alone, and takes some minutes. Times are of the GPU, by its own
-events: medians of the rounds, in which the contestants take turns, after a warm-up. Peak is what a product of two bf16
-matrices of 8192 a side reaches in the same run.
+Needs torch and this package's light dependencies alone, and takes some minutes. Parts run in the order given. Times are
+of the GPU, by its own events: medians of the rounds, in which the contestants take turns, after a warm-up. Peak is what
+a product of two bf16 matrices of 8192 a side reaches in the same run.
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 import dataclasses
 import itertools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 from unittest import mock
 
 import torch
@@ -39,6 +40,7 @@ from ddrep.training.objective import COMPILE_STEPS, loss_in_parts
 DEVICE = torch.device("cuda")
 ROUNDS = 5
 Run = Callable[[], Any]
+PARTS = ("candidates", "classifier", "forward", "fine-tune")
 
 
 def milliseconds(run: Run) -> float:
@@ -114,31 +116,31 @@ def candidates(part: str, model: Denoiser, base: Denoiser, images: int, steps_of
     """Candidates with their features: the published procedure and ours, at the number of images given."""
     shape = (images, *base.image_shape)
     x, y = torch.randn(shape, device=DEVICE), torch.zeros(images, dtype=torch.long, device=DEVICE)
-    index, fixed = torch.full_like(y, base.schedule.num_steps // 2), FixedRows(**vars(model))
+    index, default = torch.full_like(y, base.schedule.num_steps // 2), Sampling().steps
 
     def reference() -> None:
         published.draw(model, y, x, steps=steps_of_reference)
 
-    def ours(scale: float) -> Run:
-        eps = classifier_free(fixed, y, scale)
+    def ours(scale: float, precision: Literal["fp32", "bf16"]) -> Run:
+        eps = classifier_free(FixedRows(**vars(model) | {"precision": precision}), y, scale)
         return lambda: [eps(x, index) for _ in range(steps_of_reference)]
+
+    ways = {
+        f"{default} steps, w = 0.5 (default)": ours(0.5, "fp32"),
+        f"{default} steps, w = 0.5, bf16": ours(0.5, "bf16"),
+        f"{default} steps, w = 0": ours(0.0, "fp32"),
+        f"{default} steps, w = 0, bf16": ours(0.0, "bf16"),
+    }
 
     read = {
         "whole passes": lambda: published.features(base, x.clamp(-1, 1)),
         "encoder": lambda: bottleneck_features(base, x.clamp(-1, 1), Features()),
     }
-    steps = turns({"published": reference, "both": ours(0.5), "one": ours(0.0)}, rounds=3)
-    features, default = turns(read, rounds=3), Sampling().steps
-    whole = published.STEPS / steps_of_reference
-    times = {
-        "published": [whole * a + b for a, b in zip(steps["published"], features["whole passes"], strict=True)],
-        f"{default} steps, w = 0.5 (default)": [
-            default / steps_of_reference * a + b for a, b in zip(steps["both"], features["encoder"], strict=True)
-        ],
-        f"{default} steps, w = 0": [
-            default / steps_of_reference * a + b for a, b in zip(steps["one"], features["encoder"], strict=True)
-        ],
-    }
+    steps, features = turns({"published": reference, **ways}, rounds=3), turns(read, rounds=3)
+    whole, kept = published.STEPS / steps_of_reference, default / steps_of_reference
+    times = {"published": [whole * a + b for a, b in zip(steps["published"], features["whole passes"], strict=True)]}
+    for name in ways:
+        times[name] = [kept * a + b for a, b in zip(steps[name], features["encoder"], strict=True)]
     page.record(part, ABOUT_CANDIDATES, rows_of(times, {"candidates a second": lambda ms: 1e3 * images / ms}))
 
 
@@ -212,26 +214,39 @@ def classifiers(steps: int = 60) -> None:
 
 ABOUT_FORWARD = """Passes of {images} images; {gflops:.3g} GFLOP each; peak {peak:.0f} TFLOP/s."""
 ABOUT_CANDIDATES = """A candidate with its features, as `kept_image.py` has it on a CPU: the published procedure \
-beside ours, both in fp32 with TF32 convolutions. Steps of one kind cost the same: some are timed, and multiplied."""
+beside ours, in fp32 with TF32 convolutions where nothing else is said. Steps of one kind cost the same: some are \
+timed, and multiplied."""
 
 
 def main() -> None:
     torch.manual_seed(0)
-    best = peak()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
+    parser.add_argument("--network", choices=["embedded", "ImageNet-64"], help="this one alone")
+    asked = parser.parse_args()
+    parts = asked.parts or PARTS
+    if unknown := set(parts) - set(PARTS):
+        parser.error(f"{', '.join(sorted(unknown))}: expected of {', '.join(PARTS)}")
+    best, classes = peak(), tuple("0123456789")
     small, (_, large) = Denoiser.load(DenoiserFile().path, DEVICE), imagenet64()
-    large = Denoiser(large.net.to(DEVICE), large.schedule)
-    classes = tuple("0123456789")
-    told = with_labels(small, classes, std=1.0)
-    with torch.inference_mode():
-        evaluated = dataclasses.replace(told, net=copy.deepcopy(told.net).eval().requires_grad_(False))
-        candidates("GPU: candidates, embedded denoiser", evaluated, small, 512, 10)
-    classifiers()
-    with torch.inference_mode():
-        forward("GPU: forward, embedded denoiser", small, 256, best)
-    training("GPU: fine-tune, embedded denoiser", told, 64, ["as graphs"])
-    with torch.inference_mode():
-        forward("GPU: forward, ImageNet-64 architecture", large, 128, best)
-    training("GPU: fine-tune, ImageNet-64 architecture", with_labels(large, classes, std=1.0), 64, ["compiled"])
+    networks = {
+        "embedded denoiser": (small, 512, 256, ["as graphs"]),
+        "ImageNet-64 architecture": (Denoiser(large.net.to(DEVICE), large.schedule), 128, 128, ["compiled"]),
+    }
+    for part, (name, (base, drawn, passed, ways)) in itertools.product(parts, networks.items()):
+        if not name.startswith(asked.network or ""):
+            continue
+        told, title = with_labels(base, classes, std=1.0), f"GPU: {part}, {name}"
+        with torch.inference_mode(part != "fine-tune"):
+            if part == "candidates":
+                fixed = dataclasses.replace(told, net=copy.deepcopy(told.net).eval().requires_grad_(False))
+                candidates(title, fixed, base, drawn, 10)
+            elif part == "forward":
+                forward(title, base, passed, best)
+            elif part == "fine-tune":
+                training(title, told, 64, ways)
+    if "classifier" in parts:
+        classifiers()
 
 
 if __name__ == "__main__":
