@@ -89,6 +89,7 @@ class PretrainDiffAE(Pretrain):
 class DiffAEChoice(GeneratorChoice):
     """The generator of method diffae (Preechakul et al. 2022)."""
 
+    file: GeneratorFile = GeneratorFile(path=Path("ddrep/data/embedded/diffae.safetensors"))
     pretrain: PretrainDiffAE = PretrainDiffAE()
     latent_steps: SolverSteps = 200
     """DDIM steps in which a latent is drawn; those of images are table1.steps."""
@@ -204,6 +205,7 @@ class PretrainNVAE(UnlabelledImages):
 class NVAEChoice(GeneratorChoice):
     """The generator of method nvae (Vahdat & Kautz 2020)."""
 
+    file: GeneratorFile = GeneratorFile(path=Path("ddrep/data/embedded/nvae.safetensors"))
     pretrain: PretrainNVAE = PretrainNVAE()
 
 

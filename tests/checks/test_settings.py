@@ -141,7 +141,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "denoiser.pretrain.network.num_heads: 5 does not divide the 64 channels where attention is",
     ),
     "no DiffAE": (
-        diffae(),
+        diffae(file={"path": None}),
         "generators.diffae.file.path: none, of which table1.methods' diffae draws; give a DiffAE's file, or set",
     ),
     "a missing DiffAE": (
@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         "generators.d2c.pretrain.network.autoencoder_widths: 4 levels; 28 pixels cannot be halved 3 times",
     ),
     "no NVAE": (
-        nvae(),
+        nvae(file={"path": None}),
         "generators.nvae.file.path: none, of which table1.methods' nvae draws; give an NVAE's file, or set",
     ),
     "a denoiser as an NVAE": (
