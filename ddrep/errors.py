@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory")
+OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory")
 """torch's words, in errors of a general type."""
 
 

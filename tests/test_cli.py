@@ -23,6 +23,7 @@ from ddrep.cli.index import MODULES, verbs
 from ddrep.config import Section, Stage
 from ddrep.data.shards import read_shards
 from ddrep.derived import STAGES
+from ddrep.errors import complaint
 
 REPO = Path(__file__).resolve().parents[1]
 VERBS: dict[str, type[Verb]] = {name: verb.load() for name, verb in verbs().items()}
@@ -80,10 +81,10 @@ def test_an_environment_variable_with_a_verbs_name_means_nothing(
     assert cli.main(["data", "--out", str(tmp_path / "x.tar"), "--log", str(tmp_path / "log")]) == 0
 
 
-@pytest.mark.parametrize("arguments, complaint", WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize("arguments, line", WRONG.values(), ids=WRONG.keys())
 def test_a_wrong_call_is_one_line_and_status_2(
     arguments: list[str],
-    complaint: str,
+    line: str,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -93,8 +94,18 @@ def test_a_wrong_call_is_one_line_and_status_2(
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("ddrep: ") and said.err.count("\n") == 1
-    assert complaint in said.err
+    assert line in said.err
     assert {path.name for path in tmp_path.iterdir()} <= {"log"}
+
+
+@pytest.mark.parametrize(
+    "said", ["", "CUDA out of memory. Tried to allocate 2 GiB", "CUDA error: out of memory\nX"]
+)
+def test_too_little_memory_is_one_line(said: str) -> None:
+    error = RuntimeError(said) if said else MemoryError()
+    line = complaint(error)
+    assert line and line.startswith("not enough memory") and "\n" not in line
+    assert complaint(RuntimeError("CUDA error: misaligned address")) is None, "a defect keeps its traceback"
 
 
 def test_results_of_an_older_version_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,6 +63,11 @@ class Tally:
         hits = [i for i, accepted in enumerate(self.verdicts) if accepted]
         return hits[quota - 1] + 1 if len(hits) >= quota else len(self.p)
 
+    def enough(self, quota: int) -> float:
+        """The largest threshold, in thousandths, at which the attempts made fill the quota; 0 if none does."""
+        best = sorted(self.p)[-quota:]
+        return max(0.0, math.floor(1000 * best[0]) / 1000) if len(best) == quota else 0.0
+
     def wanted(self, quota: int, budget: int) -> range:
         """The next attempts to make: as many as should fill the quota at the rate seen so far, within the budget."""
         missing = quota - self.accepted
@@ -87,6 +92,10 @@ class Balanced(Tally):
             found.append(believed and counts[label] < self.each)
             counts[label] += found[-1]
         return found
+
+    def enough(self, quota: int) -> float:
+        """Not told: a lower threshold lets other classes in."""
+        return 0.0
 
 
 Draw = Callable[[Sequence[Attempt]], np.ndarray]
@@ -182,9 +191,11 @@ def check_full(tallies: Sequence[Tally], quota: int, keys: tuple[str, str]) -> N
         log.error("%s", attempts_table(tallies, quota))
         rates = ", ".join(t.known for t in short[:NAMED])
         more = f" and {len(short) - NAMED} more (the log has a table)" if len(short) > NAMED else ""
+        least = min(t.enough(quota) for t in short)
+        would = f"; at a threshold of {least:g} the attempts made are enough" if least else ""
         raise UserError(
             f"{keys[0]}: classes {rates}{more} accepted fewer than the {quota} images asked for; "
-            f"raise the budget, {keys[1]}"
+            f"raise the budget, {keys[1]}{would}"
         )
 
 
@@ -215,7 +226,7 @@ def progress(tallies: Sequence[Tally], quota: int) -> str:
 
 
 def attempts_table(tallies: Sequence[Tally], quota: int) -> str:
-    """A line a class, of what a used-up budget leaves to look at: which threshold would have done is p's quantile."""
+    """A line a class, of what a used-up budget leaves to look at."""
     head = f"{'attempts':>8} {'accepted':>8} {'share':>6} {'median p':>8} {'90% p':>6}  class"
     lines = [
         f"{len(t.p):8d} {t.accepted:8d} {t.accepted / len(t.p):6.1%} {np.median(t.p):8.3f} {np.quantile(t.p, 0.9):6.3f}"

@@ -259,6 +259,12 @@ def test_too_small_a_budget_names_the_classes_and_leaves_no_output(world, tmp_pa
         assert row[:2] == [str(2 * QUOTA), str(accepted[c])] and row[5:7] == ["class", str(c)]
         assert [float(row[3]), float(row[4])] == pytest.approx([np.median(p), np.quantile(p, 0.9)], abs=1e-3)
     assert len(rows) == CLASSES
+    would = float(str(caught.value).rpartition("at a threshold of ")[2].partition(" ")[0])
+    assert ((world.p[:, : 2 * QUOTA] >= would).sum(axis=1) >= QUOTA).all()
+    assert not ((world.p[:, : 2 * QUOTA] >= would + 0.001).sum(axis=1) >= QUOTA).all(), "and no higher one"
+    drawn.clear()
+    _make(world, _stage(would, max_attempts=2), tmp_path / "00002.tar")
+    assert not drawn, "which draws nothing anew"
 
 
 def test_what_is_accepted_is_said_as_it_comes(world, tmp_path, caplog):
