@@ -98,9 +98,7 @@ def test_a_wrong_call_is_one_line_and_status_2(
     assert {path.name for path in tmp_path.iterdir()} <= {"log"}
 
 
-@pytest.mark.parametrize(
-    "said", ["", "CUDA out of memory. Tried to allocate 2 GiB", "CUDA error: out of memory\nX"]
-)
+@pytest.mark.parametrize("said", ["", "CUDA out of memory. Tried to allocate 2 GiB", "CUDA error: out of memory\nX"])
 def test_too_little_memory_is_one_line(said: str) -> None:
     error = RuntimeError(said) if said else MemoryError()
     line = complaint(error)
