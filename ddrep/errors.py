@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 OUT_OF_MEMORY = ("can't allocate memory", "CUDA out of memory", "CUDA error: out of memory")
 """torch's words, in errors of a general type."""
-
-
 LONGEST = 4000
 """Characters of a line: a file may hold names of any length."""
+
+
+LOGGED = re.compile(r"^\d\d:\d\d:\d\d ddrep: (?!interrupted)(.*)", re.M)
+"""Such a line at the end of a command's log; one that was interrupted has not failed."""
 
 
 class UserError(Exception):

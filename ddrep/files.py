@@ -34,6 +34,8 @@ LARGEST = 2**33
 """Bytes of an .npz's arrays: of more features of images than any distance wants."""
 LONGEST_NAME = 255
 """Bytes of a file's name."""
+TAIL = 8192
+"""Bytes of a log that are looked at."""
 _DRAFT = re.compile(r"-(?P<host>[0-9a-f]{8})-(?P<pid>\d{1,9})-(?P<started>\d*)(?:\.[^.]*)?$")
 """The end of a draft's name: the machine, the number of the process that writes it, and when that one began."""
 
@@ -139,6 +141,13 @@ def _fault(there: os.stat_result) -> str:
     if not stat.S_ISREG(there.st_mode):
         return "is a pipe or a device, not a file"
     return "" if there.st_size else "is empty"
+
+
+def tail(path: Path) -> str:
+    """The last TAIL bytes of a text."""
+    with path.open("rb") as f:
+        f.seek(max(0, path.stat().st_size - TAIL))
+        return f.read().decode("utf-8", "replace").strip()
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str]) -> None:

@@ -16,6 +16,8 @@ import pandas as pd
 
 from ddrep.config import Experiment
 from ddrep.cost import Job
+from ddrep.errors import LOGGED
+from ddrep.files import tail
 from ddrep.planning.forecast import Step, elapsed
 from ddrep.planning.report import Forecast, forecast_of, time_text
 from ddrep.reporting.markdown import grid
@@ -25,14 +27,11 @@ STATES = (DONE, RUNNING, FAILED, STOPPED, LEFT)
 LOCKS = Path(".snakemake/locks")
 SILENCE = 900.0
 """Seconds without a line in its log after which a job is not taken for running."""
-TAIL = 8192
-"""Bytes of a log that are looked at."""
 EVERY = 30.0
 """Seconds between two looks."""
 PICTURES = 3
 """Newest grids of samples that are named."""
 STEPS = re.compile(r"step (\d+)/(\d+) .*?([\d.]+) steps/s")
-COMPLAINT = re.compile(r"^\d\d:\d\d:\d\d ddrep: (?!interrupted)(.*)", re.M)
 
 
 @dataclass(frozen=True)
@@ -79,9 +78,9 @@ def where(job: Job, now: float) -> At:
         return At(DONE)
     if not log.is_file():
         return At(LEFT)
-    text, since = _tail(log), now - log.stat().st_mtime
+    text, since = tail(log), now - log.stat().st_mtime
     line = text.splitlines()[-1] if text else ""
-    if complaints := COMPLAINT.findall(text):
+    if complaints := LOGGED.findall(text):
         return At(FAILED, complaints[-1], since)
     locked = [lock.stat().st_mtime for lock in LOCKS.glob("*")]
     if not locked or now - since < min(locked) - 1 or since > SILENCE:
@@ -89,12 +88,6 @@ def where(job: Job, now: float) -> At:
     found = STEPS.findall(text)
     left = (int(found[-1][1]) - int(found[-1][0])) / float(found[-1][2]) if found and float(found[-1][2]) else None
     return At(RUNNING, line, since, left)
-
-
-def _tail(log: Path) -> str:
-    with log.open("rb") as f:
-        f.seek(max(0, log.stat().st_size - TAIL))
-        return f.read().decode("utf-8", "replace").strip()
 
 
 def _seconds_left(made: Forecast, steps: Sequence[Step], at: dict[Job, At]) -> dict[Job, float]:

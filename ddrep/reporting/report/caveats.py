@@ -24,16 +24,19 @@ NAMED = 6
 
 def caveats(results: Results) -> list[str]:
     """Sentences, the gravest first."""
-    found = [_unfinished(results), _runs(results), _controls(results), _longer(results), *_acceptance(results)]
+    found = [*_unfinished(results), _runs(results), _controls(results), _longer(results), *_acceptance(results)]
     return [said for said in [*found, *_judges(results), *_distances(results), *_uneven(results)] if said]
 
 
-def _unfinished(results: Results) -> str:
+def _unfinished(results: Results) -> Iterator[str]:
     state = progress(results)
     if state.finished:
-        return ""
+        return
     missing = some(state.missing, NAMED)
-    return f"The run is not finished: {state.done} of {state.jobs} jobs are done. Not there yet: {missing}."
+    yield f"The run is not finished: {state.done} of {state.jobs} jobs are done. Not there yet: {missing}."
+    for job, line in list(state.failed.items())[:1]:
+        others = f"; {counted(len(state.failed) - 1, 'other job')} failed as well" if len(state.failed) > 1 else ""
+        yield f"Failed: {job}: {line}{others}."
 
 
 def _runs(results: Results) -> str:

@@ -16,7 +16,8 @@ from pydantic import BaseModel, field_validator
 
 from ddrep.config import Experiment
 from ddrep.data.shards import LabelledImages, read_shards
-from ddrep.errors import UserError
+from ddrep.errors import LOGGED, UserError
+from ddrep.files import tail
 from ddrep.reporting.tables import read_cells
 from ddrep.rows import Kind, read_rows
 from ddrep.runs import REPORT, cost_jobs, targets
@@ -129,6 +130,8 @@ class Progress:
     """Stage -> jobs done, and all of them."""
     missing: list[str]
     """Of what the experiment asks for, relative to its folder."""
+    failed: dict[str, str]
+    """Job that has ended in a line of its log -> that line."""
 
     @property
     def done(self) -> int:
@@ -146,9 +149,11 @@ class Progress:
 def progress(results: Results) -> Progress:
     """A job is done when its benchmark is there, which Snakemake writes when it ends well."""
     jobs = cost_jobs(results.experiment)
-    of_stage = Counter(job.partition("/")[0] for job in jobs)
-    done = Counter(job.partition("/")[0] for job in jobs if (results.folder / f"benchmarks/{job}.tsv").is_file())
+    left = [job for job in jobs if not (results.folder / f"benchmarks/{job}.tsv").is_file()]
+    of_stage, left_of = (Counter(job.partition("/")[0] for job in each) for each in (jobs, left))
+    logs = {job: log for job in left if (log := results.folder / f"logs/{job}.log").is_file()}
+    failed = {job: said[-1] for job, log in logs.items() if (said := LOGGED.findall(tail(log)))}
     asked = [path for path in targets(results.experiment) if path != REPORT]
     missing = [str(path) for path in asked if not (results.folder / path).exists()]
-    stages = {stage: (done[stage], n) for stage, n in of_stage.items()}
-    return Progress(stages, missing)
+    stages = {stage: (n - left_of[stage], n) for stage, n in of_stage.items()}
+    return Progress(stages, missing, failed)

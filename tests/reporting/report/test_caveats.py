@@ -12,6 +12,7 @@ from ddrep.data.shards import LabelledImages, write_shard
 from ddrep.errors import UserError
 from ddrep.reporting.report.caveats import caveats
 from ddrep.reporting.report.results import Results
+from ddrep.runs import cost_jobs
 from tests.reporting.make_shards import write_synthetic
 from tests.reporting.report.make_results import CLASSES, RIGHT, experiment, noise, write_judge, write_tables
 
@@ -25,6 +26,24 @@ def test_an_unfinished_run_says_what_is_missing(tmp_path: Path) -> None:
     jobs.mkdir(parents=True)
     (jobs / "test.tsv").touch()
     assert "The run is not finished: 1 of " in said(tmp_path) and "tables/costs.parquet" in said(tmp_path)
+
+
+def test_a_job_that_failed_says_why(tmp_path: Path) -> None:
+    job = next(job for job in cost_jobs(experiment()) if job.startswith("synthesis/"))
+    log = tmp_path / f"logs/{job}.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("12:00:00 ddrep synthesize --index 0\n12:00:09 ddrep: synthesis.max_attempts: class a is short\n")
+    line = f"Failed: {job}: synthesis.max_attempts: class a is short."
+    assert line in said(tmp_path)
+    (log.parent / "other.log").write_text(log.read_text())
+    assert line in said(tmp_path), "no job of the experiment's"
+    log.write_text("12:00:09 ddrep: interrupted; the same command goes on\n")
+    assert "Failed" not in said(tmp_path)
+    log.write_text("12:00:09 ddrep: synthesis.max_attempts: class a is short\n")
+    done = tmp_path / f"benchmarks/{job}.tsv"
+    done.parent.mkdir(parents=True)
+    done.touch()
+    assert "Failed" not in said(tmp_path), "it was made afterwards"
 
 
 def test_few_runs_and_under_trained_controls(tmp_path: Path) -> None:
