@@ -12,6 +12,9 @@ from ddrep.generators.base import latent_seed
 from ddrep.sampling.rows import in_rows
 from ddrep.solvers import ddim_step, time_grid
 
+PERCEPTRON_ROWS = 256
+"""Latents without a map that are denoised at once: less than half the time that 16 at once take on a CPU."""
+
 
 @torch.no_grad()
 def drawn(
@@ -25,8 +28,10 @@ def drawn(
     grid = time_grid(schedule, "ddim", steps)
     generators = [torch.Generator().manual_seed(latent_seed(seed)) for seed in seeds]
     z = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+    rows = PERCEPTRON_ROWS if len(shape) == 1 else None
     for here, after in zip(grid, [*grid[1:], -1], strict=True):
         index = torch.full((len(z),), here, device=device)
         abar, abar_next = (schedule.abar_at(torch.full_like(index, i), z) for i in (here, after))
-        z = ddim_step(z, x0_from_eps(z, in_rows(eps, z, schedule.embedded(index)), abar), abar, abar_next)
+        estimate = in_rows(eps, z, schedule.embedded(index), rows=rows)
+        z = ddim_step(z, x0_from_eps(z, estimate, abar), abar, abar_next)
     return z

@@ -30,9 +30,12 @@ def rows_at_once(like: Tensor) -> int:
     return max(1, min(rows, pixels // like.shape[2:].numel()))
 
 
-def in_rows(network: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """network(*inputs), always as many rows at once; the last are filled up with zeros, whose outputs are left out."""
-    n, rows = len(inputs[0]), rows_at_once(inputs[0])
+def in_rows(network: Callable[..., Tensor], *inputs: Tensor, rows: int | None = None) -> Tensor:
+    """network(*inputs), always as many rows at once; the last are filled up with zeros, whose outputs are left out.
+
+    rows: other than what suits a network of images.
+    """
+    n, rows = len(inputs[0]), rows or rows_at_once(inputs[0])
     padded = [torch.cat([each, each.new_zeros(-n % rows, *each.shape[1:])]) for each in inputs]
     parts = [network(*(each[i : i + rows] for each in padded)) for i in range(0, len(padded[0]), rows)]
     return torch.cat(parts)[:n]
