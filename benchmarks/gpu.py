@@ -1,6 +1,6 @@
 """What a GPU makes of it: forward passes, candidates, training steps, and what compiling and bf16 are worth.
 
-    python -m benchmarks.gpu [candidates] [classifier] [forward] [fine-tune] [--network embedded]
+    python -m benchmarks.gpu [candidates] [classifier] [forward] [fine-tune]
 
 Needs torch and this package's light dependencies alone, and takes some minutes. Parts run in the order given. Times are
 of the GPU, by its own events: medians of the rounds, in which the contestants take turns, after a warm-up. Peak is what
@@ -131,7 +131,6 @@ def candidates(part: str, model: Denoiser, base: Denoiser, images: int, steps_of
         f"{default} steps, w = 0": ours(0.0, "fp32"),
         f"{default} steps, w = 0, bf16": ours(0.0, "bf16"),
     }
-
     read = {
         "whole passes": lambda: published.features(base, x.clamp(-1, 1)),
         "encoder": lambda: bottleneck_features(base, x.clamp(-1, 1), Features()),
@@ -222,9 +221,7 @@ def main() -> None:
     torch.manual_seed(0)
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", metavar="part", help=", ".join(PARTS))
-    parser.add_argument("--network", choices=["embedded", "ImageNet-64"], help="this one alone")
-    asked = parser.parse_args()
-    parts = asked.parts or PARTS
+    parts = parser.parse_args().parts or PARTS
     if unknown := set(parts) - set(PARTS):
         parser.error(f"{', '.join(sorted(unknown))}: expected of {', '.join(PARTS)}")
     best, classes = peak(), tuple("0123456789")
@@ -234,8 +231,6 @@ def main() -> None:
         "ImageNet-64 architecture": (Denoiser(large.net.to(DEVICE), large.schedule), 128, 128, ["compiled"]),
     }
     for part, (name, (base, drawn, passed, ways)) in itertools.product(parts, networks.items()):
-        if not name.startswith(asked.network or ""):
-            continue
         told, title = with_labels(base, classes, std=1.0), f"GPU: {part}, {name}"
         with torch.inference_mode(part != "fine-tune"):
             if part == "candidates":

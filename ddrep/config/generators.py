@@ -39,7 +39,7 @@ class GeneratorChoice(Section):
 
     kind: Literal["file", "pretrain"] = "file"
     """The sub-table that counts: a file, or pretrain to train one here."""
-    file: GeneratorFile = GeneratorFile()
+    file: GeneratorFile
 
 
 class AutoencoderNetwork(Network):

@@ -26,7 +26,7 @@ from ddrep.generators.files import load_generator
 from ddrep.generators.judge import LatentJudge
 from ddrep.methods import METHODS
 from ddrep.sampling.engine import Engine, Tally, fill
-from ddrep.sampling.guided import KEYS, check_masks, dealt, noise_number
+from ddrep.sampling.guided import KEYS, THRESHOLD, check_masks, dealt, noise_number
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import image_seed
 
@@ -80,7 +80,7 @@ def attribute_shard(
     drawing = Drawing(load_generator(generator, pick_device()), loaded, stage, number)
     engine = _engine(drawing, generator, pool, batch)
     tallies = [Tally(label, cfg.threshold, name) for label, name in enumerate(loaded.meta.classes)]
-    fill(tallies, cfg.images, cfg.images * cfg.max_attempts, drawing.judged, KEYS)
+    fill(tallies, cfg.images, cfg.images * cfg.max_attempts, drawing.judged, KEYS, THRESHOLD)
     _decode(engine, tallies, cfg.images)
     engine.write_accepted(tallies, cfg.images, stage.seed, number, loaded.meta.classes, out)
 

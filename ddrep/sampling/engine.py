@@ -93,10 +93,6 @@ class Balanced(Tally):
             counts[label] += found[-1]
         return found
 
-    def enough(self, quota: int) -> float:
-        """Not told: a lower threshold lets other classes in."""
-        return 0.0
-
 
 Draw = Callable[[Sequence[Attempt]], np.ndarray]
 """(class, attempt) of each image -> uint8 images (N, H, W, C)."""
@@ -171,28 +167,30 @@ def fill(
     budget: int,
     judge: Callable[[Sequence[Attempt]], list[float]],
     keys: tuple[str, str],
+    threshold: str = "",
 ) -> None:
     """Make attempts until every class has its quota. Raises UserError naming the classes that used up the budget.
 
-    keys: the budget's config key, and what else the user can do.
+    keys: the budget's config key, and what else the user can do. threshold: the key of the tallies' threshold, if a
+    lower one would do with the attempts made; the line then says which.
     """
     while wanted := [(t.label, attempt) for t in tallies for attempt in t.wanted(quota, budget)]:
         by_label = {t.label: t for t in tallies}
         for (label, _), p in zip(wanted, judge(wanted), strict=True):
             by_label[label].p.append(p)
         log.info("%s", progress(tallies, quota))
-    check_full(tallies, quota, keys)
+    check_full(tallies, quota, keys, threshold)
 
 
-def check_full(tallies: Sequence[Tally], quota: int, keys: tuple[str, str]) -> None:
+def check_full(tallies: Sequence[Tally], quota: int, keys: tuple[str, str], threshold: str = "") -> None:
     """Raise UserError naming the classes that have used up their budget; see `fill`."""
     short = [t for t in tallies if t.accepted < quota]
     if short:
         log.error("%s", attempts_table(tallies, quota))
         rates = ", ".join(t.known for t in short[:NAMED])
         more = f" and {len(short) - NAMED} more (the log has a table)" if len(short) > NAMED else ""
-        least = min(t.enough(quota) for t in short)
-        would = f"; at a threshold of {least:g} the attempts made are enough" if least else ""
+        least = min(t.enough(quota) for t in short) if threshold else 0.0
+        would = f"; at a {threshold} of {least:g} the attempts made are enough" if least else ""
         raise UserError(
             f"{keys[0]}: classes {rates}{more} accepted fewer than the {quota} images asked for; "
             f"raise the budget, {keys[1]}{would}"

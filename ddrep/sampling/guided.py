@@ -23,7 +23,8 @@ from ddrep.sampling.sampler import draw, evaluations, image_seed, levels
 CHECKPOINTED = 128
 """Width in pixels from which gradients recompute each block: a guided step then keeps one block's activations, and
 the blocks' outputs, where it would keep all."""
-KEYS = ("table1.max_attempts", "lower table1.threshold")
+THRESHOLD = "table1.threshold"
+KEYS = ("table1.max_attempts", f"lower {THRESHOLD}")
 SUBSETS = 1000
 """Labelled subsets whose noise is numbered apart."""
 
@@ -65,7 +66,8 @@ def attribute_shard(
     targets: Targets = lambda attempts: np.array([label for label, _ in attempts])  # noqa: E731
     engine = _engine(stage, loaded, targets, [denoiser, guide], number, pool, batch)
     tallies = [Tally(label, cfg.threshold, name) for label, name in enumerate(loaded.classes)]
-    fill(tallies, cfg.images, cfg.images * cfg.max_attempts, lambda a: engine.judged(a, loaded.probabilities), KEYS)
+    judged = lambda attempts: engine.judged(attempts, loaded.probabilities)  # noqa: E731
+    fill(tallies, cfg.images, cfg.images * cfg.max_attempts, judged, KEYS, THRESHOLD)
     engine.write_accepted(tallies, cfg.images, stage.seed, number, loaded.classes, out)
 
 

@@ -181,7 +181,9 @@ def run(
         check_full(tallies, quota, KEYS)
     else:
         judged = lambda attempts: engine.judged(attempts, loaded.probabilities)  # noqa: E731
-        fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS)
+        # a matched threshold is no setting, and of candidates of no class a lower one lets other classes in
+        setting = "" if threshold_file or not finetuned else "synthesis.threshold"
+        fill(tallies, quota, quota * cfg.max_attempts, judged, KEYS, setting)
     engine.write_accepted(tallies, quota, stage.seed, index, classes, out, stage.config.labels == "soft")
 
 

@@ -121,6 +121,7 @@ def test_a_class_that_accepts_too_few_ends_in_the_budgets_line(world, tmp_path, 
     with pytest.raises(UserError, match=r"synthesis\.max_attempts: classes .* accepted fewer than the 6") as caught:
         make(world, tmp_path / "00002.tar", 0.1, most=1)
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("*.tar"))
+    assert "attempts made" not in str(caught.value), "what was stopped has no p of an image"
 
 
 def test_off_is_left_out_of_what_a_stage_is_told():

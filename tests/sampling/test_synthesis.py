@@ -24,7 +24,7 @@ from ddrep.networks.architectures import build
 from ddrep.networks.judges import Judge
 from ddrep.networks.metadata import JudgeMeta
 from ddrep.sampling import synthesis
-from ddrep.sampling.engine import Tally, fill
+from ddrep.sampling.engine import Tally, check_full, fill
 from ddrep.sampling.sampler import image_seed, levels, sample
 from ddrep.sampling.synthesis import KEYS, class_conditional, match_threshold, matched, run
 from tests import tiny
@@ -259,12 +259,21 @@ def test_too_small_a_budget_names_the_classes_and_leaves_no_output(world, tmp_pa
         assert row[:2] == [str(2 * QUOTA), str(accepted[c])] and row[5:7] == ["class", str(c)]
         assert [float(row[3]), float(row[4])] == pytest.approx([np.median(p), np.quantile(p, 0.9)], abs=1e-3)
     assert len(rows) == CLASSES
-    would = float(str(caught.value).rpartition("at a threshold of ")[2].partition(" ")[0])
+    would = float(str(caught.value).rpartition("at a synthesis.threshold of ")[2].partition(" ")[0])
     assert ((world.p[:, : 2 * QUOTA] >= would).sum(axis=1) >= QUOTA).all()
     assert not ((world.p[:, : 2 * QUOTA] >= would + 0.001).sum(axis=1) >= QUOTA).all(), "and no higher one"
     drawn.clear()
     _make(world, _stage(would, max_attempts=2), tmp_path / "00002.tar")
     assert not drawn, "which draws nothing anew"
+
+
+@pytest.mark.parametrize("setting", ["", "synthesis.threshold"])
+def test_only_a_threshold_that_is_a_setting_is_told(setting):
+    tallies = [Tally(0, 0.9, "a", [0.95, 0.4, 0.3]), Tally(1, 0.9, "b", [0.95, 0.95, 0.1])]
+    with pytest.raises(UserError, match=r"a \(1/3 = 33\.3%\) accepted fewer than the 2 images") as caught:
+        check_full(tallies, 2, ("synthesis.max_attempts", "fine-tune longer"), setting)
+    assert ("at a synthesis.threshold of 0.4 the attempts" in str(caught.value)) == bool(setting)
+    assert ("the attempts made" in str(caught.value)) == bool(setting)
 
 
 def test_what_is_accepted_is_said_as_it_comes(world, tmp_path, caplog):

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ddrep.errors import some
 from ddrep.reporting.markdown import LONGER, counted
-from ddrep.reporting.report.results import Results, progress
+from ddrep.reporting.report.results import Results
 from ddrep.sources import SOURCES, controls
 
 FEW_RUNS, FEW_TEST_IMAGES = 3, 1000
@@ -29,14 +29,15 @@ def caveats(results: Results) -> list[str]:
 
 
 def _unfinished(results: Results) -> Iterator[str]:
-    state = progress(results)
+    state = results.progress
     if state.finished:
         return
     missing = some(state.missing, NAMED)
     yield f"The run is not finished: {state.done} of {state.jobs} jobs are done. Not there yet: {missing}."
-    for job, line in list(state.failed.items())[:1]:
-        others = f"; {counted(len(state.failed) - 1, 'other job')} failed as well" if len(state.failed) > 1 else ""
-        yield f"Failed: {job}: {line}{others}."
+    if state.failed:
+        (job, line), *others = state.failed.items()
+        more = f"; {counted(len(others), 'other job')} failed as well" if others else ""
+        yield f"Failed: {job}: {line}{more}."
 
 
 def _runs(results: Results) -> str:

@@ -111,6 +111,19 @@ class Results:
         table = pd.concat(parts, ignore_index=True)
         return table.assign(**{"class": table["class"].map(self.class_name)})
 
+    @cached_property
+    def progress(self) -> Progress:
+        """A job is done when its benchmark is there, which Snakemake writes when it ends well."""
+        jobs = cost_jobs(self.experiment)
+        left = [job for job in jobs if not (self.folder / f"benchmarks/{job}.tsv").is_file()]
+        of_stage, left_of = (Counter(job.partition("/")[0] for job in each) for each in (jobs, left))
+        logs = {job: log for job in left if (log := self.folder / f"logs/{job}.log").is_file()}
+        failed = {job: said[-1] for job, log in logs.items() if (said := LOGGED.findall(tail(log)))}
+        asked = [path for path in targets(self.experiment) if path != REPORT]
+        missing = [str(path) for path in asked if not (self.folder / path).exists()]
+        stages = {stage: (n - left_of[stage], n) for stage, n in of_stage.items()}
+        return Progress(stages, missing, failed)
+
     def class_name(self, number: int) -> str:
         """As the labelled images have it."""
         known = self.labelled.classes if self.labelled else ()
@@ -144,16 +157,3 @@ class Progress:
     @property
     def finished(self) -> bool:
         return not self.missing
-
-
-def progress(results: Results) -> Progress:
-    """A job is done when its benchmark is there, which Snakemake writes when it ends well."""
-    jobs = cost_jobs(results.experiment)
-    left = [job for job in jobs if not (results.folder / f"benchmarks/{job}.tsv").is_file()]
-    of_stage, left_of = (Counter(job.partition("/")[0] for job in each) for each in (jobs, left))
-    logs = {job: log for job in left if (log := results.folder / f"logs/{job}.log").is_file()}
-    failed = {job: said[-1] for job, log in logs.items() if (said := LOGGED.findall(tail(log)))}
-    asked = [path for path in targets(results.experiment) if path != REPORT]
-    missing = [str(path) for path in asked if not (results.folder / path).exists()]
-    stages = {stage: (n - left_of[stage], n) for stage, n in of_stage.items()}
-    return Progress(stages, missing, failed)
