@@ -65,12 +65,17 @@ class Trouble:
     def look(self, results: Path, snakemake: subprocess.Popen[str]) -> None:
         """Cancel five jobs, hang the control past its limit, take the node of a late shard down, start the controller
         anew while a job runs, and kill Snakemake itself."""
-        queue = ["squeue", "-h", "-t", "running", "-o", "%A|%N|%M|%k"]
+        queue = ["squeue", "-h", "-t", "running,completing", "-o", "%A|%N|%M|%T|%k"]
         # A controller that is slow to answer is asked again.
-        for row in subprocess.run(queue, capture_output=True, text=True).stdout.splitlines():
-            job, node, time_running, comment = row.split("|", 3)
+        rows = [row.split("|", 4) for row in subprocess.run(queue, capture_output=True, text=True).stdout.splitlines()]
+        # A job that is cancelled on a node which goes down before it has ended fails of the node, and is no cancelled one.
+        ending = {node for _, node, _, state, _ in rows if state == "COMPLETING"}
+        for job, node, time_running, state, comment in rows:
+            if state == "COMPLETING":
+                continue
             for rule in CANCELLED:
-                if comment.startswith(f"rule_{rule}"):
+                if comment.startswith(f"rule_{rule}") and f"scancel {rule}" not in self.befell:
+                    ending.add(node)
                     self._once(f"scancel {rule}", job, results, f"scancel {job}")
             if comment.startswith("rule_finetune"):
                 self._once("controller", job, results, str(HERE / "restart.sh"))
@@ -80,7 +85,7 @@ class Trouble:
             elif comment.startswith("rule_pixel_rejection") and time_running >= "0:02":  # there is a process to stop
                 stop = f"scancel --full --signal=STOP {job}"
                 self._once("hang", job, results, stop, f"scontrol update jobid={job} timelimit=1")
-            elif comment.startswith("rule_synthesis") and "_pixel-rejection_" in comment:
+            elif comment.startswith("rule_synthesis") and "_pixel-rejection_" in comment and node not in ending:
                 self._once("node down", job, results, f"scontrol update nodename={node} state=down reason=test")
 
     def _once(self, kind: str, job: str, results: Path, *commands: str) -> None:
