@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ddrep.config import Experiment, Runs
 from ddrep.own_images.looks import Look
 
 SIZES = (28, 32, 48, 64, 96, 128, 192, 256)
@@ -47,6 +48,11 @@ class Denoiser:
     data: dict[str, Any] | None = None
     steps: int = 0
     images: int = 0
+
+    @property
+    def unlabelled(self) -> int:
+        """Images without labels among what it is pretrained on."""
+        return self.images if self.data and self.data["kind"] == "unlabelled" else 0
 
 
 def size_of(looks: Sequence[Look], gpu: bool) -> int:
@@ -96,6 +102,7 @@ def overlay(name: str, images: Images, denoiser: Denoiser, gpu: bool, epochs: in
     """What differs from config.yaml. epochs: of the classifiers."""
     per_class = int(np.clip(np.median(list(images.train.values())), 5, 100))
     batch = batch_of(images.size, gpu)
+    scales = tuple(k for k in (1, 3, 5) if k * per_class * len(images.train) <= denoiser.unlabelled)
     return {
         "experiment": name,
         "parts": ["augmentation"],
@@ -105,7 +112,15 @@ def overlay(name: str, images: Images, denoiser: Denoiser, gpu: bool, epochs: in
         "finetune": {"batch": batch},
         "synthesis": {"per_class": per_class, "threshold": threshold_of(len(images.train))},
         **({"classifier": {"epochs": epochs}} if epochs != EPOCHS[0] else {}),
+        **({"table4": _table4(scales)} if scales else {}),
     }  # fmt: skip
+
+
+def _table4(scales: tuple[int, ...]) -> list[dict[str, Any]]:
+    """config.yaml's runs, and the unlabelled images themselves with the judge's labels: they teach more than drawn
+    ones (docs/evidence), so whoever has them wants to know how much."""
+    blocks = (*Experiment().table4, Runs(mix=(False,), sources=("unlabelled-soft",), scales=scales))
+    return [block.model_dump(mode="json", exclude_defaults=True) for block in blocks]
 
 
 def _denoiser(images: Images, denoiser: Denoiser, gpu: bool) -> dict[str, Any]:
@@ -135,6 +150,7 @@ COMMENTS = {
     "synthesis.per_class": "1x: as many images a class as a class of train has",
     "synthesis.threshold": "higher keeps fewer and better candidates; a changed one draws nothing anew",
     "classifier.epochs": "fewer than the paper's 40, so that this machine is done in an afternoon",
+    "table4": "as in config.yaml, and last the unlabelled images themselves, with the judge's labels",
 }
 """Of settings, by their keys."""
 
@@ -143,12 +159,14 @@ def text_of(settings: dict[str, Any], head: Sequence[str]) -> str:
     """The experiment file: YAML with comments."""
     lines = [f"# {line}".rstrip() for line in head]
     for key, value in settings.items():
-        lines += ["", *_entry(key, value, key, "")] if isinstance(value, dict) else _entry(key, value, key, "")
+        lines += [""] * (isinstance(value, dict) or key == "table4") + _entry(key, value, key, "")
     return "\n".join(lines) + "\n"
 
 
 def _entry(key: str, value: Any, place: str, indent: str) -> list[str]:
     said = f" # {COMMENTS[place]}" if place in COMMENTS else ""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return [f"{indent}{key}:{said}", *(f"{indent}  - {json.dumps(one, ensure_ascii=False)}" for one in value)]
     if not isinstance(value, dict):
         return [f"{indent}{key}: {json.dumps(value, ensure_ascii=False)}{said}"]
     inner = [line for name, one in value.items() for line in _entry(name, one, f"{place}.{name}", indent + "  ")]

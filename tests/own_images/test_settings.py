@@ -43,7 +43,7 @@ def images(classes: int) -> settings.Images:
 @pytest.mark.parametrize("classes, threshold", [(2, 0.7), (10, 0.5), (50, 0.3), (200, 0.2)])
 def test_the_text_says_the_settings(classes: int, threshold: float) -> None:
     data = {"kind": "unlabelled", "unlabelled": {"path": "ü.csv", "root": "b", "size": 64, "channels": 3}}
-    chosen = settings.overlay("mine", images(classes), settings.Denoiser(None, data, 900), gpu=False, epochs=20)
+    chosen = settings.overlay("mine", images(classes), settings.Denoiser(None, data, 900, 10**5), gpu=False, epochs=20)
     text = settings.text_of(chosen, ["About", "it."])
     assert text.startswith("# About\n# it.\n") and yaml.safe_load(text) == chosen
     assert max(map(len, text.splitlines())) <= 120
@@ -58,3 +58,15 @@ def test_the_text_says_the_settings(classes: int, threshold: float) -> None:
 def test_a_denoiser_of_ones_own() -> None:
     chosen = settings.overlay("mine", images(2), settings.Denoiser(file=Path("d.safetensors")), gpu=True)
     assert chosen["denoiser"] == {"kind": "file", "file": {"path": "d.safetensors"}}
+
+
+@pytest.mark.parametrize("count, scales", [(3 * 10 * 5, (1, 3)), (3 * 10 * 5 - 1, (1,)), (49, None)])
+def test_unlabelled_images_are_trained_on_too(count: int, scales: tuple[int, ...] | None) -> None:
+    """As many as there are: here 1x is 5 images of each of 10 classes. All that config.yaml runs is run as well."""
+    few = settings.Images(Path("l.csv"), Path("set"), 64, 3, {f"c{i}": 5 for i in range(10)})
+    data = {"kind": "unlabelled", "unlabelled": {"path": "u.csv", "root": "b", "size": 64, "channels": 3}}
+    chosen = settings.overlay("mine", few, settings.Denoiser(None, data, 900, count), gpu=False)
+    made = parse(merge(Experiment().model_dump(mode="json"), yaml.safe_load(settings.text_of(chosen, []))))
+    usual, more = made.table4[: len(Experiment().table4)], made.table4[len(Experiment().table4) :]
+    assert usual == Experiment().table4
+    assert [(block.sources, block.scales) for block in more] == [(("unlabelled-soft",), scales)] * bool(scales)
