@@ -68,7 +68,7 @@ class Trouble:
         queue = ["squeue", "-h", "-t", "running,completing", "-o", "%A|%N|%M|%T|%k"]
         # A controller that is slow to answer is asked again.
         rows = [row.split("|", 4) for row in subprocess.run(queue, capture_output=True, text=True).stdout.splitlines()]
-        # A job that is cancelled on a node which goes down before it has ended fails of the node, and is no cancelled one.
+        # On a node that goes down before a cancelled job has ended there, that job counts as failed, not as cancelled.
         ending = {node for _, node, _, state, _ in rows if state == "COMPLETING"}
         for job, node, time_running, state, comment in rows:
             if state == "COMPLETING":

@@ -87,7 +87,7 @@ def test_the_notebook_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(FOLDER)
     matplotlib.use("Agg")
     left = run(FOLDER / "tables.ipynb")
-    gains = left["sure"].index  # as docs/evidence tells them: ours at 7x +1.5 [-0.4, 3.3], the soft labels' clear of zero
+    gains = left["sure"].index  # as docs/evidence tells them: ours at 7x is +1.5 [-0.4, 3.3]
     assert {("unconditional-soft", 7), ("probe-soft", 7), ("real-soft", 7)} <= set(gains)
     assert "ours" not in gains.get_level_values("source")
     assert "unconditional-soft" in left["axes"].get_legend_handles_labels()[1]
