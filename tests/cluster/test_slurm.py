@@ -70,13 +70,13 @@ class Trouble:
         rows = [row.split("|", 4) for row in subprocess.run(queue, capture_output=True, text=True).stdout.splitlines()]
         # On a node that goes down before a cancelled job has ended there, that job counts as failed, not as cancelled.
         ending = {node for _, node, _, state, _ in rows if state == "COMPLETING"}
-        for job, node, time_running, state, comment in rows:
-            if state == "COMPLETING":
-                continue
+        running = [row for row in rows if row[3] == "RUNNING"]
+        for job, node, _, _, comment in running:
             for rule in CANCELLED:
                 if comment.startswith(f"rule_{rule}") and f"scancel {rule}" not in self.befell:
                     ending.add(node)
                     self._once(f"scancel {rule}", job, results, f"scancel {job}")
+        for job, node, time_running, _, comment in running:
             if comment.startswith("rule_finetune"):
                 self._once("controller", job, results, str(HERE / "restart.sh"))
             elif comment.startswith("rule_pixel_threshold") and "Snakemake" not in self.befell:
