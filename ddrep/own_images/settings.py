@@ -117,8 +117,8 @@ def overlay(name: str, images: Images, denoiser: Denoiser, gpu: bool, epochs: in
 
 
 def _table4(scales: tuple[int, ...]) -> list[dict[str, Any]]:
-    """config.yaml's runs, and the unlabelled images themselves with the judge's labels: they teach more than drawn
-    ones (docs/evidence), so whoever has them wants to know how much."""
+    """config.yaml's runs, and the unlabelled images themselves with the judge's labels, which may teach as much as drawn
+    ones or more (docs/evidence)."""
     blocks = (*Experiment().table4, Runs(mix=(False,), sources=("unlabelled-soft",), scales=scales))
     return [block.model_dump(mode="json", exclude_defaults=True) for block in blocks]
 
