@@ -77,6 +77,9 @@ class Source:
     """Whether the judge's verdict counts: a source that keeps every candidate is judged as well, for the record."""
     labels: Literal["hard", "soft"] = "hard"
     """What the student is told of its images: their class, or the judge's probabilities of all."""
+    headline: int = 0
+    """Its place among those that the report's answer is of, from 1; 0: none. By what was found elsewhere
+    (docs/evidence): no result of an experiment may choose what is said of it."""
     figures: tuple[int, ...] = ()
     """Which of Figures 1 and 3 show its images."""
 
@@ -148,6 +151,7 @@ SOURCES.add(
         "ours",
         "guidance, and rejection by a CNN on *denoiser features*: the paper's method",
         Style("#D55E00", width=2.4, band=True),
+        headline=2,
         figures=(1, 3),
     )
 )
@@ -191,6 +195,7 @@ SOURCES.add(
         judge=PROBE,
         filtered=False,
         labels="soft",
+        headline=1,
     )
 )
 
@@ -219,6 +224,12 @@ def controls(source: str) -> tuple[str, ...]:
 def judges() -> tuple[str, ...]:
     """Names of the judges, the paper's first."""
     return tuple(dict.fromkeys(source.judge.name for source in SOURCES.values() if source.has_shards))
+
+
+def headlines() -> list[str]:
+    """Names of the sources that the report's answer is of, the first one first."""
+    places = {name: source.headline for name, source in SOURCES.items() if source.headline}
+    return sorted(places, key=lambda name: places[name])
 
 
 def in_figure(number: int) -> tuple[str, ...]:

@@ -98,6 +98,8 @@ def test_time_to_go_is_that_of_jobs_of_the_kind_or_as_wrong_as_their_forecasts(h
     assert "| train |    2 |         |        |         |    1 |  40 s |" in text
     assert "| third |      |       1 |        |         |      | 100 s |" in text
     assert f"running: e.log, 0 s ago: {LINE}" in text
+    written("e.log", "12:00:00 ddrep train --stage '{}' --out e.out\n")
+    assert "running: e.log, 0 s ago: 12:00:00 ddrep train\n" in status.status(made, time.time())[0] + "\n"
     for name in "cde":
         written(f"{name}.out")
         written(f"{name}.more")

@@ -117,7 +117,7 @@ def overlay(name: str, images: Images, denoiser: Denoiser, gpu: bool, epochs: in
 
 
 def _table4(scales: tuple[int, ...]) -> list[dict[str, Any]]:
-    """config.yaml's runs, and the unlabelled images themselves with the judge's labels, which may teach as much as drawn
+    """config.yaml's runs, and the unlabelled images themselves with the judge's labels, which taught as much as drawn
     ones or more (docs/evidence)."""
     blocks = (*Experiment().table4, Runs(mix=(False,), sources=("unlabelled-soft",), scales=scales))
     return [block.model_dump(mode="json", exclude_defaults=True) for block in blocks]

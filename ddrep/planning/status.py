@@ -32,6 +32,8 @@ EVERY = 30.0
 PICTURES = 3
 """Newest grids of samples that are named."""
 STEPS = re.compile(r"step (\d+)/(\d+) .*?([\d.]+) steps/s")
+COMMAND = re.compile(r"^(\S+ ddrep \S+) -.*")
+"""A log's first line, which has all options."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def where(job: Job, now: float) -> At:
     if not log.is_file():
         return At(LEFT)
     text, since = tail(log), now - log.stat().st_mtime
-    line = text.splitlines()[-1] if text else ""
+    line = COMMAND.sub(r"\1", text.splitlines()[-1]) if text else ""
     if complaints := LOGGED.findall(text):
         return At(FAILED, complaints[-1], since)
     locked = [lock.stat().st_mtime for lock in LOCKS.glob("*")]

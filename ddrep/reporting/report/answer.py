@@ -1,4 +1,4 @@
-"""What was found, in a sentence, and whether it survives its controls."""
+"""What was found, in a sentence a source, and whether it survives its controls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from ddrep.reporting.controls import ends, known, sure
 from ddrep.reporting.report.results import Results
-from ddrep.sources import SOURCES, controls, in_figure
+from ddrep.sources import SOURCES, controls, headlines
 
 
 def against(control: str) -> str:
@@ -26,6 +26,7 @@ class Answer:
     sentence: str
     verdict: str
     tone: Literal["gain", "loss", "unsure", "open"]
+    source: str = ""
     about: str = ""
     """What the source is."""
 
@@ -42,16 +43,18 @@ NOT_ASKED = Answer(
 )
 
 
-def answer(results: Results) -> Answer:
-    """Of the cell that `main_cell` picks, which no result has a say in."""
+def answers(results: Results) -> list[Answer]:
+    """Of the cells that `main_cell` picks of the sources that are declared as headlines: no result has a say in it."""
     if "augmentation" not in results.experiment.parts:
-        return NOT_ASKED
-    cells = results.cells
-    cell = None if cells is None else main_cell(cells)
-    if cells is None or cell is None:
-        return NONE
-    confidence = results.experiment.tables.confidence
-    return Answer(sentence(cell, confidence), *_verdict(cell), f"{cell['source']}: {plain(cell['source'])}.")
+        return [NOT_ASKED]
+    cells, confidence = results.cells, results.experiment.tables.confidence
+    found = [] if cells is None else [cell for name in headlines() if (cell := main_cell(cells, name))]
+    return [_answer(cell, confidence) for cell in found] or [NONE]
+
+
+def _answer(cell: Mapping[Any, Any], confidence: float) -> Answer:
+    source = cell["source"]
+    return Answer(sentence(cell, confidence), *_verdict(cell), source, f"{source}: {plain(source)}.")
 
 
 def plain(source: str) -> str:
@@ -59,13 +62,13 @@ def plain(source: str) -> str:
     return SOURCES[source].about.replace("*", "")
 
 
-def main_cell(cells: pd.DataFrame) -> Mapping[Any, Any] | None:
-    """The cell of the method's own source (Figure 3 shows it) with the most controls, then the most runs, then without
-    Mixup, then of the largest scale; None where no such source has synthetic images.
+def main_cell(cells: pd.DataFrame, source: str) -> Mapping[Any, Any] | None:
+    """The cell of a source with the most controls, then the most runs, then without Mixup, then of the largest scale;
+    None where it has none.
 
     By the design of the runs alone: to pick the largest gain would overstate it.
     """
-    rows = [row for row in cells.to_dict("records") if row["source"] in in_figure(3) and row["n_synthetic"]]
+    rows = [row for row in cells.to_dict("records") if row["source"] == source and row["n_synthetic"]]
     return max(rows, key=lambda row: (len(known(row)), row["n"], not row["mix"], row["scale"]), default=None)
 
 

@@ -69,7 +69,7 @@ def render(results: Results) -> str:
     changed, whole = made_with.settings(results.experiment)
     made = {"results": _of_results(results), "judged": _kept(results), "trained": judging.trained(results)}
     return env.get_template("page.html").render(
-        name=results.experiment.experiment, answer=answer.answer(results), progress=results.progress,
+        name=results.experiment.experiment, answers=answer.answers(results), progress=results.progress,
         caveats=[*caveats.caveats(results), *_copies(near)], plots={key: list(each) for key, each in made.items()},
         pictures=list(_pictures(results)), walls=walls.as_json(found) if found else None,
         left_out=found.left_out if found else 0, neighbours=neighbours.as_json(near),

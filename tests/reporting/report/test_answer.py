@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ddrep.reporting.report.answer import answer, main_cell
+from ddrep.reporting.report.answer import answers, main_cell
 from ddrep.reporting.report.results import Results
 from tests.reporting.report.make_results import RIGHT, experiment, write_tables
 
@@ -20,7 +20,7 @@ VERDICTS = {
 
 def test_the_sentence_has_the_numbers_of_the_runs(small: Results) -> None:
     """Which the fixture chose: 320 to 322 of 400 images against 240 to 242, and 248 to 250."""
-    found = answer(small)
+    (found,) = answers(small)
     assert found.tone == "gain" and "500 synthetic images (ours) added to 500 real ones" in found.sentence
     assert "80.2% of the test images" in found.sentence and "3 paired runs" in found.sentence
     for difference, control in (("+20.0 points", "the real images alone;"), ("+18.0 points", "trained as long")):
@@ -33,14 +33,14 @@ def test_the_sentence_has_the_numbers_of_the_runs(small: Results) -> None:
 def test_verdicts(tone: str, tmp_path: Path) -> None:
     right, said = VERDICTS[tone]
     write_tables(tmp_path, experiment(), right)
-    found = answer(Results(experiment(), tmp_path))
+    (found,) = answers(Results(experiment(), tmp_path))
     assert found.tone == tone and said in found.verdict
 
 
 def test_a_gain_without_equal_steps_is_not_believed(tmp_path: Path) -> None:
     block = experiment().table4[0].model_copy(update={"sources": ("real", "ours")})
     write_tables(tmp_path, experiment().model_copy(update={"table4": (block,)}))
-    found = answer(Results(experiment(), tmp_path))
+    (found,) = answers(Results(experiment(), tmp_path))
     assert found.tone == "unsure" and "longer training" in found.verdict
 
 
@@ -51,11 +51,22 @@ def test_no_result_chooses_the_cell(small: Results) -> None:
     )
     rows = [row, {**row, "scale": 2, "mean": 0.0}, {**row, "scale": 3, "n": 1}, {**row, "scale": 9, "source": "real"}]
     rows.append({**row, "scale": 7, "vs_real": float("nan")})
-    chosen = main_cell(pd.DataFrame(rows))
+    chosen = main_cell(pd.DataFrame(rows), "ours")
     assert chosen and chosen["scale"] == 2
 
 
 def test_without_table_4_there_is_no_answer(tmp_path: Path) -> None:
-    assert answer(Results(experiment(), tmp_path)).tone == "open"
+    assert [each.tone for each in answers(Results(experiment(), tmp_path))] == ["open"]
     masks = experiment().model_copy(update={"parts": ("masks",)})
-    assert "trains no classifiers" in answer(Results(masks, tmp_path)).sentence
+    assert "trains no classifiers" in answers(Results(masks, tmp_path))[0].sentence
+
+
+def test_what_did_best_elsewhere_comes_first_whatever_it_did_here(tmp_path: Path) -> None:
+    """An answer of each headline, judged against its own controls: with soft labels three."""
+    names = ("real", "real-equal-steps", "real-soft", "ours", "probe-soft", "unconditional-soft")
+    e = experiment().model_copy(update={"table4": (experiment().table4[0].model_copy(update={"sources": names}),)})
+    write_tables(tmp_path, e, {**RIGHT, "real-soft": 0.7, "probe-soft": 0.99, "unconditional-soft": 0.5})
+    first, second = answers(Results(e, tmp_path))
+    assert (first.source, first.tone) == ("unconditional-soft", "loss") and "-20.0 points" in first.sentence
+    assert first.sentence.count("against") == 3 and "judge's labels" in first.sentence
+    assert (second.source, second.tone) == ("ours", "gain")
