@@ -100,7 +100,6 @@ def _verdict(cell: Mapping[Any, Any]) -> tuple[str, Literal["gain", "loss", "uns
         return "Zero lies outside every interval: the synthetic images do harm here.", "loss"
     if lacking:
         return f"It was not compared with {lacking[0]}: the gain may be that of longer training.", "unsure"
-    return (
-        f"The gain survives {'both' if len(there) == 2 else 'all'} controls: it is neither chance nor longer training.",
-        "gain",
-    )
+    all_of = "both" if len(there) == 2 else "all"
+    labels = " nor the judge's labels" if SOURCES[cell["source"]].labels == "soft" else ""
+    return f"The gain survives {all_of} controls: it is neither chance nor longer training{labels}.", "gain"
