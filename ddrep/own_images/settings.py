@@ -159,7 +159,8 @@ def text_of(settings: dict[str, Any], head: Sequence[str]) -> str:
     """The experiment file: YAML with comments."""
     lines = [f"# {line}".rstrip() for line in head]
     for key, value in settings.items():
-        lines += [""] * (isinstance(value, dict) or key == "table4") + _entry(key, value, key, "")
+        entry = _entry(key, value, key, "")
+        lines += [""] * (len(entry) > 1) + entry
     return "\n".join(lines) + "\n"
 
 

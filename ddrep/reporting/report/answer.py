@@ -27,8 +27,11 @@ class Answer:
     verdict: str
     tone: Literal["gain", "loss", "unsure", "open"]
     source: str = ""
-    about: str = ""
-    """What the source is."""
+
+    @property
+    def about(self) -> str:
+        """What the source is."""
+        return f"{self.source}: {plain(self.source)}." if self.source else ""
 
 
 NONE = Answer(
@@ -53,8 +56,7 @@ def answers(results: Results) -> list[Answer]:
 
 
 def _answer(cell: Mapping[Any, Any], confidence: float) -> Answer:
-    source = cell["source"]
-    return Answer(sentence(cell, confidence), *_verdict(cell), source, f"{source}: {plain(source)}.")
+    return Answer(sentence(cell, confidence), *_verdict(cell), cell["source"])
 
 
 def plain(source: str) -> str:
