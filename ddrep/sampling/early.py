@@ -25,7 +25,7 @@ from ddrep import stopping
 from ddrep.data.batches import to_uint8, to_unit
 from ddrep.files import written_whole
 from ddrep.networks.judges import Judge
-from ddrep.sampling.engine import Tally
+from ddrep.sampling.engine import Tally, hopeless
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.rows import in_rows
 from ddrep.sampling.slots import Slots
@@ -172,15 +172,17 @@ class Filling:
     """Attempts of each class."""
     hopes: dict[int, int] = field(default_factory=dict)
     """Those of each class that are accepted or on their way."""
+    given_up: bool = False
+    """Whether the budget will not do for a class (ddrep.sampling.engine.hopeless)."""
 
     def next(self) -> Attempt | None:
-        """The next attempt to make, of the class that has made the fewest; None if there are enough for now."""
+        """The next attempt to make, of the class that has made the fewest; None if no more are wanted, at least now."""
         wanting = [
             (self.begun.get(t.label, 0), t.label)
             for t in self.tallies
             if self.hopes.get(t.label, 0) < self.quota and self.begun.get(t.label, 0) < self.budget
         ]
-        if not wanting:
+        if not wanting or self.given_up:
             return None
         attempt, label = min(wanting)
         self.begun[label] = attempt + 1
@@ -191,7 +193,8 @@ class Filling:
         self.known[attempt] = outcome
         (tally,) = (t for t in self.tallies if t.label == attempt[0])
         if outcome.p < tally.threshold:
-            self.hopes[attempt[0]] -= 1
+            self.hopes[tally.label] -= 1  # now as many as will be accepted if all on their way are
+            self.given_up |= hopeless(self.hopes[tally.label], self.begun[tally.label], self.quota, self.budget)
 
     def tell(self) -> None:
         """The tallies what they are to know."""
@@ -201,7 +204,7 @@ class Filling:
 
 @torch.no_grad()
 def fill(slots: Slots, most: int, pool: Pool, judge: Judge, seed: Seed, checks: Checks, filling: Filling) -> None:
-    """Make attempts, `most` at once, until every class has its quota or has used up its budget."""
+    """Make attempts, `most` at once, until every class has its quota, or one will not have it within its budget."""
     fresh: dict[Attempt, np.ndarray] = {}
     told: dict[Attempt, int] = {}
     """Audited ones that the checks would have refused, and where."""

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.special import bdtr
 
 from ddrep import stopping
 from ddrep.data.shards import LabelledImages, write_with_attempts
@@ -29,6 +30,8 @@ log = logging.getLogger("ddrep")
 
 NAMED = 10
 """Classes that a message names."""
+BAD_LUCK = 1e-3
+"""A class is given up when one whose acceptance just fills its quota would be as unlucky as rarely as this."""
 ANY = -1
 """The class of candidates that are drawn of none: the judge's most probable one takes its place in what is written."""
 
@@ -69,10 +72,28 @@ class Tally:
         return max(0.0, math.floor(1000 * best[0]) / 1000) if len(best) == quota else 0.0
 
     def wanted(self, quota: int, budget: int) -> range:
-        """The next attempts to make: as many as should fill the quota at the rate seen so far, within the budget."""
-        missing = quota - self.accepted
-        rate = (self.accepted + 1) / (len(self.p) + 1)
-        return range(len(self.p), min(budget, len(self.p) + math.ceil(missing / rate))) if missing > 0 else range(0)
+        """The next attempts to make: as many as should fill the quota at the rate seen so far, within the budget.
+
+        No more than make it four times as many, so that a class that accepts next to nothing is found out early.
+        """
+        made, missing = len(self.p), quota - self.accepted
+        should = made + math.ceil(missing / (self.accepted + 1) * (made + 1))
+        most = min(budget, max(quota, 4 * made))
+        return range(made, min(should, most)) if missing > 0 else range(0)
+
+    def given_up(self, quota: int, budget: int) -> bool:
+        """Whether the quota is not filled, and will hardly be; see `hopeless`."""
+        accepted = self.accepted
+        return accepted < quota and hopeless(accepted, len(self.p), quota, budget)
+
+
+def hopeless(accepted: int, made: int, quota: int, budget: int) -> bool:
+    """Whether the budget is used up, or so few of the attempts made are accepted that it will not do.
+
+    Where a share of quota / budget is accepted, which fills the quota with the last attempt, so few come about with a
+    probability of less than `BAD_LUCK` (binomial).
+    """
+    return made >= budget or float(bdtr(accepted, made, quota / budget)) < BAD_LUCK
 
 
 @dataclass
@@ -169,30 +190,32 @@ def fill(
     keys: tuple[str, str],
     threshold: str = "",
 ) -> None:
-    """Make attempts until every class has its quota. Raises UserError naming the classes that used up the budget.
-
-    keys: the budget's config key, and what else the user can do. threshold: the key of the tallies' threshold, if a
-    lower one would do with the attempts made; the line then says which.
-    """
+    """Make attempts until every class has its quota. Raises UserError once one will not have it (`check_full`)."""
     while wanted := [(t.label, attempt) for t in tallies for attempt in t.wanted(quota, budget)]:
         by_label = {t.label: t for t in tallies}
         for (label, _), p in zip(wanted, judge(wanted), strict=True):
             by_label[label].p.append(p)
         log.info("%s", progress(tallies, quota))
-    check_full(tallies, quota, keys, threshold)
+        if any(t.given_up(quota, budget) for t in tallies):
+            break
+    check_full(tallies, quota, budget, keys, threshold)
 
 
-def check_full(tallies: Sequence[Tally], quota: int, keys: tuple[str, str], threshold: str = "") -> None:
-    """Raise UserError naming the classes that have used up their budget; see `fill`."""
-    short = [t for t in tallies if t.accepted < quota]
+def check_full(tallies: Sequence[Tally], quota: int, budget: int, keys: tuple[str, str], threshold: str = "") -> None:
+    """Raise UserError naming the classes for whose quota the budget does not do.
+
+    keys: the budget's config key, and what else the user can do. threshold: the key of the tallies' threshold, if a
+    lower one would do with the attempts made; the line then says which.
+    """
+    short = [t for t in tallies if t.given_up(quota, budget)]
     if short:
         log.error("%s", attempts_table(tallies, quota))
         rates = ", ".join(t.known for t in short[:NAMED])
         more = f" and {len(short) - NAMED} more (the log has a table)" if len(short) > NAMED else ""
-        least = min(t.enough(quota) for t in short) if threshold else 0.0
+        least = min(t.enough(quota) for t in tallies if t.accepted < quota) if threshold else 0.0
         would = f"; at a {threshold} of {least:g} the attempts made are enough" if least else ""
         raise UserError(
-            f"{keys[0]}: classes {rates}{more} accepted fewer than the {quota} images asked for; "
+            f"{keys[0]}: classes {rates}{more} accept too few for the {quota} images asked for in {budget} attempts; "
             f"raise the budget, {keys[1]}{would}"
         )
 
@@ -200,7 +223,7 @@ def check_full(tallies: Sequence[Tally], quota: int, keys: tuple[str, str], thre
 def attempts(verdicts: Iterable[bool], quota: int, budget: int) -> int:
     """Attempts at a class that `fill` makes, rounds and all, given the verdict on each up to the last it needs."""
     tally, verdict = Tally(0, threshold=1), iter(verdicts)
-    while wanted := tally.wanted(quota, budget):
+    while not tally.given_up(quota, budget) and (wanted := tally.wanted(quota, budget)):
         tally.p += [float(next(verdict, True)) for _ in wanted]
     return len(tally.p)
 

@@ -178,7 +178,7 @@ def run(
         judged_by = fingerprint(drawer.key, sha256(judge), str(threshold), str(cfg.early_refusal))
         engine.pool = Pool(pool, judged_by, index, drawer.denoiser.image_shape)
         engine.columns = _refuse_early(drawer, stage, loaded, engine.pool, tallies, batch)
-        check_full(tallies, quota, KEYS)
+        check_full(tallies, quota, quota * cfg.max_attempts, KEYS)
     else:
         judged = lambda attempts: engine.judged(attempts, loaded.probabilities)  # noqa: E731
         # a matched threshold is no setting, and of candidates of no class a lower one lets other classes in

@@ -118,7 +118,9 @@ def test_neither_slots_nor_what_was_drawn_before_change_a_byte(world, tmp_path, 
 
 
 def test_a_class_that_accepts_too_few_ends_in_the_budgets_line(world, tmp_path, small):
-    with pytest.raises(UserError, match=r"synthesis\.max_attempts: classes .* accepted fewer than the 6") as caught:
+    with pytest.raises(
+        UserError, match=r"synthesis\.max_attempts: classes .* accept too few for the 6 images"
+    ) as caught:
         make(world, tmp_path / "00002.tar", 0.1, most=1)
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("*.tar"))
     assert "attempts made" not in str(caught.value), "what was stopped has no p of an image"

@@ -249,7 +249,8 @@ def test_too_small_a_budget_names_the_classes_and_leaves_no_output(world, tmp_pa
     with caplog.at_level("INFO"), pytest.raises(UserError) as caught:
         _make(world, _stage(threshold, max_attempts=2), tmp_path / "00002.tar")
     rates = ", ".join(f"class {c} ({n}/{2 * QUOTA} = {n / (2 * QUOTA):.1%})" for c, n in enumerate(accepted))
-    assert f"synthesis.max_attempts: classes {rates} accepted fewer than the {QUOTA}" in str(caught.value)
+    line = f"classes {rates} accept too few for the {QUOTA} images asked for in {2 * QUOTA} attempts"
+    assert f"synthesis.max_attempts: {line}; raise" in str(caught.value)
     assert "\n" not in str(caught.value) and [p.name for p in tmp_path.iterdir()] == ["pool"]
     assert len(drawn) == CLASSES * 2 * QUOTA
     (table,) = [record.getMessage() for record in caplog.records if "median p" in record.getMessage()]
@@ -270,8 +271,10 @@ def test_too_small_a_budget_names_the_classes_and_leaves_no_output(world, tmp_pa
 @pytest.mark.parametrize("setting", ["", "synthesis.threshold"])
 def test_only_a_threshold_that_is_a_setting_is_told(setting):
     tallies = [Tally(0, 0.9, "a", [0.95, 0.4, 0.3]), Tally(1, 0.9, "b", [0.95, 0.95, 0.1])]
-    with pytest.raises(UserError, match=r"a \(1/3 = 33\.3%\) accepted fewer than the 2 images") as caught:
-        check_full(tallies, 2, ("synthesis.max_attempts", "fine-tune longer"), setting)
+    with pytest.raises(
+        UserError, match=r"a \(1/3 = 33\.3%\) accept too few for the 2 images asked for in 3 attempts;"
+    ) as caught:
+        check_full(tallies, 2, 3, ("synthesis.max_attempts", "fine-tune longer"), setting)
     assert ("at a synthesis.threshold of 0.4 the attempts" in str(caught.value)) == bool(setting)
     assert ("the attempts made" in str(caught.value)) == bool(setting)
 
@@ -296,7 +299,7 @@ def test_of_many_classes_the_first_are_named(caplog):
     tallies = [Tally(label, 0.5, f"n{label:08d}") for label in range(200)]
     with caplog.at_level("INFO"), pytest.raises(UserError) as caught:
         fill(tallies, 4, 8, lambda attempts: [0.1] * len(attempts), KEYS)
-    assert "n00000009 (0/8 = 0.0%) and 190 more (the log has a table) accepted fewer" in str(caught.value)
+    assert "n00000009 (0/8 = 0.0%) and 190 more (the log has a table) accept too few" in str(caught.value)
     assert len(str(caught.value)) < 500 and "n00000199 (4 missing)" in caplog.text
 
 
@@ -309,7 +312,7 @@ def test_only_the_classes_that_fall_short_are_named():
         return [p[label][attempt] for label, attempt in attempts]
 
     tallies = [Tally(label, 0.5) for label in p]
-    with pytest.raises(UserError, match=r"classes 1 \(2/8 = 25\.0%\) accepted"):
+    with pytest.raises(UserError, match=r"classes 1 \(2/8 = 25\.0%\) accept too few"):
         fill(tallies, 4, 8, judge, KEYS)
     assert len(set(asked)) == len(asked) and max(attempt for _, attempt in asked) == 7
     assert sum(label == 0 for label, _ in asked) == 4, "a class that accepts everything is asked for its quota alone"
