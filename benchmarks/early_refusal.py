@@ -31,7 +31,7 @@ from ddrep.sampling.slots import Slots
 WAYS = {
     "6 steps by log SNR (default)": Sampling(),
     "the same without fresh noise": Sampling(eta=0.0),
-    "12 even steps": EvenSampling(steps=12),
+    "12 even steps": EvenSampling(guidance_scale=0.5),
 }
 FRESH = 10**5
 """The number of the fresh candidates' noise, which no shard has."""

@@ -33,6 +33,7 @@ from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import autocast
 from ddrep.sampling.guidance import classifier_free
 from ddrep.sampling.rows import FixedRows
+from ddrep.sampling.sampler import evaluations
 from ddrep.training import classifier, graphs
 from ddrep.training.finetune import with_labels
 from ddrep.training.objective import COMPILE_STEPS, loss_in_parts
@@ -116,30 +117,42 @@ def candidates(part: str, model: Denoiser, base: Denoiser, images: int, steps_of
     """Candidates with their features: the published procedure and ours, at the number of images given."""
     shape = (images, *base.image_shape)
     x, y = torch.randn(shape, device=DEVICE), torch.zeros(images, dtype=torch.long, device=DEVICE)
-    index, default = torch.full_like(y, base.schedule.num_steps // 2), Sampling().steps
+    index, default = torch.full_like(y, base.schedule.num_steps // 2), Sampling()
+    guided, scale = evaluations(default) - default.steps, default.guidance_scale
 
     def reference() -> None:
         published.draw(model, y, x, steps=steps_of_reference)
 
-    def ours(scale: float, precision: Literal["fp32", "bf16"]) -> Run:
-        eps = classifier_free(FixedRows(**vars(model) | {"precision": precision}), y, scale)
+    def ours(w: float, precision: Literal["fp32", "bf16"]) -> Run:
+        eps = classifier_free(FixedRows(**vars(model) | {"precision": precision}), y, w)
         return lambda: [eps(x, index) for _ in range(steps_of_reference)]
 
+    step = {
+        "guided": ours(scale, "fp32"),
+        "unguided": ours(0.0, "fp32"),
+        "guided, bf16": ours(scale, "bf16"),
+        "unguided, bf16": ours(0.0, "bf16"),
+    }
+    named = f"{default.steps} steps, w = {scale:g} in {guided} of them"
     ways = {
-        f"{default} steps, w = 0.5 (default)": ours(0.5, "fp32"),
-        f"{default} steps, w = 0.5, bf16": ours(0.5, "bf16"),
-        f"{default} steps, w = 0": ours(0.0, "fp32"),
-        f"{default} steps, w = 0, bf16": ours(0.0, "bf16"),
+        "published": {"published": published.STEPS},
+        f"{named} (default)": {"guided": guided, "unguided": default.steps - guided},
+        f"{named}, bf16": {"guided, bf16": guided, "unguided, bf16": default.steps - guided},
+        f"{default.steps} steps, w = 0": {"unguided": default.steps},
+        f"{default.steps} steps, w = 0, bf16": {"unguided, bf16": default.steps},
     }
     read = {
         "whole passes": lambda: published.features(base, x.clamp(-1, 1)),
         "encoder": lambda: bottleneck_features(base, x.clamp(-1, 1), Features()),
     }
-    steps, features = turns({"published": reference, **ways}, rounds=3), turns(read, rounds=3)
-    whole, kept = published.STEPS / steps_of_reference, default / steps_of_reference
-    times = {"published": [whole * a + b for a, b in zip(steps["published"], features["whole passes"], strict=True)]}
-    for name in ways:
-        times[name] = [kept * a + b for a, b in zip(steps[name], features["encoder"], strict=True)]
+    steps, features = turns({"published": reference, **step}, rounds=3), turns(read, rounds=3)
+    times = {
+        name: [
+            sum(n / steps_of_reference * steps[kind][i] for kind, n in made_of.items()) + reading
+            for i, reading in enumerate(features["whole passes" if name == "published" else "encoder"])
+        ]
+        for name, made_of in ways.items()
+    }
     page.record(part, ABOUT_CANDIDATES, rows_of(times, {"candidates a second": lambda ms: 1e3 * images / ms}))
 
 

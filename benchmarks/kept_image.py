@@ -33,7 +33,7 @@ from ddrep.device import keep_freed_memory, multiplies_in_bf16, set_threads
 from ddrep.networks.judges import Judge
 from ddrep.sampling.guidance import classifier_free
 from ddrep.sampling.rows import rows_at_once
-from ddrep.sampling.sampler import ImageNoise, image_seed, sample
+from ddrep.sampling.sampler import ImageNoise, evaluations, image_seed, sample
 from ddrep.training.finetune import with_labels
 
 REFERENCE = "published"
@@ -45,36 +45,43 @@ Pieces = dict[str, Callable[[], Any]]
 
 @dataclass(frozen=True)
 class Contestant:
-    """A way to draw: how its costs are made of pieces, and how its candidates are drawn to see which are kept."""
+    """A way to draw: which pieces a candidate's cost is made of, and how often each comes."""
 
-    steps: int
-    step: str
-    read: str
     sampling: Sampling | None
-    """None: by the plain reference."""
+    """By which candidates are drawn to see which are kept; None: by the plain reference."""
+    pieces: Mapping[str, int]
 
     def of(self, piece: dict[str, float]) -> float:
         """Its candidate's cost, given each piece's."""
-        return self.steps * piece[self.step] + piece[self.read]
+        return sum(times * piece[name] for name, times in self.pieces.items())
 
 
-PUBLISHED = EvenSampling(solver="ddim", steps=published.STEPS, eta=0.0, guidance_scale=published.SCALE)
-EVEN, DEFAULT, UNGUIDED = EvenSampling(steps=12), Sampling(), Sampling(guidance_scale=0.0)
-CONTESTANTS = {
-    REFERENCE: Contestant(published.STEPS, "two calls", "whole passes", None),
-    "the same, by our engine": Contestant(published.STEPS, "one call", "encoder", PUBLISHED),
-    "12 even steps, w = 0.5": Contestant(EVEN.steps, "one call", "encoder", EVEN),
-    f"{DEFAULT.steps} steps, w = 0.5 (default)": Contestant(DEFAULT.steps, "one call", "encoder", DEFAULT),
-    f"{DEFAULT.steps} steps, w = 0": Contestant(UNGUIDED.steps, "one estimate", "encoder", UNGUIDED),
+def ours(sampling: Sampling) -> Contestant:
+    twice, suffix = evaluations(sampling) - sampling.steps, ", bf16" if sampling.precision == "bf16" else ""
+    steps = {f"one call{suffix}": twice, f"one estimate{suffix}": sampling.steps - twice}
+    return Contestant(sampling, {name: times for name, times in steps.items() if times} | {"encoder": 1})
+
+
+DEFAULT = Sampling()
+OURS = {
+    "the same, by our engine": EvenSampling(
+        solver="ddim", steps=published.STEPS, eta=0.0, guidance_scale=published.SCALE
+    ),
+    "12 even steps, w = 0.5": EvenSampling(guidance_scale=0.5),
+    "6 steps, w = 0.5": Sampling(guidance_scale=0.5, guidance_interval=(0.0, 1.0)),
+    f"6 steps, w = {DEFAULT.guidance_scale:g} in half of them (default)": DEFAULT,
+    "6 steps, w = 0": Sampling(guidance_scale=0.0),
 }
 if multiplies_in_bf16(torch.device("cpu")):
-    CONTESTANTS |= {
-        f"{name}, bf16": replace(
-            each, step=f"{each.step}, bf16", sampling=each.sampling.model_copy(update={"precision": "bf16"})
-        )
-        for name, each in CONTESTANTS.items()
-        if each.sampling and each.sampling.grid == DEFAULT.grid
+    OURS |= {
+        f"{name}, bf16": each.model_copy(update={"precision": "bf16"})
+        for name, each in OURS.items()
+        if each.grid == DEFAULT.grid
     }
+CONTESTANTS = {
+    REFERENCE: Contestant(None, {"two calls": published.STEPS, "whole passes": 1}),
+    **{name: ours(sampling) for name, sampling in OURS.items()},
+}
 
 
 def pieces(model: Denoiser, base: Denoiser, images: int) -> Pieces:
@@ -104,7 +111,7 @@ def costs(model: Denoiser, base: Denoiser, rounds: int) -> tuple[dict[str, float
     """Passes of each piece for a candidate, and its processor seconds in each round, the pieces taking turns."""
     x, index = torch.zeros(1, *base.image_shape), torch.zeros(1, dtype=torch.long)
     images = rows_at_once(x)
-    used = {piece for each in CONTESTANTS.values() for piece in (each.step, each.read)}
+    used = {piece for each in CONTESTANTS.values() for piece in each.pieces}
     one, many = ({name: run for name, run in pieces(model, base, n).items() if name in used} for n in (1, images))
     whole = operations(lambda: base.eps(x, index))
     counted = {name: operations(run) / whole for name, run in one.items()}

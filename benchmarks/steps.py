@@ -32,10 +32,11 @@ from ddrep.networks.measures import Evaluator
 from ddrep.sampling import time_grid
 from ddrep.sampling.sampler import evaluations, image_seed, levels, sample
 
-EARLY_HALF, MIDDLE = (0.0, 0.5), (0.25, 0.75)
+WHOLE, EARLY_HALF, MIDDLE, MIDDLE_THIRD = (0.0, 1.0), (0.0, 0.5), (0.25, 0.75), (0.3, 0.6)
 TRIED = (
-    *(Sampling(steps=steps) for steps in (12, 8, 6, 5)),
-    *(Sampling(guidance_interval=interval) for interval in (EARLY_HALF, MIDDLE)),
+    *(Sampling(steps=steps, guidance_scale=0.5, guidance_interval=WHOLE) for steps in (12, 8, 6, 5)),
+    *(Sampling(guidance_scale=0.5, guidance_interval=interval) for interval in (EARLY_HALF, MIDDLE)),
+    *(Sampling(guidance_scale=w, guidance_interval=i) for w in (0.75, 1.0) for i in (MIDDLE, MIDDLE_THIRD)),
     *(Sampling(steps=steps, guidance_scale=0.0) for steps in (8, 6)),
     *(Sampling(solver=solver, eta=0.0) for solver in ("dpm-solver++", "ipndm")),
     *([Sampling(precision="bf16")] if multiplies_in_bf16(torch.device("cpu")) else []),

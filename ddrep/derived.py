@@ -105,8 +105,6 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     """
     own = SOURCES[source]
     sampling = experiment.sampling.model_copy(update=dict(own.sampling))
-    if not sampling.guidance_scale:
-        sampling = sampling.model_copy(update={"guidance_interval": (0.0, 1.0)})
     accepts: dict[str, Any] = {} if own.filtered else {"threshold": 0.0, "early_refusal": 0.0}
     accepts |= {} if own.origin == "pretrained" else {"balance": False}
     return Shard(

@@ -104,8 +104,12 @@ class Section(BaseModel):
 
     @model_serializer(mode="wrap")
     def _without_what_came_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        later = {name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default}
-        return {key: value for key, value in handler(self).items() if key not in later}
+        left_out = self._left_out()
+        return {key: value for key, value in handler(self).items() if key not in left_out}
+
+    def _left_out(self) -> set[str]:
+        """What stages are not told."""
+        return {name for name in self.LATER if getattr(self, name) == type(self).model_fields[name].default}
 
     @model_validator(mode="before")
     @classmethod

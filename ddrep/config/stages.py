@@ -206,17 +206,17 @@ Grid = Literal["log-snr", "even", "fitted"] | Annotated[tuple[Level, ...], MinLe
 class Sampling(Section):
     """How candidates are drawn from the fine-tuned denoiser."""
 
-    LATER: ClassVar[tuple[str, ...]] = ("guidance_interval", "precision")
+    LATER: ClassVar[tuple[str, ...]] = ("precision",)
     solver: SolverName = "dpm-solver++"
     """dpm-solver++ (second order), ipndm (fourth order, for eta 0), or ddim."""
     steps: SolverSteps = 6
     eta: Share = 1.0
     """Fresh noise in every step: 0 is deterministic; 1 is DDPM's ancestral sampling, or SDE-DPM-Solver++."""
-    guidance_scale: Annotated[float, Ge(0)] = 0.5
+    guidance_scale: Annotated[float, Ge(0)] = 0.75
     """w in (1 + w) eps(x, t, y) - w eps(x, t) (paper: 0.01); the source improved-ddpm has none."""
-    guidance_interval: tuple[Share, Share] = (0.0, 1.0)
-    """Part of the steps, from noise to image, in which w counts; outside it eps(x, t) is not computed (Kynkäänniemi et
-    al. 2024)."""
+    guidance_interval: tuple[Share, Share] = (0.25, 0.75)
+    """Part of the steps, from noise to image, in which w counts (paper: [0, 1], all); outside it eps(x, t) is not
+    computed (Kynkäänniemi et al. 2024)."""
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
     grid: Grid = "log-snr"
@@ -238,6 +238,10 @@ class Sampling(Section):
             raise ValueError(f"grid: fitted, but steps are {self.steps}; expected {TEACHER} at most, or even")
         return self
 
+    def _left_out(self) -> set[str]:
+        """Where w is 0, when it counts says nothing: a changed interval redraws no unguided image."""
+        return super()._left_out() | (set() if self.guidance_scale else {"guidance_interval"})
+
     def _one_a_step(self, grid: tuple[int, ...]) -> bool:
         return len(grid) == self.steps and all(a > b for a, b in itertools.pairwise(grid))
 
@@ -245,8 +249,9 @@ class Sampling(Section):
 class EvenSampling(Sampling):
     """How images are drawn that a guide steers, or another generator draws: the scale of guidance is tuned to it."""
 
-    LATER = ("guidance_interval", "grid", "precision")
+    LATER = ("grid", "precision")
     steps: SolverSteps = 12
+    guidance_interval: tuple[Share, Share] = (0.0, 1.0)
     grid: Grid = "even"
 
 

@@ -88,11 +88,11 @@ def again(denoiser: Path, pretrained: Path | None, attempts: Path, row: int, out
 
 
 def _settings(attempts: Path) -> Sampling:
-    """What the attempts were drawn by. Those that tell no grid are from when there was the even one alone. Raises
-    UserError."""
+    """What the attempts were drawn by. Raises UserError."""
     told = (pq.read_schema(attempts).metadata or {}).get(b"PANDAS_ATTRS", b"{}")
     try:
-        return Sampling.model_validate({"grid": "even"} | json.loads(told)["sampling"])
+        # those that do not tell these are from when there was the even grid alone, and w counted in every step
+        return Sampling.model_validate({"grid": "even", "guidance_interval": (0.0, 1.0)} | json.loads(told)["sampling"])
     except (ValueError, KeyError, TypeError):
         raise UserError(
             f"{attempts}: does not tell the settings of sampling, as those do that this version writes of images that "

@@ -67,8 +67,9 @@ def test_an_interval_is_a_part_of_the_steps():
     inside = guided_at(schedule, cfg, torch.device("cpu"))
     assert inside is not None and inside.tolist() == grid[2:6]
     assert [evaluations(cfg, n) for n in range(9)] == [0, 1, 2, 4, 6, 8, 10, 11, 12] and evaluations(cfg) == 12
-    assert guided_at(schedule, Sampling(), torch.device("cpu")) is None
-    assert "guidance_interval" not in Sampling().model_dump() and "guidance_interval" in cfg.model_dump()
+    assert guided_at(schedule, Sampling(guidance_interval=(0, 1)), torch.device("cpu")) is None
+    assert "guidance_interval" in cfg.model_dump()
+    assert "guidance_interval" not in Sampling(guidance_scale=0, guidance_interval=(0, 0.5)).model_dump()
     with pytest.raises(ValueError, match="guidance_interval: expected the first number below the second"):
         Sampling(guidance_interval=(0.5, 0.5))
 

@@ -18,7 +18,7 @@ from tests import tiny
 
 ATTEMPTS: list[Attempt] = [(i % 3, i // 3) for i in range(40)]
 SETTINGS = [
-    Sampling(steps=4, eta=1.0, guidance_scale=0.5),
+    Sampling(steps=4, eta=1.0, guidance_scale=0.5, guidance_interval=(0, 1)),
     Sampling(solver="ddim", steps=5, eta=0.7, guidance_scale=0.0),
     Sampling(steps=4, eta=0.0, guidance_scale=0.5, unconditional="pretrained", guidance_interval=(0.25, 0.75)),
     Sampling(solver="ipndm", steps=6, eta=0.0, guidance_scale=0.5, guidance_interval=(0.3, 1.0)),

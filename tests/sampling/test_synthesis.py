@@ -30,7 +30,7 @@ from ddrep.sampling.synthesis import KEYS, class_conditional, match_threshold, m
 from tests import tiny
 
 CLASSES, ATTEMPTS, SEED, INDEX, QUOTA = 3, 60, 7, 2, 6
-SAMPLING = Sampling(steps=4, eta=1.0, guidance_scale=0.5, grid="even")
+SAMPLING = Sampling(steps=4, eta=1.0, guidance_scale=0.5, guidance_interval=(0, 1), grid="even")
 COLUMNS = {"key", "class", "attempt", "seed", "p", "accepted", "evaluations", "digest"}
 
 
@@ -426,11 +426,11 @@ def test_a_shard_of_a_fitted_grid_tells_its_levels_and_is_drawn_again_by_them(wo
     assert re.search("to within [01] grey levels", capsys.readouterr().err)
 
 
-def test_attempts_from_before_there_were_grids_are_drawn_again_on_the_even_one(world, tmp_path, capsys):
+def test_attempts_from_before_there_were_grids_and_intervals_are_drawn_again_as_they_were(world, tmp_path, capsys):
     _make(world, _stage(0.0), tmp_path / "00002.tar")
     table = pq.read_table(file := tmp_path / "00002.parquet")
     told = json.loads(table.schema.metadata[b"PANDAS_ATTRS"])
-    assert told["sampling"].pop("grid") == "even"
+    assert told["sampling"].pop("grid") == "even" and told["sampling"].pop("guidance_interval") == [0, 1]
     pq.write_table(table.replace_schema_metadata({**table.schema.metadata, b"PANDAS_ATTRS": json.dumps(told)}), file)
     call = ["--from", str(file), "--row", "3", "--out", str(tmp_path / "again.png")]
     assert main(["sample", str(world.finetuned), *call]) == 0
