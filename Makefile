@@ -19,7 +19,7 @@ demo: .venv/.installed
 install: .venv/.installed
 
 test: .venv/.installed
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} .venv/bin/pytest --quiet --numprocesses 2 tests/config tests/test_*config.py tests/test_members.py \

@@ -405,10 +405,11 @@ def test_scale_3_to_7_plans_only_what_is_new(demo: Tree) -> None:
 
 
 def test_threshold_and_guidance_leave_the_sources_without_them(demo: Tree) -> None:
-    plans = demo.plans([{"synthesis": {"threshold": 0.6}}, {"sampling": {"guidance_scale": 0.3}}])
+    guidance = {"guidance_scale": 0.3}, {"guidance_interval": [0, 0.5]}
+    plans = demo.plans([{"synthesis": {"threshold": 0.6}}, *({"sampling": each} for each in guidance)])
     sources = [{job.output.split("/")[4] for job in jobs if job.pending and job.rule == "synthesis"} for jobs in plans]
     assert sources[0] == {"ours", "pixel-rejection", "probe-rejection"}
-    assert sources[1] == sources[0] | {"classifier-free", "probe-soft"}
+    assert sources[1] == sources[2] == sources[0] | {"classifier-free", "probe-soft"}
 
 
 def test_a_fitted_grid_is_of_all_that_is_drawn(demo: Tree) -> None:
