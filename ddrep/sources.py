@@ -89,6 +89,12 @@ class Source:
         return self.origin != "labelled"
 
     @property
+    def images(self) -> str:
+        """What these images are called, with the name of the source."""
+        kind = "real images without labels" if self.origin == "unlabelled" else "synthetic images"
+        return f"{kind} ({self.name})"
+
+    @property
     def labelled(self) -> str:
         """The shard of labelled images that its classifiers see, relative to the folder of the labelled subset."""
         return "real.tar" if self.has_shards or self.labels == "hard" else f"{self.judge.name}/real.tar"
@@ -151,7 +157,7 @@ SOURCES.add(
         "ours",
         "guidance, and rejection by a CNN on *denoiser features*: the paper's method",
         Style("#D55E00", width=2.4, band=True),
-        headline=2,
+        headline=3,
         figures=(1, 3),
     )
 )
@@ -173,6 +179,7 @@ SOURCES.add(
         judge=PROBE,
         filtered=False,
         labels="soft",
+        headline=1,
     )
 )
 SOURCES.add(
@@ -195,7 +202,7 @@ SOURCES.add(
         judge=PROBE,
         filtered=False,
         labels="soft",
-        headline=1,
+        headline=2,
     )
 )
 

@@ -75,12 +75,12 @@ def main_cell(cells: pd.DataFrame, source: str) -> Mapping[Any, Any] | None:
 
 
 def sentence(cell: Mapping[Any, Any], confidence: float) -> str:
-    """`With 600 synthetic images (ours) added to 200 real ones, a resnet18 is right on 75.4% of ...`"""
+    """`With 600 synthetic images (ours) added to 200 labelled ones, a resnet18 is right on 75.4% of ...`"""
     mixed = ", trained with Mixup and CutMix," if cell["mix"] else ""
     found = [_difference(cell, name) for name in known(cell)]
     runs = f"{cell['n']} paired runs" if cell["n"] > 1 else "one run"
     said = (
-        f"With {cell['n_synthetic']:,} synthetic images ({cell['source']}) added to {cell['n_real']:,} real ones, "
+        f"With {cell['n_synthetic']:,} {SOURCES[cell['source']].images} added to {cell['n_real']:,} labelled ones, "
         f"a {cell['architecture']}{mixed} is right on {cell['mean']:.1f}% of the test images"
     )
     return f"{said}: {'; '.join(found)} ({100 * confidence:g}% intervals, {runs})." if found else f"{said}."
@@ -99,7 +99,7 @@ def _verdict(cell: Mapping[Any, Any]) -> tuple[str, Literal["gain", "loss", "uns
     if not sure(cell, cell["control"]):
         return "Zero lies inside an interval: this may be chance, a gain as well as a loss.", "unsure"
     if cell["vs_control"] < 0:
-        return "Zero lies outside every interval: the synthetic images do harm here.", "loss"
+        return "Zero lies outside every interval: these images do harm here.", "loss"
     if lacking:
         return f"It was not compared with {lacking[0]}: the gain may be that of longer training.", "unsure"
     all_of = "both" if len(there) == 2 else "all"

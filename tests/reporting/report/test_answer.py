@@ -21,7 +21,7 @@ VERDICTS = {
 def test_the_sentence_has_the_numbers_of_the_runs(small: Results) -> None:
     """Which the fixture chose: 320 to 322 of 400 images against 240 to 242, and 248 to 250."""
     (found,) = answers(small)
-    assert found.tone == "gain" and "500 synthetic images (ours) added to 500 real ones" in found.sentence
+    assert found.tone == "gain" and "500 synthetic images (ours) added to 500 labelled ones" in found.sentence
     assert "80.2% of the test images" in found.sentence and "3 paired runs" in found.sentence
     for difference, control in (("+20.0 points", "the real images alone;"), ("+18.0 points", "trained as long")):
         before, _, after = found.sentence.partition(difference)
@@ -63,10 +63,12 @@ def test_without_table_4_there_is_no_answer(tmp_path: Path) -> None:
 
 def test_what_did_best_elsewhere_comes_first_whatever_it_did_here(tmp_path: Path) -> None:
     """An answer of each headline, judged against its own controls: with soft labels three."""
-    names = ("real", "real-equal-steps", "real-soft", "ours", "probe-soft", "unconditional-soft")
+    names = ("real", "real-equal-steps", "real-soft", "ours", "unlabelled-soft", "probe-soft", "unconditional-soft")
     e = experiment().model_copy(update={"table4": (experiment().table4[0].model_copy(update={"sources": names}),)})
-    write_tables(tmp_path, e, {**RIGHT, "real-soft": 0.7, "probe-soft": 0.99, "unconditional-soft": 0.5})
-    first, second = answers(Results(e, tmp_path))
-    assert (first.source, first.tone) == ("unconditional-soft", "loss") and "-20.0 points" in first.sentence
+    soft = {"real-soft": 0.7, "unlabelled-soft": 0.5, "probe-soft": 0.99, "unconditional-soft": 0.5}
+    write_tables(tmp_path, e, {**RIGHT, **soft})
+    first, second, third = answers(Results(e, tmp_path))
+    assert (first.source, first.tone) == ("unlabelled-soft", "loss") and "-20.0 points" in first.sentence
+    assert "500 real images without labels (unlabelled-soft) added to 500 labelled ones" in first.sentence
     assert first.sentence.count("against") == 3 and "judge's labels" in first.sentence
-    assert (second.source, second.tone) == ("ours", "gain")
+    assert [(each.source, each.tone) for each in (second, third)] == [("unconditional-soft", "loss"), ("ours", "gain")]
