@@ -78,8 +78,8 @@ def main() -> None:
 
 
 ABOUT = """`python -m benchmarks.guidance`: means over {n} labelled subsets, each with its fine-tune and judge, in \
-brackets their range; w counts in the part of the steps that is named, and elsewhere the null estimate is not computed. \
-The quantities are those of *Fewer evaluations*, each of as many candidates as the table says."""
+brackets their range; w counts in the part of the steps that is named, and elsewhere the null estimate is not \
+computed. The quantities are those of *Fewer evaluations*, each of as many candidates as the table says."""
 
 if __name__ == "__main__":
     main()
