@@ -4,6 +4,7 @@ A rule runs one `ddrep` command, and the one param that Snakemake tracks is the 
 obeys: a changed setting replans its own stage, and what follows from it, alone.
 """
 
+import re
 import shlex
 import sys
 from functools import partial
@@ -33,7 +34,7 @@ from ddrep.runs import (
     table_runs,
     targets,
 )
-from ddrep.sources import SOURCES, in_figure, of_origin
+from ddrep.sources import SOURCES, in_figure, judges, of_origin
 
 min_version("9.13")
 
@@ -69,11 +70,12 @@ told = partial(params, EXPERIMENT)
 shards_of = lambda w, scale: [
     f"<results>/{path}" for path in shard_paths(w.subset, w.source, scale, EXPERIMENT.synthesis.shards_per_scale)
 ]
+any_of = lambda names: "|".join(map(re.escape, names))
 CONSTRAINTS = {
     "experiment": NAME.replace(".", r"\."),
     "subset": r"\d+|\d+-\d+",
     "split": "validation|test",
-    "source": "[a-z-]+",
+    "source": any_of(SOURCES),
     "index": r"\d{5}",
     "architecture": "[^/]+",
     "mix": "plain|mix",
@@ -83,15 +85,15 @@ CONSTRAINTS = {
     "attribute": "[A-Za-z0-9_-]+",
     "part": "train|test|oracle",
     "reads": "features|pixels",
-    "generator": "|".join(generators()),
-    "judge": "[a-z-]+",
-    "method": "|".join(METHODS),
+    "generator": any_of(generators()),
+    "judge": any_of(judges()),
+    "method": any_of(METHODS),
     "steps": r"\d+",
     "number": "[34]",
 }
 paths = partial(constrained, CONSTRAINTS)
 # Guided and generated images lie in folders alike: which rule draws them is told by the method.
-of_methods = lambda methods, **given: constrained({**CONSTRAINTS, "method": "|".join(methods)}, **given)
+of_methods = lambda methods, **given: constrained({**CONSTRAINTS, "method": any_of(methods)}, **given)
 # `workflow.cores` would refuse what computes nothing and is given none: --unlock, --dag.
 CORES = workflow.resource_settings.cores or 1
 # Threads of the jobs that others wait for; beyond 4 a small denoiser gains nothing.

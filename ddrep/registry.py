@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Protocol, TypeVar
 
 from ddrep.errors import UserError
@@ -25,7 +26,11 @@ class Registry(dict[str, M]):
         self.kind = kind
 
     def add(self, member: M) -> M:
-        """Declare a member. Raises ValueError if its name is taken."""
+        """Declare a member. Raises ValueError if its name is taken, or is none for a part of a file's name."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_-]*", member.name):
+            raise ValueError(
+                f"{self.kind} {member.name!r}: expected letters, digits, . + - and _, for files bear its name"
+            )
         if member.name in self:
             raise ValueError(f"{self.kind} {member.name}: declared twice")
         self[member.name] = member

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ from ddrep.reporting.tables import run as make_table
 from ddrep.runs import Run, shards_asked
 from ddrep.sampling.sampler import ImageNoise, solve
 from ddrep.solvers import SOLVERS
-from ddrep.sources import SOURCES
+from ddrep.sources import SOURCES, Source, Style
 from tests import tiny
 from tests.reporting.make_runs import write_run
 
@@ -55,12 +58,12 @@ def member(request: pytest.FixtureRequest) -> Iterator[None]:
 def test_a_source(
     member: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = "unguided-rejection"
+    name = "rejection-w2"
     block: dict[str, Any] = {"sources": ["real", name], "scales": [0, 1], "mix": [False]}
     experiment = config.parse({"experiment": "x", "table4": [block], "table3": {"sources": [name]}})
     assert shards_asked(experiment)["0", name] == 1
     shard = shard_of(name, experiment)
-    assert shard.sampling.guidance_scale == 0 and shard.synthesis == experiment.synthesis
+    assert shard.sampling.guidance_scale == 2 and shard.synthesis == experiment.synthesis
     assert Stage[config.Shard].model_validate_json(stage_json("synthesis", shard, 0)).config == shard
     rows = []
     for seed in range(2):
@@ -84,6 +87,24 @@ def test_a_source(
     figure4(table=outputs[0], out=tmp_path / "figure4.png")
     (legend,) = drawn[0].legends
     assert {name, "ours"} <= {text.get_text() for text in legend.get_texts()}
+
+
+def test_the_workflow_runs_a_source_of_its_own(tmp_path: Path) -> None:
+    """Whatever its name: digits had no file that a rule makes."""
+    members = Path(__file__).parent / "members/a_source.py"
+    settings = {"experiment": "x", "parts": ["augmentation"], "table3": {"sources": ["rejection-w2"]}}
+    (tmp_path / "x.yaml").write_text(json.dumps(settings))
+    run = f"import runpy; runpy.run_path({str(members)!r}); from snakemake.cli import main; main()"
+    root = Path(__file__).parents[1]
+    call = ["--configfile", str(tmp_path / "x.yaml"), "--cores", "1", "--dry-run", "--printshellcmds"]
+    plan = subprocess.run([sys.executable, "-c", run, *call], cwd=root, capture_output=True, text=True, check=False)
+    assert plan.returncode == 0, plan.stderr
+    assert '"guidance_scale":2.0' in plan.stdout and "synthetic/rejection-w2/00000.tar" in plan.stdout
+
+
+def test_a_name_is_one_for_files() -> None:
+    with pytest.raises(ValueError, match=r"source 'a/b': expected letters, digits"):
+        SOURCES.add(Source("a/b", "about", Style("#000000")))
 
 
 @pytest.mark.parametrize("member", ["a_solver"], indirect=True)

@@ -1,6 +1,6 @@
 # The pathvars of shards of the named sources alone.
 of_sources = lambda names: partial(
-    constrained, CONSTRAINTS | {"source": "|".join(names)}, synthetic="synthetic/{source}/{index}"
+    constrained, CONSTRAINTS | {"source": any_of(names)}, synthetic="synthetic/{source}/{index}"
 )
 
 
