@@ -16,6 +16,7 @@ WRITTEN = "all is written"
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 _saving = False
 _asked: signal.Signals | None = None
+_raised: KeyboardInterrupt | None = None
 
 
 class Stopped(KeyboardInterrupt):
@@ -25,16 +26,22 @@ class Stopped(KeyboardInterrupt):
 @contextlib.contextmanager
 def heard() -> Iterator[None]:
     """Within, the signals raise `Stopped`, at once or where `saving` allows it. In the main thread alone, as Python
-    has it."""
-    global _asked
+    has it. A library that is interrupted may end in an error of its own, which then is the interrupt again."""
+    global _asked, _raised
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.signal(number, _on_signal) for number in SIGNALS}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as in the background
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, _on_interrupt)
     try:
         yield
+    except Exception as e:
+        if _raised is None:
+            raise
+        raise _raised from e
     finally:
-        _asked = None
+        _asked = _raised = None
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -70,7 +77,14 @@ def stop_if(told: bool) -> None:
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
-    global _asked
+    global _asked, _raised
     first, _asked = _asked is None, signal.Signals(number)
     if not (first and _saving):
-        raise Stopped(_asked.name)
+        _raised = Stopped(_asked.name)
+        raise _raised
+
+
+def _on_interrupt(number: int, frame: FrameType | None) -> None:
+    global _raised
+    _raised = KeyboardInterrupt()
+    raise _raised

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from ddrep import stopping
 from ddrep.cli import main
 from ddrep.config import FineTune, Sampling, Shard, Stage, Synthesis
 from ddrep.data.shards import write_shard
@@ -215,3 +217,20 @@ def test_an_error_that_an_interrupt_ends_in_is_the_interrupt(
     monkeypatch.setattr("ddrep.generators.importers.run", interrupted)
     monkeypatch.setattr("ddrep.device.set_threads", lambda threads: None)
     assert main(["import-diffae", "last.ckpt", "--out", str(tmp_path / "d"), "--log", str(tmp_path / "log")]) == status
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *SIGNALS])
+def test_an_error_that_an_interrupt_became_is_the_interrupt(number: signal.Signals) -> None:
+    """Seen of safetensors, which reads tensors by calls that swallow it and end in a ValueError without a context."""
+
+    def swallow() -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        raise ValueError("could not determine the shape")
+
+    with pytest.raises(KeyboardInterrupt) as caught, stopping.heard():
+        swallow()
+    assert isinstance(caught.value, Stopped) == (number != signal.SIGINT)
+    with pytest.raises(ValueError, match="of its own"), stopping.heard():
+        raise ValueError("of its own")
