@@ -13,6 +13,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from ddrep import config as settings
+from ddrep import warm
 from ddrep.derived import denoiser_path, generator_path, pretrained_on_data, shard_of
 from ddrep.errors import UserError
 from ddrep.methods import METHODS, generated, generators, guided
@@ -120,6 +121,11 @@ pathvars:
 
 wildcard_constraints:
     **CONSTRAINTS,
+
+
+onstart:
+    if workflow.is_main_process and workflow.local_exec and len([*workflow.dag.needrun_jobs()]) >= warm.WORTH:
+        warm.start()
 
 
 rule all:

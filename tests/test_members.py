@@ -93,7 +93,7 @@ def test_the_workflow_runs_a_source_of_its_own(tmp_path: Path) -> None:
     """Whatever its name: digits had no file that a rule makes."""
     members = Path(__file__).parent / "members/a_source.py"
     settings = {"experiment": "x", "parts": ["augmentation"], "table3": {"sources": ["rejection-w2"]}}
-    (tmp_path / "x.yaml").write_text(json.dumps(settings))
+    (tmp_path / "x.yaml").write_text(json.dumps(settings), encoding="utf-8")
     run = f"import runpy; runpy.run_path({str(members)!r}); from snakemake.cli import main; main()"
     root = Path(__file__).parents[1]
     call = ["--configfile", str(tmp_path / "x.yaml"), "--cores", "1", "--dry-run", "--printshellcmds"]

@@ -33,6 +33,11 @@ def main(args: list[str] | None = None) -> int:
     Where the reader of standard output has gone, as in `ddrep plan | head`, it ends without a word.
     """
     _open_closed_streams()
+    if args is None and "DDREP_WARM" in os.environ:
+        from ddrep import warm
+
+        if (status := warm.hand_over(sys.argv[1:])) is not None:
+            return status
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name of any locale is better seen as numbers than not at all
             stream.reconfigure(errors="backslashreplace")

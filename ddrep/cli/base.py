@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import shlex
 import sys
 from functools import partial
@@ -71,6 +72,7 @@ class Verb(BaseModel):
                 self.set_up()
                 self.run()
             if writes:
+                log.info("peak memory %d MB", peak_memory())
                 log.info(WRITTEN)
 
     def set_up(self) -> None:
@@ -91,6 +93,12 @@ class Verb(BaseModel):
         if "stage" not in signature(function).parameters:  # whose section is empty: there to have a version
             options.pop("stage", None)
         function(**options)
+
+
+def peak_memory() -> int:
+    """Of this process, in MB of 2^20 bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 2**20
 
 
 class Light(Verb):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
@@ -35,7 +36,7 @@ def run(*, files: Sequence[Path], out: Path) -> None:
     took is not known, and seconds_per_accepted is empty. Raises UserError.
     """
     benchmarks, attempts = ([path for path in files if path.suffix == suffix] for suffix in (".tsv", ".parquet"))
-    measured = _by_job(benchmarks, _job_of_benchmark, lambda path: _measured(path) | {"partial": _is_partial(path)})
+    measured = _by_job(benchmarks, _job_of_benchmark, _ran)
     counted = _by_job(attempts, _job_of_attempts, _counted)
     rows = {job: measured.get(job, {}) | counted.get(job, {}) for job in measured.keys() | counted.keys()}
     table = pd.DataFrame([_row(job, row) for job, row in sorted(rows.items())], columns=list(TYPES)).astype(TYPES)
@@ -95,20 +96,30 @@ def _measured(path: Path) -> dict[str, Any]:
     return {"seconds": table["s"].mean(), "max_rss_mb": table["max_rss"].max()}
 
 
+def _ran(benchmark: Path) -> dict[str, Any]:
+    """Time, memory and whether the time is partial. Of a job that was forked (ddrep.warm) Snakemake sees the caller's
+    memory alone."""
+    measured, (partial, peak) = _measured(benchmark), _logged(benchmark)
+    return measured | {"max_rss_mb": np.fmax(measured["max_rss_mb"], peak), "partial": partial}
+
+
 RESUMED = re.compile(r"resuming at step [1-9]")
+PEAK = re.compile(r"peak memory (\d+) MB")
 SELECTED = re.compile(r"(\d+) candidates, (\d+) of them drawn now")
-"""What ddrep.training.loop and ddrep.sampling.synthesis say in the log of a job's last run."""
+"""What ddrep.training.loop, ddrep.cli.base and ddrep.sampling.synthesis say in the log of a job's last run."""
 
 
-def _is_partial(benchmark: Path) -> bool | None:
-    """Whether the time is not that of all the work, going by the log of the same run; None where there is no log."""
+def _logged(benchmark: Path) -> tuple[bool | None, float]:
+    """What the log of the same run tells: whether the time is not that of all the work, None where there is no log; and
+    the largest memory in MB, NaN likewise."""
     parts = list(benchmark.with_suffix(".log").parts)
     parts[len(parts) - 1 - parts[::-1].index("benchmarks")] = "logs"
     try:
         said = Path(*parts).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    return bool(RESUMED.search(said)) or any(int(drawn) < int(n) for n, drawn in SELECTED.findall(said))
+        return None, float("nan")
+    partial = bool(RESUMED.search(said)) or any(int(drawn) < int(n) for n, drawn in SELECTED.findall(said))
+    return partial, max(map(float, PEAK.findall(said)), default=float("nan"))
 
 
 def _counted(path: Path) -> dict[str, Any]:

@@ -62,12 +62,12 @@ KEYS = ["subset", "architecture", "mix", "source", "scale", "seed"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Tree:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     """A tree in which the smallest experiment has run."""
     tree = copy_workflow(tmp_path_factory.mktemp("smallest"))
     write_idx(tree.path / "unlabelled-idx3-ubyte.gz", labelled(Data(), "validation", 0, 0).images[:16, :, :, 0])
     tree.configure(**SMALLEST)
-    done = tree.snakemake("--cores", str(os.cpu_count()), "--show-failed-logs", "--quiet", "progress", path=warm)
+    done = tree.snakemake("--cores", str(os.cpu_count()), "--show-failed-logs", "--quiet", "progress")
     assert done.returncode == 0, done.stdout + done.stderr
     return tree
 

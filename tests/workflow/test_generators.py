@@ -61,10 +61,10 @@ SMALLEST: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory, warm: str) -> Tree:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     tree = copy_workflow(tmp_path_factory.mktemp("generated"))
     tree.configure(**SMALLEST)
-    done = tree.snakemake("--cores", "1", "--show-failed-logs", "--quiet", "progress", path=warm)
+    done = tree.snakemake("--cores", "1", "--show-failed-logs", "--quiet", "progress")
     assert done.returncode == 0, done.stdout + done.stderr
     return tree
 

@@ -67,9 +67,9 @@ def write_inputs(path: Path) -> Tree:
     return tree
 
 
-def test_two_classes_go_through_every_table_and_figure(tmp_path: Path, warm: str) -> None:
+def test_two_classes_go_through_every_table_and_figure(tmp_path: Path) -> None:
     tree = write_inputs(tmp_path)
-    done = tree.snakemake("--cores", str(os.cpu_count()), "--show-failed-logs", "--quiet", "progress", path=warm)
+    done = tree.snakemake("--cores", str(os.cpu_count()), "--show-failed-logs", "--quiet", "progress")
     assert done.returncode == 0, done.stdout + done.stderr
     results = tmp_path / "results/own"
     assert Denoiser.load(results / "denoiser.safetensors").provenance["section"]["data"]["images"] == 10 - 2

@@ -131,11 +131,9 @@ def test_the_full_overlay_passes_a_dry_run(tree: Tree) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(tree: Tree, warm: str) -> Tree:
+def finished(tree: Tree) -> Tree:
     """A tree in which the toy has run."""
-    done = tree.snakemake(
-        "--cores", str(os.cpu_count()), "--show-failed-logs", "--quiet", "progress", *both(), path=warm
-    )
+    done = tree.snakemake("--cores", str(os.cpu_count()), "--show-failed-logs", "--quiet", "progress", *both())
     assert done.returncode == 0, done.stdout + done.stderr
     return tree
 
@@ -242,7 +240,7 @@ GUIDANCE = {
 
 
 @pytest.mark.parametrize("name", GUIDANCE)
-def test_the_toys_of_guidance_run_end_to_end(name: str, tmp_path: Path, warm: str) -> None:
+def test_the_toys_of_guidance_run_end_to_end(name: str, tmp_path: Path) -> None:
     write, number, figures, expected = GUIDANCE[name]
     tree = write(tmp_path)
     full, toy = (str(EXPERIMENTS / f"{stem}.yaml") for stem in (name, f"{name}-toy"))
@@ -252,7 +250,7 @@ def test_the_toys_of_guidance_run_end_to_end(name: str, tmp_path: Path, warm: st
     counts = {line.split()[0]: line.split()[-1] for line in planned.stdout.splitlines() if line.strip()}
     assert planned.returncode == 0 and expected.items() <= counts.items(), planned.stdout + planned.stderr
     run = ["--cores", str(os.cpu_count()), "--show-failed-logs", "--quiet", "progress", "--configfile", full, toy]
-    done = tree.snakemake(*run, path=warm)
+    done = tree.snakemake(*run)
     assert done.returncode == 0, done.stdout + done.stderr
     results = tmp_path / f"results/{name}-toy"
     experiment = load(tmp_path / "config.yaml", tmp_path / full, tmp_path / toy)

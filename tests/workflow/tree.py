@@ -14,6 +14,8 @@ from typing import IO, Any
 
 import yaml
 
+from ddrep import warm
+
 REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
@@ -42,8 +44,9 @@ class Tree:
     """Whether files, data and networks are held against the settings, as they always are outside of tests."""
 
     def snakemake(self, *arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
-        """Run Snakemake here; `path` goes in front of PATH."""
+        """Run Snakemake here; `path`, whose `ddrep` is another, goes in front of PATH."""
         env = {**environment(), "PATH": os.pathsep.join(filter(None, [path, str(BIN), os.environ["PATH"]]))}
+        env |= {warm.FOLDER: ""} if path else {}
         unchecked = [sys.executable, str(Path(__file__).parent / "unchecked.py")]
         command = [*([str(BIN / "snakemake")] if self.checked else unchecked), *arguments]
         return subprocess.run(command, cwd=self.path, env=env, capture_output=True, text=True, timeout=3600)

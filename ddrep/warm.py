@@ -1,0 +1,152 @@
+"""The commands of one workflow run, each forked from a process that has imported all.
+
+Most of what a small job takes is the import of torch. So the workflow starts one such process beside itself, and names
+its folder in `DDREP_WARM`; a `ddrep` that finds it there hands over its streams, folder, environment and arguments, and
+waits. The job is a process of its own: it hears the signals that its caller is sent, and ends where that one is killed.
+Where there is no such process, as on the nodes of a cluster, or it is of another installation, `ddrep` does the work
+itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import pkgutil
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from pathlib import Path
+from types import FrameType
+
+FOLDER = "DDREP_WARM"
+SOCKET = "socket"
+WORTH = 4
+"""Jobs of a run from which on it is worth an import beside them."""
+_server: subprocess.Popen[bytes] | None = None
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""What a job is told that its caller is told."""
+BESIDE = ("matplotlib.pyplot", "sklearn.linear_model", "sklearn.model_selection", "timm", "torchvision")
+"""What verbs import once they run."""
+
+
+def start() -> None:
+    """Fork the commands of this process's children from now on, until it ends; unless its own caller does already."""
+    global _server
+    if FOLDER in os.environ:
+        return
+    folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="ddrep-")  # which is the user's alone
+    # its standard input tells it of the end, however that comes
+    command = [sys.executable, "-P", "-m", __name__, folder]
+    _server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def hand_over(arguments: list[str]) -> int | None:
+    """The exit status of `ddrep ARGUMENTS`, done by the process of `FOLDER`; None where that does not take it."""
+    if not (folder := os.environ.get(FOLDER)):
+        return None
+    with socket.socket(socket.AF_UNIX) as server:
+        try:
+            call = json.dumps([_installation(), arguments, os.getcwd(), dict(os.environ)])
+            server.connect(f"{folder}/{SOCKET}")
+            socket.send_fds(server, [b"."], [0, 1, 2])
+            server.sendall(call.encode() + b"\n")
+            answers = server.makefile(encoding="utf-8")
+            job = int(answers.readline() or 0)
+        except OSError:
+            return None
+        if not job:
+            return None
+
+        def forward(number: int, frame: FrameType | None) -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(job, number)
+
+        for number in HEARD:
+            signal.signal(number, forward)
+        # without an answer it was killed, as by a kernel that is short of memory
+        return int(answers.readline() or 128 + signal.SIGKILL)
+
+
+def serve(folder: Path) -> None:
+    """Import all, then fork a process for each call, until the standard input ends."""
+    import ddrep
+
+    for module in pkgutil.walk_packages(ddrep.__path__, "ddrep."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    for beside in BESIDE:
+        importlib.import_module(beside)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(f"{folder}/{SOCKET}")
+        listener.listen(1024)
+        while True:
+            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            if sys.stdin in ready:
+                return
+            caller, _ = listener.accept()
+            if os.fork() == 0:
+                try:
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    listener.close()
+                    _job(caller)
+                finally:
+                    os._exit(0)
+            caller.close()
+
+
+def _installation() -> list[str]:
+    """Of Python, and of ddrep: another one, as in a rule's own environment, has other versions."""
+    return [sys.prefix, __file__]
+
+
+def _job(caller: socket.socket) -> None:
+    """A command as its caller has it. Its status goes to the caller."""
+    _, streams, *_ = socket.recv_fds(caller, 1, 3)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    encoding = sys.stdout.encoding
+    sys.stdout, sys.stderr = (
+        open(number, "w", encoding=encoding, buffering=1, closefd=False)  # noqa: SIM115 until the end
+        for number in (1, 2)
+    )
+    installation, arguments, folder, env = json.loads(caller.makefile(encoding="utf-8").readline())
+    if installation != _installation():
+        return
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(folder)
+    sys.argv = ["ddrep", *arguments]
+    caller.sendall(f"{os.getpid()}\n".encode())
+    threading.Thread(target=_end_with, args=(caller,), daemon=True).start()
+    status = 1
+    try:
+        status = importlib.import_module("ddrep.cli").main(arguments)
+    except SystemExit as e:
+        status = e.code if isinstance(e.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    caller.sendall(f"{status}\n".encode())
+
+
+def _end_with(caller: socket.socket) -> None:
+    """A caller that is killed takes its job with it, as one that does the work itself would."""
+    caller.recv(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    try:
+        serve(Path(sys.argv[1]))
+    finally:
+        shutil.rmtree(sys.argv[1], ignore_errors=True)
+    os._exit(0)  # for all that has been imported takes a second to be taken down
