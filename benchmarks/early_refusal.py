@@ -19,7 +19,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from benchmarks import page
-from ddrep.config import DenoiserFile, EvenSampling, Sampling, Synthesis
+from ddrep.config import DenoiserFile, Sampling, Synthesis
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import keep_freed_memory, set_threads
 from ddrep.networks.judges import Judge
@@ -29,9 +29,8 @@ from ddrep.sampling.sampler import image_seed
 from ddrep.sampling.slots import Slots
 
 WAYS = {
-    "6 steps by log SNR (default)": Sampling(),
+    f"{Sampling().steps} steps by log SNR (default)": Sampling(),
     "the same without fresh noise": Sampling(eta=0.0),
-    "12 even steps": EvenSampling(guidance_scale=0.5),
 }
 FRESH = 10**5
 """The number of the fresh candidates' noise, which no shard has."""

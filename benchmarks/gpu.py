@@ -33,7 +33,6 @@ from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import autocast
 from ddrep.sampling.guidance import classifier_free
 from ddrep.sampling.rows import FixedRows
-from ddrep.sampling.sampler import evaluations
 from ddrep.training import classifier, graphs
 from ddrep.training.finetune import with_labels
 from ddrep.training.objective import COMPILE_STEPS, loss_in_parts
@@ -87,7 +86,7 @@ def forward(part: str, base: Denoiser, images: int, best: float) -> None:
     index = torch.full((images,), base.schedule.num_steps // 2, device=DEVICE)
     last = Denoiser(copy.deepcopy(base.net).to(memory_format=torch.channels_last), base.schedule)
     compiled = Denoiser(copy.deepcopy(last.net), base.schedule)
-    compiled.net.compile(mode="reduce-overhead")  # which makes a CUDA graph of it
+    compiled.net.compile(mode="reduce-overhead", dynamic=False)  # which makes a CUDA graph of it
     rows = x.to(memory_format=torch.channels_last)
 
     def ran(model: Denoiser, x: Tensor, bf16: bool) -> Run:
@@ -118,7 +117,6 @@ def candidates(part: str, model: Denoiser, base: Denoiser, images: int, steps_of
     shape = (images, *base.image_shape)
     x, y = torch.randn(shape, device=DEVICE), torch.zeros(images, dtype=torch.long, device=DEVICE)
     index, default = torch.full_like(y, base.schedule.num_steps // 2), Sampling()
-    guided, scale = evaluations(default) - default.steps, default.guidance_scale
 
     def reference() -> None:
         published.draw(model, y, x, steps=steps_of_reference)
@@ -128,18 +126,16 @@ def candidates(part: str, model: Denoiser, base: Denoiser, images: int, steps_of
         return lambda: [eps(x, index) for _ in range(steps_of_reference)]
 
     step = {
-        "guided": ours(scale, "fp32"),
+        "guided": ours(published.SCALE, "fp32"),
         "unguided": ours(0.0, "fp32"),
-        "guided, bf16": ours(scale, "bf16"),
         "unguided, bf16": ours(0.0, "bf16"),
     }
-    named = f"{default.steps} steps, w = {scale:g} in {guided} of them"
+    half = default.steps // 2
     ways = {
         "published": {"published": published.STEPS},
-        f"{named} (default)": {"guided": guided, "unguided": default.steps - guided},
-        f"{named}, bf16": {"guided, bf16": guided, "unguided, bf16": default.steps - guided},
-        f"{default.steps} steps, w = 0": {"unguided": default.steps},
-        f"{default.steps} steps, w = 0, bf16": {"unguided, bf16": default.steps},
+        f"{default.steps} steps (default)": {"unguided": default.steps},
+        f"{default.steps} steps, bf16": {"unguided, bf16": default.steps},
+        f"{default.steps} steps, half of them guided": {"guided": half, "unguided": default.steps - half},
     }
     read = {
         "whole passes": lambda: published.features(base, x.clamp(-1, 1)),

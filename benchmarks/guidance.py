@@ -29,10 +29,10 @@ from ddrep.sampling.sampler import image_seed
 ALL, HALF, THIRD, ONE = (0.0, 1.0), (0.25, 0.75), (0.3, 0.6), (0.3, 0.4)
 """Parts of the steps: of 6 all, the middle three, the middle two, and the third."""
 TRIED = (
-    *(Sampling(guidance_scale=w, guidance_interval=ALL) for w in (0.5, 0.0)),
-    *(Sampling(guidance_scale=w, guidance_interval=HALF) for w in (0.5, 0.75, 1.0)),
-    *(Sampling(guidance_scale=w, guidance_interval=THIRD) for w in (0.75, 1.0, 1.5)),
-    *(Sampling(guidance_scale=w, guidance_interval=ONE) for w in (1.0, 2.0)),
+    *(Sampling(steps=6, guidance_scale=w, guidance_interval=ALL) for w in (0.5, 0.0)),
+    *(Sampling(steps=6, guidance_scale=w, guidance_interval=HALF) for w in (0.5, 0.75, 1.0)),
+    *(Sampling(steps=6, guidance_scale=w, guidance_interval=THIRD) for w in (0.75, 1.0, 1.5)),
+    *(Sampling(steps=6, guidance_scale=w, guidance_interval=ONE) for w in (1.0, 2.0)),
 )
 SHARD = 4000
 """The number of the candidates' noise, which no shard has."""

@@ -68,9 +68,9 @@ OURS = {
         solver="ddim", steps=published.STEPS, eta=0.0, guidance_scale=published.SCALE
     ),
     "12 even steps, w = 0.5": EvenSampling(guidance_scale=0.5),
-    "6 steps, w = 0.5": Sampling(guidance_scale=0.5, guidance_interval=(0.0, 1.0)),
-    f"6 steps, w = {DEFAULT.guidance_scale:g} in half of them (default)": DEFAULT,
-    "6 steps, w = 0": Sampling(guidance_scale=0.0),
+    "8 steps, w = 0.75 in half of them": Sampling(steps=8, guidance_scale=0.75),
+    f"{DEFAULT.steps} steps, w = {DEFAULT.guidance_scale:g} (default)": DEFAULT,
+    "6 steps, w = 0": Sampling(steps=6),
 }
 if multiplies_in_bf16(torch.device("cpu")):
     OURS |= {
@@ -89,7 +89,7 @@ def pieces(model: Denoiser, base: Denoiser, images: int) -> Pieces:
     x = torch.randn(images, *base.image_shape, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     y, index = torch.zeros(images, dtype=torch.long), torch.full((images,), base.schedule.num_steps // 2)
     null, fast = torch.full_like(y, model.null_row), replace(model, precision="bf16")
-    both, both_fast = (classifier_free(each, y, DEFAULT.guidance_scale) for each in (model, fast))
+    both, both_fast = (classifier_free(each, y, published.SCALE) for each in (model, fast))
     return {
         "two calls": lambda: [model.eps(x, index, labels) for labels in (y, null)],
         "one call": lambda: both(x, index),

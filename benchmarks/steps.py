@@ -35,9 +35,12 @@ from ddrep.sampling.sampler import evaluations, image_seed, levels, sample
 WHOLE, EARLY_HALF, MIDDLE = (0.0, 1.0), (0.0, 0.5), (0.25, 0.75)
 TRIED = (
     *(Sampling(steps=steps, guidance_scale=0.5, guidance_interval=WHOLE) for steps in (12, 8, 6, 5)),
-    *(Sampling(guidance_scale=0.5, guidance_interval=interval) for interval in (EARLY_HALF, MIDDLE)),
-    *(Sampling(steps=steps, guidance_scale=0.0) for steps in (8, 6)),
-    *(Sampling(solver=solver, eta=0.0) for solver in ("dpm-solver++", "ipndm")),
+    *(Sampling(steps=6, guidance_scale=0.5, guidance_interval=interval) for interval in (EARLY_HALF, MIDDLE)),
+    *(Sampling(steps=steps) for steps in (8, 6)),
+    *(
+        Sampling(steps=6, solver=solver, eta=0.0, guidance_scale=0.5, guidance_interval=WHOLE)
+        for solver in ("dpm-solver++", "ipndm")
+    ),
     *([Sampling(precision="bf16")] if multiplies_in_bf16(torch.device("cpu")) else []),
 )
 """On each of the three grids: even, by log SNR, and fitted to the denoiser."""

@@ -104,7 +104,8 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     Writing these as settings, not as cases, keeps a changed threshold from replanning what has none.
     """
     own = SOURCES[source]
-    sampling = experiment.sampling.model_copy(update=dict(own.sampling))
+    scale = experiment.sampling.guidance_scale or own.guidance
+    sampling = experiment.sampling.model_copy(update={"guidance_scale": scale, **own.sampling})
     accepts: dict[str, Any] = {} if own.filtered else {"threshold": 0.0, "early_refusal": 0.0}
     accepts |= {} if own.origin == "pretrained" else {"balance": False}
     return Shard(
@@ -160,7 +161,7 @@ def guided_of(
     Writing these as settings keeps a changed scale from replanning what is not guided.
     """
     drawn, how = section.sampling, METHODS[method]
-    sampling = EvenSampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
+    sampling = EvenSampling(solver=drawn.solver, steps=steps, eta=drawn.eta)
     shard = GuidedShard(sampling=sampling, scale=drawn.scale if how.steered else 0.0)
     if isinstance(section, Masks):
         return shard.model_copy(update={"images": experiment.table2.images, "first": first})
@@ -174,7 +175,7 @@ def generated_of(
 ) -> GeneratedShard | GeneratedMasks:
     """The section of a shard of a generator's images, drawn by the solver of guided ones. first: see `guided_of`."""
     drawn, own = section.sampling, METHODS[method]
-    sampling = EvenSampling(solver=drawn.solver, steps=steps, eta=drawn.eta, guidance_scale=0.0)
+    sampling = EvenSampling(solver=drawn.solver, steps=steps, eta=drawn.eta)
     told: dict[str, Any] = {"sampling": sampling}
     if not own.one_pass:  # without a setting of its own, the table's steps are those of latents
         told["latent_steps"] = getattr(getattr(experiment.generators, own.generator), "latent_steps", steps)

@@ -72,6 +72,8 @@ class Source:
     """Of labelled images alone: trained for as many steps as these and images of its scale would be."""
     sampling: Mapping[str, Any] = field(default_factory=dict)
     """Settings of section `sampling` that are its own, whatever the configuration says."""
+    guidance: float = 0.0
+    """w where section `sampling` has none, of a source that is one for its guidance."""
     judge: Judge = REJECTION
     filtered: bool = True
     """Whether the judge's verdict counts: a source that keeps every candidate is judged as well, for the record."""
@@ -138,8 +140,9 @@ SOURCES.add(
 SOURCES.add(
     Source(
         "classifier-free",
-        "with classifier-free guidance, no rejection",
+        "with classifier-free guidance (w = 0.75 where `sampling` has none), no rejection",
         Style("#0072B2", (0, (3, 1.5, 1, 1.5)), shift=-0.05),
+        guidance=0.75,
         filtered=False,
         figures=(1,),
     )
@@ -147,7 +150,7 @@ SOURCES.add(
 SOURCES.add(
     Source(
         "pixel-rejection",
-        "guidance, and rejection by a CNN on *pixels*, at the same acceptance rate: the control",
+        "the fine-tuned denoiser, and rejection by a CNN on *pixels* at the same acceptance rate: the control",
         Style("#009E73", (0, (5, 1.5)), shift=0.05),
         judge=PIXEL_REJECTION,
     )
@@ -155,7 +158,7 @@ SOURCES.add(
 SOURCES.add(
     Source(
         "ours",
-        "guidance, and rejection by a CNN on *denoiser features*: the paper's method",
+        "the fine-tuned denoiser, and rejection by a CNN on *denoiser features*: the paper's method",
         Style("#D55E00", width=2.4, band=True),
         headline=3,
         figures=(1, 3),

@@ -209,14 +209,15 @@ class Sampling(Section):
     LATER: ClassVar[tuple[str, ...]] = ("precision",)
     solver: SolverName = "dpm-solver++"
     """dpm-solver++ (second order), ipndm (fourth order, for eta 0), or ddim."""
-    steps: SolverSteps = 6
+    steps: SolverSteps = 8
     eta: Share = 1.0
     """Fresh noise in every step: 0 is deterministic; 1 is DDPM's ancestral sampling, or SDE-DPM-Solver++."""
-    guidance_scale: Annotated[float, Ge(0)] = 0.75
-    """w in (1 + w) eps(x, t, y) - w eps(x, t) (paper: 0.01); the source improved-ddpm has none."""
+    guidance_scale: Annotated[float, Ge(0)] = 0.0
+    """w in (1 + w) eps(x, t, y) - w eps(x, t) (paper: 0.01). Guidance has more candidates kept, for a second evaluation
+    in each guided step, and students gain nothing by it (docs/engine.md)."""
     guidance_interval: tuple[Share, Share] = (0.25, 0.75)
-    """Part of the steps, from noise to image, in which w counts (paper: [0, 1], all); outside it eps(x, t) is not
-    computed (Kynkäänniemi et al. 2024)."""
+    """Part of the steps, from noise to image, in which w counts (paper: [0, 1], all); outside it, and where w is 0,
+    eps(x, t) is not computed (Kynkäänniemi et al. 2024)."""
     unconditional: Literal["row", "pretrained"] = "row"
     """Where eps(x, t) comes from: the fine-tuned network's null row, or the pretrained network."""
     grid: Grid = "log-snr"

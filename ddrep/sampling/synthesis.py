@@ -248,7 +248,7 @@ def match_threshold(
 ) -> None:
     """Write the threshold at which the control on pixels accepts as large a share as the rejection classifier does.
 
-    Both judge the first `per_class` attempts of each class of shard 0, which classifier-free needs anyway.
+    Both judge the first `per_class` attempts of each class of shard 0, which `improved-ddpm` needs anyway.
     """
     stage = _with_grid(stage, grid, pretrained)
     engine, classes = class_conditional(stage, finetuned, pretrained, 0, pool, batch)

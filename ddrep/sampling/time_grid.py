@@ -79,7 +79,7 @@ def teacher_of(steps: int, schedule: Schedule) -> Sampling:
     most = min(TEACHER, most_steps(schedule, "ipndm"))
     if steps > most:
         raise UserError(f"sampling.steps: {steps}, but the denoiser's schedule allows a fitted grid {most}")
-    return EvenSampling(solver="ipndm", steps=most, eta=0.0, guidance_scale=0.0)
+    return EvenSampling(solver="ipndm", steps=most, eta=0.0)
 
 
 def sigmas(schedule: Schedule, teacher: Sampling) -> Tensor:

@@ -84,7 +84,7 @@ def pretrain(
 
 def samples(model: DiffAE, seeds: Sequence[int]) -> np.ndarray:
     """An image a seed, uint8 (N, H, W, C), by DDIM in at most 20 steps of images and 200 of latents."""
-    cfg = EvenSampling(solver="ddim", steps=min(GRID_STEPS, model.schedule.num_steps), eta=0, guidance_scale=0)
+    cfg = EvenSampling(solver="ddim", steps=min(GRID_STEPS, model.schedule.num_steps), eta=0)
     return model.images(model.latents(seeds, LATENT_STEPS), seeds, cfg)
 
 

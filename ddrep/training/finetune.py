@@ -158,7 +158,7 @@ def save_samples(model: Denoiser, seed: int, path: Path) -> None:
     labels = range(min(GRID_CLASSES, model.null_row))
     attempts = [(label, attempt) for label in labels for attempt in range(GRID_ATTEMPTS)]
     seeds = [image_seed(seed, label, 0, attempt) for label, attempt in attempts]
-    cfg = Sampling(steps=min(GRID_STEPS, most_steps(model.schedule, "dpm-solver++")), guidance_scale=0, eta=1)
+    cfg = Sampling(steps=min(GRID_STEPS, most_steps(model.schedule, "dpm-solver++")), eta=1)
     with _evaluated(model):
         samples = sample(model, seeds, cfg, [label for label, _ in attempts])
     save_grid(samples, GRID_ATTEMPTS, path)

@@ -62,7 +62,7 @@ def test_the_null_estimate_counts_inside_its_interval_alone(pretrained):
 
 
 def test_an_interval_is_a_part_of_the_steps():
-    cfg, schedule = Sampling(steps=8, guidance_interval=(0.25, 0.75)), Schedule()
+    cfg, schedule = Sampling(steps=8, guidance_scale=0.5, guidance_interval=(0.25, 0.75)), Schedule()
     grid = levels(schedule, cfg)
     inside = guided_at(schedule, cfg, torch.device("cpu"))
     assert inside is not None and inside.tolist() == grid[2:6]
@@ -75,7 +75,9 @@ def test_an_interval_is_a_part_of_the_steps():
 
 
 @pytest.mark.parametrize(
-    "cfg", [Sampling(steps=4, eta=0.0), Sampling(solver="ddim", steps=4, eta=1.0)], ids=["dpm", "ddpm"]
+    "cfg",
+    [Sampling(steps=4, eta=0.0), Sampling(solver="ddim", steps=4, eta=1.0), Sampling(steps=4, guidance_scale=0.5)],
+    ids=["dpm", "ddpm", "guided"],
 )
 def test_an_image_depends_on_its_seed_and_class_alone(cfg):
     model, labels = tiny(4), [0, 1, 2, 0, 1]

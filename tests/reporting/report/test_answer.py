@@ -26,7 +26,9 @@ def test_the_sentence_has_the_numbers_of_the_runs(small: Results) -> None:
     for difference, control in (("+20.0 points", "the real images alone;"), ("+18.0 points", "trained as long")):
         before, _, after = found.sentence.partition(difference)
         assert before and control in after
-    assert found.about == "ours: guidance, and rejection by a CNN on denoiser features: the paper's method."
+    assert (
+        found.about == "ours: the fine-tuned denoiser, and rejection by a CNN on denoiser features: the paper's method."
+    )
 
 
 @pytest.mark.parametrize("tone", VERDICTS)
