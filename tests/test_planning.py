@@ -279,7 +279,7 @@ def test_speed_of_a_pass_of_known_cost(dearer: int) -> None:
 
 
 def test_elapsed_is_bounded_by_cores_gpus_and_the_longest_chain() -> None:
-    speeds = Speeds({"n": 1.0}, (2.0, 0.5), torch.device("cpu"))
+    speeds = Speeds({"n": 1.0}, 2.0, torch.device("cpu"))
 
     def step(n: int, threads: int = 1, after: tuple[Step, ...] = ()) -> Step:
         job = Job("r", "v", {}, {}, {}, {}, threads, int(n > 0), 0, tuple(other.job for other in after))
@@ -291,7 +291,7 @@ def test_elapsed_is_bounded_by_cores_gpus_and_the_longest_chain() -> None:
     seconds = lambda s: speeds.of(s.passes, s.job.threads)  # noqa: E731
     assert elapsed(steps, seconds, cores=4, gpus=0) == (2 + 2) + 10 + 20  # one after another; the cores need less
     assert elapsed(steps, seconds, cores=4, gpus=1) == (2 + 2) + (5 + 10) + 3 * 20
-    assert elapsed(steps, seconds, cores=2, gpus=0) == ((2 + 2) * 4 + (5 + 10) + 3 * 20 + 2 * 0.5) / 2
+    assert elapsed(steps, seconds, cores=2, gpus=0) == ((2 + 2) * 4 + (5 + 10) + 3 * 20 + 2 * 2) / 2
     trained, guided = (speeds.of(Passes({f"n/{kind}": 5}), 1) for kind in ("training", "guided"))
     assert trained == guided == 2 + 3 * 5
 

@@ -44,10 +44,10 @@ class Status(Light):
     """GPUs it runs on; the default is all of this machine's."""
 
     def run(self) -> None:
-        experiment, light_startup = load(Path("config.yaml"), *self.configfile), time.process_time()
+        experiment, startup = load(Path("config.yaml"), *self.configfile), time.process_time()
         from ddrep.planning.status import run
 
-        run(experiment, self.cores, self.gpus, light_startup, self.watch)
+        run(experiment, self.cores, self.gpus, startup, self.watch)
 
 
 class Check(Light):

@@ -24,8 +24,8 @@ class Plan(Light):
     """GPUs to run on; the default is all of this machine's."""
 
     def run(self) -> None:
-        experiment, light_startup = load(Path("config.yaml"), *self.configfile), time.process_time()
+        experiment, startup = load(Path("config.yaml"), *self.configfile), time.process_time()
         check(experiment, absent=False)
         from ddrep.planning.report import run
 
-        run(experiment, self.cores, self.gpus, light_startup)
+        run(experiment, self.cores, self.gpus, startup)

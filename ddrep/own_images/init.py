@@ -162,7 +162,7 @@ def _seconds(mine: settings.Images) -> float:
 
     network = network_of(Network(**settings.network_of(mine.size, _gpu())), mine.size, mine.channels)
     image = (mine.size, mine.size, mine.channels)
-    speeds = measure(Plan(Experiment(), [], Sizes(image), network, {}), (0.0, 0.0), seconds=2.0)
+    speeds = measure(Plan(Experiment(), [], Sizes(image), network, {}), 0.0, seconds=2.0)
     threads = 1 if _gpu() else len(os.sched_getaffinity(0))
     return BACKWARD * speeds.seconds[DENOISER] / threads
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import textwrap
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -52,28 +51,27 @@ class Forecast:
 
 
 def forecast_of(
-    experiment: Experiment, cores: int | None, gpus: int | None, light_startup: float, patience: float = 5.0
+    experiment: Experiment, cores: int | None, gpus: int | None, startup: float, patience: float = 5.0
 ) -> Forecast:
     """The forecast on so many cores and GPUs; by default those at hand.
 
-    light_startup: seconds that this process took before it imported torch; patience: seconds of measurement. Raises
-    UserError.
+    startup: seconds that this process took before it imported torch, which jobs do not (ddrep.warm); patience: seconds
+    of measurement. Raises UserError.
     """
-    startups = time.process_time(), light_startup  # this very process has imported what the jobs import
     cores, gpus = cores or len(os.sched_getaffinity(0)), torch.cuda.device_count() if gpus is None else gpus
     jobs, (sizes, remarks) = jobs_of(experiment, cores), sizes_of(experiment)
     network, more = denoiser_of(experiment, sizes.image)
     missing = [said.partition(";")[0] for said in paths.absent(experiment) if not said.startswith("denoiser.file")]
     plan = Plan(experiment, jobs, sizes, network, read_verdicts(jobs))
-    steps, speeds = forecast(plan), measure(plan, startups, seconds=patience)
+    steps, speeds = forecast(plan), measure(plan, startup, seconds=patience)
     seconds = lambda step: speeds.of(step.passes, step.job.threads) if step.job.verb else 0.0  # noqa: E731
     where = torch.cuda.get_device_name() if speeds.device.type == "cuda" else "this CPU"
     return Forecast(plan, steps, seconds, cores, gpus, where, [*missing, *remarks, *more])
 
 
-def run(experiment: Experiment, cores: int | None, gpus: int | None, light_startup: float) -> None:
+def run(experiment: Experiment, cores: int | None, gpus: int | None, startup: float) -> None:
     """Print the forecast of the whole experiment. Raises UserError."""
-    made = forecast_of(experiment, cores, gpus, light_startup)
+    made = forecast_of(experiment, cores, gpus, startup)
     notes = [EXPLANATION, _acceptance(made.plan), *(f"Note: {it}." for it in made.remarks), made.whole]
     wrapped = [textwrap.fill(note, width=100) for note in notes]
     print("\n\n".join([f"# {experiment.experiment}", _table(made.steps, made.seconds), *wrapped]))

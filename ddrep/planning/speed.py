@@ -34,10 +34,10 @@ Pass = Callable[[int], object]  # of a batch of so many images
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds of an image forward, by network, and before a job's work begins, with torch and without."""
+    """Seconds of an image forward, by network, and before a job's work begins."""
 
     seconds: dict[str, float]
-    startups: tuple[float, float]
+    startup: float
     device: torch.device
 
     def of(self, passes: Passes, threads: int) -> float:
@@ -46,10 +46,10 @@ class Speeds:
         for key, n in passes.items():
             network = key.removesuffix(TRAINING).removesuffix(GUIDED)
             work += n * self.seconds.get(network, 0.0) * (1 if network == key else BACKWARD)
-        return self.startups[not passes] + work / (threads if self.device.type == "cpu" else 1)
+        return self.startup + work / (threads if self.device.type == "cpu" else 1)
 
 
-def measure(plan: Plan, startups: tuple[float, float], seconds: float) -> Speeds:
+def measure(plan: Plan, startup: float, seconds: float) -> Speeds:
     """In about `seconds`, but one pass of each network at least."""
     torch.set_num_threads(1)
     found, device, batch = dict[str, float](), pick_device(), plan.experiment.classifier.batch
@@ -64,7 +64,7 @@ def measure(plan: Plan, startups: tuple[float, float], seconds: float) -> Speeds
     for i, name in enumerate(names):
         until = clock() + (ends - clock()) / (len(names) - i)
         found[name] = per_image(_classifier(plan, name, device), TRAINED, batch, clock, until) / BACKWARD
-    return Speeds(found, startups, device)
+    return Speeds(found, startup, device)
 
 
 def _denoiser(cfg: UNetConfig, size: int, device: torch.device) -> Pass:

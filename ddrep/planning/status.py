@@ -46,9 +46,9 @@ class At:
     left: float | None = None
 
 
-def run(experiment: Experiment, cores: int | None, gpus: int | None, light_startup: float, watch: bool) -> None:
+def run(experiment: Experiment, cores: int | None, gpus: int | None, startup: float, watch: bool) -> None:
     """Print how far the experiment is; again and again, until it is done, if it is to be watched. Raises UserError."""
-    made = forecast_of(experiment, cores, gpus, light_startup, patience=1.0)
+    made = forecast_of(experiment, cores, gpus, startup, patience=1.0)
     while True:
         said, over = status(made, time.time())
         print("\033[2J\033[H" * (watch and sys.stdout.isatty()) + said, flush=True)
