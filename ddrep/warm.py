@@ -22,9 +22,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from pathlib import Path
 from types import FrameType
+
+from ddrep import stopping
 
 FOLDER = "DDREP_WARM"
 SOCKET = "socket"
@@ -59,18 +62,18 @@ def hand_over(arguments: list[str]) -> int | None:
             socket.send_fds(server, [b"."], [0, 1, 2])
             server.sendall(call.encode() + b"\n")
             answers = server.makefile(encoding="utf-8")
-            job = int(answers.readline() or 0)
+            if not answers.readline():
+                return None
         except OSError:
-            return None
-        if not job:
             return None
 
         def forward(number: int, frame: FrameType | None) -> None:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(job, number)
+            with contextlib.suppress(OSError):
+                server.send(bytes([number]))
 
         for number in HEARD:
-            signal.signal(number, forward)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as an interrupt is in the background
+                signal.signal(number, forward)
         # without an answer it was killed, as by a kernel that is short of memory
         return int(answers.readline() or 128 + signal.SIGKILL)
 
@@ -126,8 +129,8 @@ def _job(caller: socket.socket) -> None:
     os.environ.update(env)
     os.chdir(folder)
     sys.argv = ["ddrep", *arguments]
-    caller.sendall(f"{os.getpid()}\n".encode())
-    threading.Thread(target=_end_with, args=(caller,), daemon=True).start()
+    caller.sendall(b"taken\n")
+    threading.Thread(target=_listen, args=(caller,), daemon=True).start()
     status = 1
     try:
         status = importlib.import_module("ddrep.cli").main(arguments)
@@ -138,9 +141,18 @@ def _job(caller: socket.socket) -> None:
     caller.sendall(f"{status}\n".encode())
 
 
-def _end_with(caller: socket.socket) -> None:
-    """A caller that is killed takes its job with it, as one that does the work itself would."""
-    caller.recv(1)
+def _listen(caller: socket.socket) -> None:
+    """Pass on what the caller hears. One that is killed takes its job with it, as it would if it did the work itself.
+
+    A scheduler that signals all processes of an allocation reaches the job by itself as well: of those two it shall
+    hear one, for a second one ends it without saving.
+    """
+    first, job = True, threading.main_thread().ident or 0
+    while number := caller.recv(1):
+        time.sleep(0.1 * first)
+        if not (first and stopping.asked()):
+            signal.pthread_kill(job, number[0])
+        first = False
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -66,7 +66,7 @@ def training(here: Path, environment: dict[str, str]) -> Iterator[tuple[subproce
     outputs = ["--out", "x.safetensors", "--grid", "x.png", "--history", "x.parquet", "--log", "log"]
     words = ["finetune", "--stage", stage.model_dump_json(), *inputs, *outputs]
     with subprocess.Popen([*DDREP, *words], env=environment, stderr=subprocess.PIPE, text=True) as caller:
-        wait_for(lambda: Path("log").exists() and "step" in Path("log").read_text(encoding="utf-8"))
+        wait_for(lambda: Path("log").exists() and "step 1" in Path("log").read_text(encoding="utf-8"))
         parents = {pid: int(status.split()[3]) for pid, status in processes().items()}
         server = warm._server
         assert server
@@ -108,6 +108,18 @@ def test_a_signal_reaches_the_job(number: signal.Signals, training: tuple[subpro
     assert caller.returncode == (130 if number == signal.SIGINT else AGAIN), said
     assert "the same command goes on" in said
     wait_for(lambda: job not in processes(), 10)
+
+
+def test_a_signal_to_all_processes_counts_once(training: tuple[subprocess.Popen[str], int]) -> None:
+    """As schedulers send it: a second one would end the job before it has saved."""
+    caller, job = training
+    state = lambda: list(Path(".ddrep/state").glob("finetune*"))  # noqa: E731
+    assert not state()
+    for pid in (caller.pid, job):
+        os.kill(pid, signal.SIGTERM)
+    _, said = caller.communicate(timeout=60)
+    assert caller.returncode == AGAIN and "the same command goes on" in said
+    assert state()
 
 
 def test_a_caller_that_is_killed_takes_its_job_along(training: tuple[subprocess.Popen[str], int]) -> None:
