@@ -17,6 +17,7 @@ from ddrep import warm
 from ddrep.derived import denoiser_path, generator_path, pretrained_on_data, shard_of
 from ddrep.errors import UserError
 from ddrep.methods import METHODS, generated, generators, guided
+from ddrep.registry import declare_members
 from ddrep.rules import check_call, constrained, files, growing, on_gpu, params, resolve_first
 from ddrep.runs import (
     REPORT,
@@ -44,6 +45,7 @@ configfile: "config.yaml"
 
 
 try:
+    declare_members()
     EXPERIMENT = settings.parse(config)
     if workflow.is_main_process:  # not in every job as well
         from ddrep.checks import check

@@ -2,10 +2,11 @@
 
     python -m benchmarks.ways [--results results/fashion-ways]
 
-Of the runs of docs/evidence/ways.yaml, whose classifiers are tested on the validation images: `python
-docs/evidence/ways.py --configfile docs/evidence/ways.yaml` in place of `snakemake`, with the file
-results/fashion-ways/data/test.tar replaced by validation.tar. The table has means over the labelled subsets and their
-range; docs/evidence/ways.parquet has every run, and ways.png shows both kinds of students against evaluations.
+Of the runs of docs/evidence/ways.yaml, whose classifiers are tested on the validation images:
+`DDREP_MEMBERS=docs/evidence/ways.py snakemake --configfile docs/evidence/ways.yaml`, once
+results/fashion-ways/data/test.tar is made and validation.tar put in its place. The table has means over the labelled
+subsets and their range; docs/evidence/ways.parquet has every run, and ways.png shows both kinds of students against
+evaluations.
 """
 
 from __future__ import annotations

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import runpy
 from typing import Protocol, TypeVar
 
 from ddrep.errors import UserError
@@ -49,3 +51,22 @@ class Registry(dict[str, M]):
         near = difflib.get_close_matches(name, self, n=2)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         return f"no {self.kind} {name}; {hint}there are {', '.join(self)}"
+
+
+FILES = "DDREP_MEMBERS"
+_declared: set[str] = set()
+
+
+def declare_members() -> None:
+    """Run the Python files that `DDREP_MEMBERS` lists, as PATH lists folders; each declares members of its own.
+
+    By the environment, so that the jobs of a workflow know what the workflow knows. Raises UserError.
+    """
+    for path in os.environ.get(FILES, "").split(os.pathsep):
+        if path and path not in _declared:
+            _declared.add(path)
+            try:
+                runpy.run_path(path)
+            except Exception as e:
+                said = e.strerror if isinstance(e, OSError) else f"{type(e).__name__}: {e}"
+                raise UserError(f"{FILES}: {path}: {said}; expected a file that declares members") from e

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,17 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from ddrep import config
+from ddrep import cli, config
 from ddrep.checks import check
 from ddrep.config import Experiment, Stage
 from ddrep.config.data import TABLES
 from ddrep.data.digest import digest, places
 from ddrep.data.readers import READERS, labelled
+from ddrep.data.shards import write_shard
 from ddrep.denoiser.schedule import Schedule
 from ddrep.derived import data_of, shard_of, stage_json, told
 from ddrep.errors import UserError
-from ddrep.registry import Registry
+from ddrep.registry import FILES, Registry
 from ddrep.reporting.figures import figure4
 from ddrep.reporting.tables import run as make_table
 from ddrep.runs import Run, shards_asked
@@ -89,17 +92,53 @@ def test_a_source(
     assert {name, "ours"} <= {text.get_text() for text in legend.get_texts()}
 
 
-def test_the_workflow_runs_a_source_of_its_own(tmp_path: Path) -> None:
+def test_the_workflow_and_its_jobs_know_a_source_of_its_own(tmp_path: Path) -> None:
     """Whatever its name: digits had no file that a rule makes."""
-    members = Path(__file__).parent / "members/a_source.py"
+    root = Path(__file__).parents[1]
+    env = {**os.environ, FILES: str(root / "tests/members/a_source.py"), "PYTHONPATH": str(root)}
     settings = {"experiment": "x", "parts": ["augmentation"], "table3": {"sources": ["rejection-w2"]}}
     (tmp_path / "x.yaml").write_text(json.dumps(settings), encoding="utf-8")
-    run = f"import runpy; runpy.run_path({str(members)!r}); from snakemake.cli import main; main()"
-    root = Path(__file__).parents[1]
     call = ["--configfile", str(tmp_path / "x.yaml"), "--cores", "1", "--dry-run", "--printshellcmds"]
-    plan = subprocess.run([sys.executable, "-c", run, *call], cwd=root, capture_output=True, text=True, check=False)
+    run = partial(subprocess.run, env=env, capture_output=True, text=True, check=False)
+    plan = run([sys.executable, "-m", "snakemake", *call], cwd=root)
     assert plan.returncode == 0, plan.stderr
     assert '"guidance_scale":2.0' in plan.stdout and "synthetic/rejection-w2/00000.tar" in plan.stdout
+    write_shard(tmp_path / "s.tar", tiny.images(per_class=2))
+    write_shard(tmp_path / "test.tar", tiny.images("test", per_class=1))
+    stage = Stage[config.Training](config=config.Training(classifier=config.Classifier(epochs=1, min_steps=1)))
+    words = [
+        "--subset",
+        "0",
+        "--architecture",
+        "resnet18",
+        "--source",
+        "rejection-w2",
+        "--scale",
+        "1",
+        "--train-seed",
+        "0",
+    ]
+    files = ["--test", "test.tar", "--out", "row.parquet", "--stage", stage.model_dump_json(), "s.tar"]
+    done = run([sys.executable, "-m", "ddrep", "classify", *words, *files], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert list(pd.read_parquet(tmp_path / "row.parquet")["source"]) == ["rejection-w2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (None, "No such file or directory; expected a file that declares members"),
+        ("1 / 0", "ZeroDivisionError: division by zero; expected a file that declares members"),
+    ],
+)
+def test_a_file_that_declares_nothing_is_one_line(
+    text: str | None, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.py"
+    if text:
+        file.write_text(text, encoding="utf-8")
+    monkeypatch.setenv(FILES, str(file))
+    assert cli.main(["--version"]) == 2 and capsys.readouterr().err == f"ddrep: {FILES}: {file}: {line}\n"
 
 
 def test_a_name_is_one_for_files() -> None:

@@ -19,6 +19,7 @@ import ddrep
 from ddrep import stopping
 from ddrep.cli.index import Entry, verbs
 from ddrep.errors import UserError, complaint
+from ddrep.registry import declare_members
 
 log = logging.getLogger("ddrep")
 # Before torch is there: threads that wait for each other leave their core to other processes. On an idle CPU that costs
@@ -86,6 +87,7 @@ def _mute() -> None:
 
 def _run(args: list[str]) -> int:
     try:
+        declare_members()
         known = verbs()
         if args and args[0] in known:
             from ddrep.cli.call import call

@@ -1,6 +1,6 @@
 """Ways to draw candidates for the paper's judge, as sources: what guidance and its price are worth to a student.
 
-`python docs/evidence/ways.py` in place of `snakemake` runs the workflow with them.
+`DDREP_MEMBERS=docs/evidence/ways.py snakemake ...` runs the workflow with them.
 """
 
 from typing import Any
@@ -33,8 +33,3 @@ SOURCES.add(
         labels="soft",
     )
 )
-
-if __name__ == "__main__":
-    from snakemake.cli import main
-
-    main()
