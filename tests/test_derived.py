@@ -50,6 +50,9 @@ def test_unfiltered_sources_do_not_hear_of_the_threshold() -> None:
         assert shard_of(source, low) != shard_of(source, high)
     assert shard_of("improved-ddpm", low).sampling.guidance_scale == 0
     assert shard_of("classifier-free", low).sampling.guidance_scale == 0.3
+    unguided = experiment(sampling={"guidance_scale": 0.0})
+    assert shard_of("classifier-free", unguided).sampling.guidance_scale == 0.75, "without it, it were improved-ddpm"
+    assert shard_of("ours", unguided).sampling.guidance_scale == 0
 
 
 def test_runs_hear_of_what_concerns_them() -> None:

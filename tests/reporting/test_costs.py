@@ -10,7 +10,7 @@ import torch
 from ddrep.cli import main
 from ddrep.cli.base import log_to
 from ddrep.errors import UserError
-from ddrep.reporting.costs import run
+from ddrep.reporting.costs import PEAK, run
 from ddrep.sampling.engine import Engine
 from ddrep.sampling.pool import Pool
 from ddrep.training.loop import LoopConfig, train
@@ -184,3 +184,26 @@ def test_early_refusal_is_what_it_saved_and_what_its_audit_lost(tmp_path):
     (row,) = pd.read_parquet(tmp_path / "costs.parquet").to_dict("records")
     assert row["early_saved"] == pytest.approx(24 / 72) and row["early_lost"] == pytest.approx(1 / 2)
     assert row["network_evaluations_per_accepted"] == pytest.approx(120 / 3)
+
+
+@pytest.mark.parametrize(
+    ("seen", "logged", "expected"), [(31.5, 1234, 1234), (1500.5, 1234, 1500.5), ("NA", 1234, 1234)]
+)
+def test_the_memory_of_a_forked_job_is_its_own(tmp_path, seen, logged, expected):
+    """Snakemake sees that of the command which waits for it."""
+    file = _benchmark(tmp_path / "benchmarks/finetune/subset1.tsv", (3.0, seen))
+    log = tmp_path / "logs/finetune/subset1.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(
+        f"12:00:00 ddrep finetune\n12:00:03 peak memory {logged} MB\n12:00:03 all is written\n", encoding="utf-8"
+    )
+    run(files=[file], out=tmp_path / "costs.parquet")
+    assert list(pd.read_parquet(tmp_path / "costs.parquet")["max_rss_mb"]) == [expected]
+
+
+def test_a_command_tells_its_peak_memory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    held = np.ones(300 * 2**20, np.uint8)
+    assert main(["config", "--out", "c.yaml", "--log", "log"]) == 0
+    (told,) = PEAK.findall((tmp_path / "log").read_text(encoding="utf-8"))
+    assert held.nbytes / 2**20 < int(told) < 64 * 1024
