@@ -41,9 +41,12 @@ BESIDE = ("matplotlib.pyplot", "sklearn.linear_model", "sklearn.model_selection"
 
 
 def start() -> None:
-    """Fork the commands of this process's children from now on, until it ends; unless its own caller does already."""
+    """Fork the commands of this process's children from now on, until it ends; unless its own caller does already.
+
+    On Linux alone: a process that has loaded macOS's frameworks does not survive a fork for sure.
+    """
     global _server
-    if FOLDER in os.environ:
+    if FOLDER in os.environ or sys.platform != "linux":
         return
     folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="ddrep-")  # which is the user's alone
     # its standard input tells it of the end, however that comes
