@@ -10,11 +10,11 @@ from ddrep.sources import SOURCES, Source, Style
 ALL, HALF = {"guidance_interval": [0.0, 1.0]}, {"guidance_interval": [0.25, 0.75]}
 WAYS: dict[str, dict[str, Any]] = {
     "published": {"solver": "ddim", "steps": 100, "eta": 0.0, "guidance_scale": 0.01, "grid": "even", **ALL},
-    "throughout-0.5": {"guidance_scale": 0.5, **ALL},
-    "half-0.75": {"guidance_scale": 0.75, **HALF},
-    "half-0.5": {"guidance_scale": 0.5, **HALF},
-    "half-0.25": {"guidance_scale": 0.25, **HALF},
-    "unguided": {"guidance_scale": 0.0},
+    "throughout-0.5": {"guidance_scale": 0.5, "steps": 6, **ALL},
+    "half-0.75": {"guidance_scale": 0.75, "steps": 6, **HALF},
+    "half-0.5": {"guidance_scale": 0.5, "steps": 6, **HALF},
+    "half-0.25": {"guidance_scale": 0.25, "steps": 6, **HALF},
+    "unguided": {"guidance_scale": 0.0, "steps": 6},
     "unguided-7": {"guidance_scale": 0.0, "steps": 7},
     "unguided-8": {"guidance_scale": 0.0, "steps": 8},
     "unguided-10": {"guidance_scale": 0.0, "steps": 10},
