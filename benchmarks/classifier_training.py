@@ -1,6 +1,6 @@
 """A classifier's training steps: ddrep's against a textbook PyTorch loop on the same images in memory.
 
-    python -m benchmarks.classifier_training [--architecture resnet18] [--batch 64] [--rounds 5] [--bf16]
+    python -m benchmarks.classifier_training [--architecture resnet18] [--batch 64] [--rounds 5]
 
 The textbook loop is timm's network, default Adam, fp32, and a DataLoader over decoded float images. The contestants
 take turns within each round; the first steps of each are not counted.
@@ -24,6 +24,7 @@ from ddrep.config import Classifier, Data, EmbeddedData
 from ddrep.data.batches import to_unit
 from ddrep.data.readers import labelled
 from ddrep.data.shards import LabelledImages
+from ddrep.device import multiplies_in_bf16
 from ddrep.training import classifier
 
 REFERENCE = "textbook loop"
@@ -65,8 +66,9 @@ def ours(precision: str, fitted: bool) -> Contestant:
     return contestant
 
 
-def contestants(bf16: bool) -> dict[str, Contestant]:
-    kinds = ["fp32", *["bf16"] * bf16]
+def contestants() -> dict[str, Contestant]:
+    """In bf16 as well where the processor multiplies in it."""
+    kinds = ["fp32", *["bf16"] * multiplies_in_bf16(torch.device("cpu"))]
     names = {f"ddrep, {kind}{plain}": ours(kind, not plain) for kind in kinds for plain in (", plain convolutions", "")}
     return {REFERENCE: textbook, **names}
 
@@ -77,11 +79,10 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=8, help="of each contestant in a round")
-    parser.add_argument("--bf16", action="store_true", help="bf16 as well, for which few processors have instructions")
     args = parser.parse_args()
     torch.set_num_threads(1)
     images = labelled(Data(embedded=EmbeddedData(per_class=50)), "train", 0, 0)
-    all_ = contestants(args.bf16)
+    all_ = contestants()
     seconds: dict[str, list[float]] = {name: [] for name in all_}
     for _ in range(args.rounds):
         for name, contestant in all_.items():
