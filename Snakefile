@@ -4,7 +4,6 @@ A rule runs one `ddrep` command, and the one param that Snakemake tracks is the 
 obeys: a changed setting replans its own stage, and what follows from it, alone.
 """
 
-import re
 import shlex
 import sys
 from functools import partial
@@ -18,7 +17,7 @@ from ddrep.derived import denoiser_path, generator_path, pretrained_on_data, sha
 from ddrep.errors import UserError
 from ddrep.methods import METHODS, generated, generators, guided
 from ddrep.registry import declare_members
-from ddrep.rules import check_call, constrained, files, growing, on_gpu, params, resolve_first
+from ddrep.rules import any_of, check_call, constrained, files, growing, on_gpu, params, resolve_first
 from ddrep.runs import (
     REPORT,
     compared_sets,
@@ -73,7 +72,6 @@ told = partial(params, EXPERIMENT)
 shards_of = lambda w, scale: [
     f"<results>/{path}" for path in shard_paths(w.subset, w.source, scale, EXPERIMENT.synthesis.shards_per_scale)
 ]
-any_of = lambda names: "|".join(map(re.escape, names))
 CONSTRAINTS = {
     "experiment": NAME.replace(".", r"\."),
     "subset": r"\d+|\d+-\d+",
@@ -126,8 +124,8 @@ wildcard_constraints:
 
 
 onstart:
-    if workflow.is_main_process and workflow.local_exec and len([*workflow.dag.needrun_jobs()]) >= warm.WORTH:
-        warm.start()
+    if workflow.is_main_process and workflow.local_exec:
+        warm.start(len([*workflow.dag.needrun_jobs()]))
 
 
 rule all:

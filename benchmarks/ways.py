@@ -125,7 +125,8 @@ def main() -> None:
 ABOUT = """`python -m benchmarks.ways`: means over {n} labelled subsets, each with its fine-tune and judge, in \
 brackets their range. Images are those that the judge keeps; right and distance as in *Fewer evaluations*, of 600. \
 Students: ResNet-18, top-1 on the 1,000 validation images, of 200 such images alone (six seeds), and of the 200 real \
-ones and 600 such (three seeds); of the real ones alone {real:.1f}."""
+ones and 600 such (three seeds); of the real ones alone {real:.1f}. On which machines they were drawn and trained, \
+[the evidence](../docs/evidence/README.md#eight-steps-unguided) says; the line below is of this summary."""
 
 if __name__ == "__main__":
     main()

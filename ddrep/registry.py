@@ -64,9 +64,9 @@ def declare_members() -> None:
     """
     for path in os.environ.get(FILES, "").split(os.pathsep):
         if path and path not in _declared:
-            _declared.add(path)
             try:
                 runpy.run_path(path)
             except Exception as e:
                 said = e.strerror if isinstance(e, OSError) else f"{type(e).__name__}: {e}"
                 raise UserError(f"{FILES}: {path}: {said}; expected a file that declares members") from e
+            _declared.add(path)

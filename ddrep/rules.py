@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from snakemake.io import AnnotatedString, strip_wildcard_constraints
@@ -31,6 +31,11 @@ def growing(mem_mb: int, minutes: int) -> dict[str, Any]:
 def on_gpu(mem_mb: int, minutes: int) -> dict[str, Any]:
     """The same, and a GPU."""
     return {"gpu": 1, **growing(mem_mb, minutes)}
+
+
+def any_of(names: Iterable[str]) -> str:
+    """The constraint of a wildcard that is one of these."""
+    return "|".join(map(re.escape, names))
 
 
 def constrained(constraints: dict[str, str], **paths: str) -> dict[str, str]:

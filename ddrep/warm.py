@@ -40,13 +40,14 @@ BESIDE = ("matplotlib.pyplot", "sklearn.linear_model", "sklearn.model_selection"
 """What verbs import once they run."""
 
 
-def start() -> None:
-    """Fork the commands of this process's children from now on, until it ends; unless its own caller does already.
+def start(jobs: int) -> None:
+    """Fork the commands of this process's children from now on, until it ends; unless its own caller does already, or
+    so few jobs are not worth it.
 
     On Linux alone: a process that has loaded macOS's frameworks does not survive a fork for sure.
     """
     global _server
-    if FOLDER in os.environ or sys.platform != "linux":
+    if jobs < WORTH or FOLDER in os.environ or sys.platform != "linux":
         return
     folder = os.environ[FOLDER] = tempfile.mkdtemp(prefix="ddrep-")  # which is the user's alone
     # its standard input tells it of the end, however that comes
@@ -56,12 +57,10 @@ def start() -> None:
 
 def hand_over(arguments: list[str]) -> int | None:
     """The exit status of `ddrep ARGUMENTS`, done by the process of `FOLDER`; None where that does not take it."""
-    if not (folder := os.environ.get(FOLDER)):
-        return None
     with socket.socket(socket.AF_UNIX) as server:
         try:
             call = json.dumps([_installation(), arguments, os.getcwd(), dict(os.environ)])
-            server.connect(f"{folder}/{SOCKET}")
+            server.connect(f"{os.environ[FOLDER]}/{SOCKET}")
             socket.send_fds(server, [b"."], [0, 1, 2])
             server.sendall(call.encode() + b"\n")
             answers = server.makefile(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,18 +107,7 @@ def test_the_workflow_and_its_jobs_know_a_source_of_its_own(tmp_path: Path) -> N
     write_shard(tmp_path / "s.tar", tiny.images(per_class=2))
     write_shard(tmp_path / "test.tar", tiny.images("test", per_class=1))
     stage = Stage[config.Training](config=config.Training(classifier=config.Classifier(epochs=1, min_steps=1)))
-    words = [
-        "--subset",
-        "0",
-        "--architecture",
-        "resnet18",
-        "--source",
-        "rejection-w2",
-        "--scale",
-        "1",
-        "--train-seed",
-        "0",
-    ]
+    words = shlex.split("--subset 0 --architecture resnet18 --source rejection-w2 --scale 1 --train-seed 0")
     files = ["--test", "test.tar", "--out", "row.parquet", "--stage", stage.model_dump_json(), "s.tar"]
     done = run([sys.executable, "-m", "ddrep", "classify", *words, *files], cwd=tmp_path)
     assert done.returncode == 0, done.stderr

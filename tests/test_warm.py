@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ def environment() -> Iterator[dict[str, str]]:
         patched.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
         patched.setenv("OMP_NUM_THREADS", "1")
         patched.delenv(warm.FOLDER, raising=False)
-        warm.start()
+        warm.start(warm.WORTH)
         env = dict(os.environ)
     folder, server = Path(env[warm.FOLDER]), warm._server
     assert server and server.stdin and folder.stat().st_mode & 0o777 == 0o700
@@ -40,9 +40,9 @@ def environment() -> Iterator[dict[str, str]]:
     assert server.wait(60) == 0 and not folder.exists()
 
 
-def wait_for(holds: object, seconds: float = 60.0) -> None:
+def wait_for(holds: Callable[[], object], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
+    while not holds():
         assert time.monotonic() < end
         time.sleep(0.05)
 

@@ -34,7 +34,7 @@ def main(args: list[str] | None = None) -> int:
     Where the reader of standard output has gone, as in `ddrep plan | head`, it ends without a word.
     """
     _open_closed_streams()
-    if args is None and "DDREP_WARM" in os.environ:
+    if args is None and os.environ.get("DDREP_WARM"):
         from ddrep import warm
 
         if (status := warm.hand_over(sys.argv[1:])) is not None:
