@@ -97,8 +97,9 @@ paths = partial(constrained, CONSTRAINTS)
 of_methods = lambda methods, **given: constrained({**CONSTRAINTS, "method": any_of(methods)}, **given)
 # `workflow.cores` would refuse what computes nothing and is given none: --unlock, --dag.
 CORES = workflow.resource_settings.cores or 1
-# Threads of the jobs that others wait for; beyond 4 a small denoiser gains nothing.
-WAITED_FOR = min(4, CORES)
+# Threads of the jobs that others wait for. With a small denoiser two are 1.4 times as fast as one, and more than 4 gain
+# nothing, so the other half of the cores is left to jobs that wait for none of these.
+WAITED_FOR = max(1, min(4, CORES // 2))
 # `ddrep` is found beside the Python that runs Snakemake, activated or not.
 shell.prefix(f'PATH="$PATH":{shlex.quote(str(Path(sys.executable).parent))}; '.replace("{", "{{").replace("}", "}}"))
 # Jobs that ask for a turn (workflow/profiles/slurm) run one at a time in a group, on its one GPU, whatever --resources are.
