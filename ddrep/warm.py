@@ -60,7 +60,7 @@ def hand_over(arguments: list[str]) -> int | None:
     with socket.socket(socket.AF_UNIX) as server:
         try:
             call = json.dumps([_installation(), arguments, os.getcwd(), dict(os.environ)])
-            server.connect(f"{os.environ[FOLDER]}/{SOCKET}")
+            server.connect(_address(os.environ[FOLDER]))
             socket.send_fds(server, [b"."], [0, 1, 2])
             server.sendall(call.encode() + b"\n")
             answers = server.makefile(encoding="utf-8")
@@ -91,7 +91,7 @@ def serve(folder: Path) -> None:
         importlib.import_module(beside)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"{folder}/{SOCKET}")
+        listener.bind(_address(folder))
         listener.listen(1024)
         while True:
             ready, _, _ = select.select([listener, sys.stdin], [], [])
@@ -106,6 +106,11 @@ def serve(folder: Path) -> None:
                 finally:
                     os._exit(0)
             caller.close()
+
+
+def _address(folder: str | Path) -> str:
+    """Of its socket: a short one, for no socket takes a path of more than 107 bytes."""
+    return f"/proc/self/fd/{os.open(folder, os.O_PATH)}/{SOCKET}"
 
 
 def _installation() -> list[str]:
@@ -161,6 +166,8 @@ def _listen(caller: socket.socket) -> None:
 if __name__ == "__main__":
     try:
         serve(Path(sys.argv[1]))
+    except OSError as e:  # as of a file system that has no sockets
+        print(f"ddrep: {sys.argv[1]}: {e.strerror or e}; every job starts by itself, seconds later", file=sys.stderr)
     finally:
         shutil.rmtree(sys.argv[1], ignore_errors=True)
     os._exit(0)  # for all that has been imported takes a second to be taken down

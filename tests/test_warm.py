@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -23,9 +24,10 @@ DATA = ["data", "--split", "validation", "--threads", "1", "--log", "log", "--ou
 
 
 @pytest.fixture(scope="module")
-def environment() -> Iterator[dict[str, str]]:
-    """In which commands find a warm process."""
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """In which commands find a warm process: in a folder whose path is longer than a socket's may be."""
     with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(tempfile, "tempdir", str(tmp_path_factory.mktemp("x" * 120)))
         patched.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
         patched.setenv("OMP_NUM_THREADS", "1")
         patched.delenv(warm.FOLDER, raising=False)
@@ -143,3 +145,17 @@ def test_another_installation_does_the_work_itself(
     assert warm.hand_over(["--version"]) is None
     monkeypatch.setenv(warm.FOLDER, str(here))
     assert warm.hand_over(["--version"]) is None, "where no process is"
+
+
+def test_where_no_socket_can_be_made_one_line_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "warm"
+    (folder / warm.SOCKET).mkdir(parents=True)
+    server = subprocess.run(
+        [sys.executable, "-m", "ddrep.warm", str(folder)],
+        stdin=subprocess.PIPE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    line = f"ddrep: {folder}: Address already in use; every job starts by itself, seconds later\n"
+    assert (server.returncode, server.stderr, folder.exists()) == (0, line, False)
