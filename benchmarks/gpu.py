@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import page, published
 from benchmarks.kept_image import imagenet64
+from ddrep import graphs
 from ddrep.config import Classifier, Data, DenoiserFile, EmbeddedData, Features, FineTune, Sampling
 from ddrep.data.readers import labelled
 from ddrep.denoiser.denoiser import Denoiser
@@ -33,7 +34,7 @@ from ddrep.denoiser.features import bottleneck_features
 from ddrep.device import autocast
 from ddrep.sampling.guidance import classifier_free
 from ddrep.sampling.rows import FixedRows
-from ddrep.training import classifier, graphs
+from ddrep.training import classifier
 from ddrep.training.finetune import with_labels
 from ddrep.training.objective import COMPILE_STEPS, loss_in_parts
 

@@ -87,14 +87,18 @@ class Denoiser:
         if (y is None) == bool(self.net.cfg.num_classes):
             wrong = "class-conditional, but no labels are given" if y is None else "unconditional, but labels are given"
             raise UserError(f"{self.name}: {wrong}; give a denoiser of the other kind, or see ddrep.sampling.guidance")
-        # in fp32 what is around it decides: training's mixed precision does
-        with autocast(self.precision, x.device) if self.precision == "bf16" else contextlib.nullcontext():
-            out = self.net(x, self.schedule.embedded(index).to(x.dtype), y)
+        out = self._passed(x, self.schedule.embedded(index).to(x.dtype), *([] if y is None else [y]))
         out = out.to(x.dtype) if self.precision == "bf16" else out
         if not self.learns_variance:
             return out, None
         eps, variance = out.chunk(2, dim=1)
         return eps, variance
+
+    def _passed(self, *inputs: Tensor) -> Tensor:
+        """Through the network; in fp32 what is around it decides on the precision: training's mixed precision does."""
+        with autocast(self.precision, inputs[0].device) if self.precision == "bf16" else contextlib.nullcontext():
+            out: Tensor = self.net(*inputs)
+        return out
 
     def eps(self, x: Tensor, index: Tensor, y: Tensor | None = None) -> Tensor:
         """The noise estimate alone; see `output`."""

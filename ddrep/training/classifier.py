@@ -24,12 +24,12 @@ from ddrep.data.tars import check_alike
 from ddrep.device import autocast, pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
+from ddrep.graphs import captured
 from ddrep.networks.classifiers import build_classifier, fit_to_size, timm_weights
 from ddrep.networks.metadata import ClassifierMeta
 from ddrep.runs import Run
 from ddrep.saved import save
 from ddrep.sources import SOURCES
-from ddrep.training.graphs import captured
 from ddrep.training.loop import LoopConfig, step_seed, train
 
 log = logging.getLogger("ddrep")

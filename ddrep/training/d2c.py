@@ -18,8 +18,8 @@ from ddrep.denoiser.schedule import Schedule
 from ddrep.device import autocast
 from ddrep.generators.d2c import D2C, D2CNetwork
 from ddrep.generators.network import d2c_of
+from ddrep.graphs import captured
 from ddrep.training.contrast import Keys, Projected, info_nce, view
-from ddrep.training.graphs import captured
 from ddrep.training.latents import normalise, train_latents
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.pretrain import GRID_IMAGES

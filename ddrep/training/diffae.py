@@ -18,7 +18,7 @@ from ddrep.denoiser.schedule import Schedule, add_noise
 from ddrep.device import autocast
 from ddrep.generators.diffae import LATENT_SCHEDULE, DiffAE, DiffAENetwork
 from ddrep.generators.network import diffae_of
-from ddrep.training.graphs import captured
+from ddrep.graphs import captured
 from ddrep.training.latents import normalise, train_latents
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.pretrain import GRID_IMAGES, GRID_STEPS

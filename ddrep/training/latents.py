@@ -17,7 +17,7 @@ from ddrep.data.batches import batch_indices, parts, to_unit
 from ddrep.denoiser.schedule import Schedule, add_noise
 from ddrep.device import autocast
 from ddrep.generators.base import Generator
-from ddrep.training.graphs import captured
+from ddrep.graphs import captured
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 
 log = logging.getLogger("ddrep")

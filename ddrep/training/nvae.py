@@ -20,7 +20,7 @@ from ddrep.generators.cells import Normal
 from ddrep.generators.network import NVAEConfig, nvae_of
 from ddrep.generators.nvae import NVAE, NVAENetwork
 from ddrep.generators.settling import SETTLING, averaging, readjust
-from ddrep.training.graphs import captured
+from ddrep.graphs import captured
 from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
 from ddrep.training.pretrain import GRID_IMAGES
 

@@ -19,8 +19,8 @@ from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.loss import denoising_loss
 from ddrep.device import autocast
 from ddrep.errors import UserError
+from ddrep.graphs import captured, launched_slowly
 from ddrep.training import parallel
-from ddrep.training.graphs import captured, launched_slowly
 
 COMPILE_STEPS = 2000
 """Steps from which torch.compile is worth the minute or so that it takes."""

@@ -6,6 +6,7 @@ They need torch and the package's light dependencies alone, and take about a min
 from __future__ import annotations
 
 import copy
+import dataclasses
 import os
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from ddrep.denoiser.unet import UNet, UNetConfig
 from ddrep.device import autocast
 from ddrep.sampling.guidance import guided
 from ddrep.sampling.pool import Attempt
+from ddrep.sampling.rows import heard, in_rows
 from ddrep.sampling.sampler import image_seed, sample
 from ddrep.sampling.slots import Slots
 from ddrep.training import classifier, d2c, objective
@@ -134,6 +136,41 @@ def test_an_image_is_bit_for_bit_its_own_whatever_slots_are_beside_it():
     together = drawn(50, attempts)
     for other in (drawn(7, attempts), drawn(1, attempts[:2])):
         assert all(torch.equal(x, together[attempt]) for attempt, x in other.items())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_pass_launched_as_a_graph_is_the_plain_one(images, precision, monkeypatch):
+    """Of a class and of none, with other weights in the same place, and with the same ones elsewhere."""
+    x, index = to_unit(images.images).cuda(), torch.arange(len(images.images), device="cuda") % 1000
+    captured, capture = list[object](), torch.cuda.CUDAGraph
+
+    def counted() -> torch.cuda.CUDAGraph:
+        captured.append(graph := capture())
+        return graph
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", counted)
+    for model, y in ((conditional("cuda"), index % 10), (shipped("cuda"), None)):
+        captured.clear()
+        plain = dataclasses.replace(model, precision=precision)
+        fast = heard(model, Sampling(precision=precision))
+
+        def same(x=x, y=y, plain=plain, fast=fast) -> bool:
+            expected = in_rows(plain.eps, x, index, *([] if y is None else [y]))
+            with torch.inference_mode():
+                there = fast.eps(x, index, y)
+            return torch.equal(expected, fast.eps(x, index, y)) and torch.equal(expected, there)
+
+        assert same() and same(x=x.flip(0)) and len(captured) == 1
+        for p in model.net.parameters():
+            p.mul_(0.9)
+        assert same() and len(captured) == 1
+        for p in model.net.parameters():
+            p.data = p.data * 1.1
+        assert same() and len(captured) == 2
+        with torch.enable_grad():
+            assert fast.eps(x[:2].requires_grad_(), index[:2], None if y is None else y[:2]).requires_grad
+        assert len(captured) == 2
 
 
 def section(**settings: object) -> FineTune:
