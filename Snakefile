@@ -17,7 +17,17 @@ from ddrep.derived import denoiser_path, generator_path, pretrained_on_data, sha
 from ddrep.errors import UserError
 from ddrep.methods import METHODS, generated, generators, guided
 from ddrep.registry import declare_members
-from ddrep.rules import any_of, check_call, constrained, files, growing, on_gpu, params, resolve_first
+from ddrep.rules import (
+    any_of,
+    check_call,
+    constrained,
+    files,
+    growing,
+    look_when_jobs_end,
+    on_gpu,
+    params,
+    resolve_first,
+)
 from ddrep.runs import (
     REPORT,
     compared_sets,
@@ -125,8 +135,10 @@ wildcard_constraints:
 
 
 onstart:
-    if workflow.is_main_process and workflow.local_exec:
-        warm.start(len([*workflow.dag.needrun_jobs()]))
+    if workflow.is_main_process:
+        look_when_jobs_end(workflow.scheduler)
+        if workflow.local_exec:
+            warm.start(len([*workflow.dag.needrun_jobs()]))
 
 
 rule all:

@@ -60,6 +60,17 @@ def resolve_first() -> None:
     Rule.apply_path_modifier = resolved
 
 
+def look_when_jobs_end(scheduler: Any) -> None:
+    """Let Snakemake look for jobs to start when one has ended, not by the clock as well.
+
+    Its limit of jobs a second, 100 unless told, sets a timer at each look, which ends in a look that sets another:
+    after a thousand jobs it looks a thousand times a second (Snakemake 9.27). A limit that was asked for stays.
+    """
+    limit = getattr(scheduler, "job_rate_limiter", None)
+    if limit and (limit.max_jobs, limit.timespan) == (100, 1):
+        scheduler.job_rate_limiter = None
+
+
 def params(experiment: Experiment, stage: str, text: str = "", **given: Any) -> dict[str, Callable[..., str]]:
     """What a rule tells its command: the stage's JSON, and the words before it.
 

@@ -28,7 +28,25 @@ def test_the_denoisers_chain_is_first(kind: str, scheduler: str, tmp_path: Path)
     done = tree.snakemake(*TARGETS, *call, path=str(Path(__file__).parent / "order_bin"))
     assert done.returncode == 0, done.stderr
     order = (tmp_path / "order").read_text().split()
-    chain = ["data", "data", "data", *(["pretrain"] if kind == "pretrain" else []), "finetune"]
+    chain = ["data", "data", "data", *(["pretrain"] if kind == "pretrain" else [])]
     assert order[: len(chain)] == chain
-    assert "features" in order[len(chain) : len(chain) + 2], "beside it, on the other core, what is ready"
+    assert {*order[len(chain) : len(chain) + 2]} == {"finetune", "features"}, "on the other core what is ready"
     assert order.count("classify") == 5 and order.count("guide") == 2
+
+
+def test_the_scheduler_looks_no_oftener_than_jobs_end(tmp_path: Path) -> None:
+    """Each look set a timer for another look: jobs and seconds together made thousands of them."""
+    tree = copy_workflow(tmp_path, checked=False)
+    (tmp_path / "denoiser.safetensors").touch()
+    tree.configure(denoiser={"kind": "file", "file": {"path": "denoiser.safetensors"}})
+
+    def looks(*words: str) -> tuple[int, int]:
+        call = ["--cores", "2", "--verbose", "--forceall", *words]
+        done = tree.snakemake(*TARGETS, *call, path=str(Path(__file__).parent / "order_bin"))
+        assert done.returncode == 0, done.stderr
+        return done.stderr.count("Resources before job selection"), done.stderr.count("Finished jobid")
+
+    number, jobs = looks()
+    assert jobs > 10 and number <= jobs + 1
+    number, jobs = looks("--max-jobs-per-timespan", "50/1s")
+    assert number > jobs + 1, "a limit that is asked for stays"
