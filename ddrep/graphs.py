@@ -83,7 +83,8 @@ def replayed(net: nn.Module, run: Callable[..., Tensor], *inputs: Tensor, how: o
     """
     pixels = inputs[0].shape[0] * inputs[0].shape[2:].numel()
     small = inputs[0].device.type == "cuda" and pixels <= LARGEST_PASS
-    if not small or torch.is_grad_enabled() or torch.is_autocast_enabled("cuda"):  # which keeps weights of before
+    # under autocast weights that it has cast before would be captured, not the weights
+    if not small or torch.is_grad_enabled() or torch.is_autocast_enabled("cuda"):
         return run(*inputs)
     mine, kinds = _passes.setdefault(net, {}), [(each.shape, each.dtype) for each in inputs]
     where = [p.data_ptr() for p in (*net.parameters(), *net.buffers())]  # a graph reads the weights of its capture
