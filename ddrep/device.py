@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from ddrep import gpus
 
@@ -81,12 +82,13 @@ def _cpu_flags() -> str:
 
 
 def set_threads(threads: int | None) -> None:
-    """Hold torch to `threads` cores; None takes OMP_NUM_THREADS or torch's default.
+    """Hold torch, and numpy's and scipy's linear algebra, to `threads` cores; None takes OMP_NUM_THREADS or all.
 
     A process left at its default beside another slows both many times over.
     """
     if threads is None:
         return
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # for libraries that are loaded later
+    threadpool_limits(threads)  # for those that have been
     torch.set_num_threads(threads)
     torch.set_num_interop_threads(1)
