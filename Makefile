@@ -43,6 +43,7 @@ lint: .venv/.installed
 .venv/.installed: requirements.lock pyproject.toml
 	@[ -n "$(PYTHON)" ] || { echo "ddrep needs Python 3.11 or newer: install it, or name it (make demo PYTHON=python3.x)" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
-	$(PIP) --requirement requirements.lock
+	$(PIP) --no-compile --requirement requirements.lock
+	.venv/bin/python -m compileall -qq -j 0 .venv/lib || true  # on all cores, where pip takes one; some are templates
 	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
