@@ -20,6 +20,8 @@ MOST_CLASSES = 60
 """In a plot with a row for each: those of the lowest values."""
 ROW = 22
 """Pixels of a row."""
+LINES = alt.Legend(symbolType="stroke", symbolStrokeWidth=2, symbolSize=600)
+"""Of lines that differ in their dashes."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ def plot(title: str, text: str, chart: Any, data: pd.DataFrame, height: int = 30
     legend = sized.configure_legend(
         orient="bottom", title=None, columns=2, labelLimit=260, symbolOpacity=1, labelFontSize=12
     )
-    axes = legend.configure_axis(labelLimit=220, labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
+    axes = legend.configure_axis(labelLimit=320, labelFontSize=12, titleFontSize=12, titleFontWeight="normal")
     return Plot(title, text, axes.to_dict(), data)
 
 
@@ -72,7 +74,7 @@ def _lines(rows: pd.DataFrame) -> alt.LayerChart:
     tips = ["source", "scale", alt.Tooltip("mean", format=".2f"), alt.Tooltip("std", format=".2f"), "n", "n_synthetic"]
     base = alt.Chart(rows[["line", "source", "scale", "mean", "std", "low", "high", "n", "n_synthetic"]]).encode(
         x=alt.X("scale:Q", title="synthetic images (multiples of 1x)", axis=_whole(rows)),
-        color=alt.Color("line:N", scale=colour),
+        color=alt.Color("line:N", scale=colour, legend=LINES),
     )
     title = "top-1 accuracy (%)"
     y = alt.Y("mean:Q", title=title, scale=alt.Scale(zero=False))
@@ -167,7 +169,7 @@ def certainty(attempts: pd.DataFrame, names: Sequence[str]) -> Iterator[Plot]:
         .encode(
             x=alt.X("p:Q", title="p of the class that was asked for"),
             y=alt.Y("share:Q", title="share of candidates", axis=alt.Axis(format="%")),
-            color=alt.Color("source:N", scale=colour),
+            color=alt.Color("source:N", scale=colour, legend=LINES),
             strokeDash=alt.StrokeDash("source:N", scale=dash),
             tooltip=["source", "p", "to", "candidates", alt.Tooltip("share", format=".1%")],
         )
@@ -187,7 +189,7 @@ def robustness(table: pd.DataFrame) -> Iterator[Plot]:
             .encode(
                 x=alt.X("t:Q", title="t, large early in sampling"),
                 y=alt.Y("accuracy:Q", title="accuracy (%)", scale=alt.Scale(zero=False)),
-                color=alt.Color("reads:N", scale=alt.Scale(range=["#D55E00", "#0072B2"])),
+                color=alt.Color("reads:N", scale=alt.Scale(range=["#D55E00", "#0072B2"]), legend=LINES),
                 strokeDash="reads:N",
                 tooltip=["reads", "t", alt.Tooltip("accuracy", format=".1f")],
             )
