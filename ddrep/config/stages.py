@@ -159,6 +159,8 @@ class Probe(Section):
     """Width and height that a block's features are averaged to."""
     noises: Few = 1
     """Fixed noises over which features are averaged: passes of the denoiser a timestep."""
+    shift: Annotated[float, Ge(0), Le(0.5)] = 0.04
+    """Each labelled image is also read moved up, down, left and right by this part of its side; 0: as it is alone."""
     strengths: Annotated[tuple[Rate, ...], MinLen(1), Once] = (0.003, 0.01, 0.03, 0.1, 0.3)
     """Inverse regularisation C tried for each block and timestep, on standardised features."""
     folds: Annotated[int, Ge(2), Le(1000)] = 5

@@ -1,6 +1,7 @@
 """Train the judge `probe`: linear classifiers on several blocks and timesteps of the unconditional denoiser.
 
-Which blocks, timesteps and regularisation, and how sure their mean is to be (a temperature), is decided by
+They are trained on the labelled images as they are and a little moved: few images do not tell that it makes no
+difference. Which blocks, timesteps and regularisation, and how sure their mean is to be (a temperature), is decided by
 cross-validation inside the labelled images alone. Sources: DDAE (Xiang et al. 2023), diffssl (Mukhopadhyay et al.
 2023); temperature scaling: Guo et al. 2017.
 """
@@ -81,11 +82,12 @@ def run(stage: Stage[Probe], *, denoiser: Path, train: Path, out: Path, report: 
 
 @costs("probe")
 def cost(job: Job) -> Cost:
-    """Each image is read at every timestep with every noise; the judge will read at those of the best probes alone, of
-    which it is not known yet how many there are."""
+    """Each view of an image is read at every timestep with every noise; the judge will read at those of the best probes
+    alone, of which it is not known yet how many there are."""
     cfg = job.config(Probe)
+    looked_at = job.images("train") * (len(corners(job.network.image_size, cfg.shift)) if job.network else 1)
     look = Passes({DENOISER: cfg.noises * min(cfg.best, len(cfg.timesteps))})
-    return Cost(times(job.images("train"), Passes({DENOISER: cfg.noises * len(cfg.timesteps)})), look)
+    return Cost(times(looked_at, Passes({DENOISER: cfg.noises * len(cfg.timesteps)})), look)
 
 
 def folds_of(data: LabelledImages, folds: int, seed: int) -> Folds:
@@ -105,37 +107,65 @@ def folds_of(data: LabelledImages, folds: int, seed: int) -> Folds:
 def _every(model: Denoiser, data: LabelledImages, cfg: Probe, folds: Folds) -> Iterator[Fitted]:
     """A probe of each block at each timestep; features are in memory of one timestep at a time."""
     for t in cfg.timesteps:
-        taps = tuple(Tap(block=block, timestep=t) for block in cfg.blocks)
-        parts = read(model, data, ProbeReading(taps=taps, pool=cfg.pool, noises=cfg.noises))
-        for tap, x in zip(taps, parts, strict=True):
-            yield (probe := fit(tap, x, data.labels, cfg.strengths, folds))
+        reading = ProbeReading(
+            taps=tuple(Tap(block=block, timestep=t) for block in cfg.blocks), pool=cfg.pool, noises=cfg.noises
+        )
+        of_views = [read(model, view, reading) for view in views(data.images, cfg.shift)]
+        for tap, *x in zip(reading.taps, *of_views, strict=True):
+            yield (probe := fit(tap, np.stack(x), data.labels, cfg.strengths, folds))
             right = 100 * float((probe.p.argmax(1) == data.labels).mean())
             log.info("%s at t = %g, C = %g: %.1f%% right out of fold", tap.block, t, probe.strength, right)
 
 
+def views(images: np.ndarray, shift: float) -> Iterator[np.ndarray]:
+    """Square uint8 images (N, H, H, C) as they are, then moved up, down, left and right; edges are repeated."""
+    side = images.shape[1]
+    starts = corners(side, shift)
+    margin = starts[0]
+    padded = np.pad(images, ((0, 0), margin, margin, (0, 0)), mode="edge")
+    return (padded[:, top : top + side, left : left + side] for top, left in starts)
+
+
+def corners(side: int, shift: float) -> list[tuple[int, int]]:
+    """Where the views begin in an image with a margin of `shift` of its side, (row, column); the unmoved one first."""
+    margin = round(shift * side)
+    middle = (margin, margin)
+    return list(dict.fromkeys([middle, (2 * margin, margin), (0, margin), (margin, 2 * margin), (margin, 0)]))
+
+
 @torch.inference_mode()
-def read(model: Denoiser, data: LabelledImages, reading: ProbeReading) -> list[np.ndarray]:
-    """Of each tap features (N, F) of all images."""
-    batches = (to_unit(data.images[i : i + READ_AT_ONCE], model.device) for i in range(0, len(data), READ_AT_ONCE))
+def read(model: Denoiser, images: np.ndarray, reading: ProbeReading) -> list[np.ndarray]:
+    """Of each tap features (N, F) of uint8 images (N, H, W, C)."""
+    batches = (to_unit(images[i : i + READ_AT_ONCE], model.device) for i in range(0, len(images), READ_AT_ONCE))
     by_batch = [tap_features(model, x, reading) for x in batches]
     return [finite(torch.cat(parts), model.name).cpu().numpy() for parts in zip(*by_batch, strict=True)]
 
 
 def fit(tap: Tap, x: np.ndarray, labels: np.ndarray, strengths: tuple[float, ...], folds: Folds) -> Fitted:
-    """L2-regularised logistic regression on standardised features x (N, F), at the strength of least cross-entropy out
-    of fold."""
-    p = {strength: np.zeros((len(x), labels.max() + 1)) for strength in strengths}
+    """L2-regularised logistic regression on standardised features x (views, N, F), at the strength of least
+    cross-entropy out of fold.
+
+    Trained on all views, which together count as one image; judged by the first of them alone.
+    """
+    p = {strength: np.zeros((x.shape[1], labels.max() + 1)) for strength in strengths}
     for kept, judged in folds:
-        mean, scale = standard(x[kept])
+        seen, told = _together(x[:, kept], labels[kept])
+        mean, scale = standard(seen)
         for strength in strengths:
-            weight, bias = regression((x[kept] - mean) / scale, labels[kept], strength)
-            p[strength][judged] = softmax((x[judged] - mean) / scale @ weight.T + bias)
-    rows = np.arange(len(x))
+            weight, bias = regression((seen - mean) / scale, told, strength / len(x))
+            p[strength][judged] = softmax((x[0, judged] - mean) / scale @ weight.T + bias)
+    rows = np.arange(len(labels))
     losses = {strength: float(-np.log(said[rows, labels].clip(1e-12)).mean()) for strength, said in p.items()}
     best = min(losses, key=lambda strength: losses[strength])
-    mean, scale = standard(x)
-    weight, bias = regression((x - mean) / scale, labels, best)
+    seen, told = _together(x, labels)
+    mean, scale = standard(seen)
+    weight, bias = regression((seen - mean) / scale, told, best / len(x))
     return Fitted(tap, best, losses, p[best], weight / scale, bias - weight @ (mean / scale))
+
+
+def _together(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Features (views, N, F) and labels (N,) as rows: (views N, F), (views N,)."""
+    return x.reshape(-1, x.shape[2]), np.tile(labels, len(x))
 
 
 def standard(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

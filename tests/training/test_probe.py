@@ -23,7 +23,7 @@ from ddrep.denoiser.schedule import add_noise
 from ddrep.errors import UserError
 from ddrep.files import sha256
 from ddrep.networks.judges import Judge
-from ddrep.training.probe import calibrated, fit, folds_of, read, run
+from ddrep.training.probe import calibrated, fit, folds_of, read, run, views
 from tests import tiny
 
 CPU = torch.device("cpu")
@@ -71,7 +71,7 @@ def test_a_probe_is_scikit_learns_regression_on_standardised_features() -> None:
     data = LabelledImages(np.zeros((90, 1, 1, 1), np.uint8), labels, [str(i) for i in range(90)], ("a", "b", "c"))
     folds = folds_of(data, 5, seed=1)
     assert sorted(i for _, judged in folds for i in judged) == list(range(90))
-    found = fit(Tap(block="up1", timestep=10), x, labels, (0.01, 1.0), folds)
+    found = fit(Tap(block="up1", timestep=10), x[None], labels, (0.01, 1.0), folds)
     for strength in (0.01, 1.0):
         p = np.zeros((90, 3))
         for kept, judged in folds:
@@ -84,12 +84,41 @@ def test_a_probe_is_scikit_learns_regression_on_standardised_features() -> None:
     assert np.allclose(logits.softmax(1).numpy(), whole.predict_proba(x), atol=1e-4)
 
 
+def test_views_are_the_image_moved_each_way_with_its_edge_repeated() -> None:
+    image = np.arange(16, dtype=np.uint8).reshape(1, 4, 4, 1)
+    whole, *moved = (view[0, :, :, 0] for view in views(image, 0.25))
+    assert np.array_equal(whole, image[0, :, :, 0])
+    for found, axis, by in zip(moved, (0, 0, 1, 1), (-1, 1, -1, 1), strict=True):
+        wanted = np.roll(whole, by, axis)
+        np.moveaxis(wanted, axis, 0)[0 if by == 1 else -1] = np.moveaxis(whole, axis, 0)[0 if by == 1 else -1]
+        assert np.array_equal(found, wanted)
+    assert len(list(views(image, 0))) == len(list(views(image, 0.1))) == 1, "less than half a pixel is none"
+
+
+def test_views_are_trained_on_together_and_judged_by_the_first() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    x = rng.normal(size=(3, 60, 5)) + labels[:, None] * [1, 0, 0.5, 0, 0]
+    data = LabelledImages(np.zeros((60, 1, 1, 1), np.uint8), labels, [str(i) for i in range(60)], ("a", "b", "c"))
+    folds = folds_of(data, 5, seed=1)
+    found = fit(Tap(block="up1", timestep=10), x, labels, (0.3,), folds)
+    p = np.zeros((60, 3))
+    for kept, judged in folds:
+        made = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+        p[judged] = made.fit(np.concatenate(x[:, kept]), np.tile(labels[kept], 3)).predict_proba(x[0][judged])
+    assert found.losses[0.3] == pytest.approx(-np.log(p[np.arange(60), labels]).mean(), abs=1e-4)
+    whole = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000))
+    whole.fit(np.concatenate(x), np.tile(labels, 3))
+    logits = torch.as_tensor(x[1] @ found.weight.T + found.bias)
+    assert np.allclose(logits.softmax(1).numpy(), whole.predict_proba(x[1]), atol=1e-4)
+
+
 def test_two_classes_are_told_as_scikit_learn_tells_them() -> None:
     rng = np.random.default_rng(0)
     labels = np.arange(40) % 2
     x = rng.normal(size=(40, 4)) + labels[:, None]
     data = LabelledImages(np.zeros((40, 1, 1, 1), np.uint8), labels, [str(i) for i in range(40)], ("a", "b"))
-    found = fit(Tap(block="up1", timestep=10), x, labels, (0.1,), folds_of(data, 4, seed=0))
+    found = fit(Tap(block="up1", timestep=10), x[None], labels, (0.1,), folds_of(data, 4, seed=0))
     made = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1000)).fit(x, labels)
     p = torch.as_tensor(x @ found.weight.T + found.bias).softmax(1).numpy()
     assert np.allclose(p, made.predict_proba(x), atol=1e-4)
@@ -119,7 +148,7 @@ def test_the_judge_is_the_mean_of_its_probes_and_the_report_says_which(files: Pa
     assert [(t.block, t.timestep) for t in reading.taps] == [
         (each["block"], each["timestep"]) for each in report["probes"]
     ]  # fmt: skip
-    parts = read(judge.denoiser, images, reading)
+    parts = read(judge.denoiser, images.images, reading)
     linear: Any = judge.net.linear
     each = [torch.softmax(one(torch.as_tensor(x)), dim=1) for one, x in zip(linear, parts, strict=True)]
     p = torch.stack(each).mean(dim=0) ** (1 / report["temperature"])
