@@ -108,7 +108,7 @@ def save(path: Path, content: Saved, weights: Mapping[str, Tensor]) -> None:
 
 def header(path: Path, kind: type[S]) -> S:
     """What a file says of itself; no weights are read, and no torch is imported. Raises UserError for other files."""
-    return kind.parsed(path, read_metadata(path, kind.FORMAT, f"{kind.WHAT}; {kind.HOW}"))
+    return kind.parsed(path, read_metadata(path, [kind.FORMAT], f"{kind.WHAT}; {kind.HOW}"))
 
 
 def load(path: Path, kind: type[S], build: Callable[[S], N], device: str | torch.device = "cpu") -> tuple[S, N]:

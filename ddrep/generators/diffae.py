@@ -20,8 +20,7 @@ from ddrep.data.batches import to_uint8
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import Embedding, HalfUNet, ResBlock, UNet, UNetConfig, group_norm, timestep_embedding
 from ddrep.device import autocast
-from ddrep.generators.base import Diffused
-from ddrep.generators.latents import drawn
+from ddrep.generators.base import Diffused, drawn
 from ddrep.generators.network import DiffAEConfig, DiffAEFile
 from ddrep.sampling.rows import in_rows
 from ddrep.sampling.sampler import ImageNoise, solve

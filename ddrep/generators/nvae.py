@@ -7,9 +7,8 @@ use, was run beside it, and the networks compute the same.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,6 +26,7 @@ from ddrep.generators.cells import EXPANSION, OUTER_EXPANSION, DecoderCell, Enco
 from ddrep.generators.logistic import LogisticMixture, parameters_of
 from ddrep.generators.network import NVAEConfig, NVAEFile
 from ddrep.sampling.rows import in_rows
+from ddrep.sampling.sampler import ImageNoise, seed_of
 from ddrep.saved import load, save
 
 Chosen = Callable[[int, Tensor, Normal], Tensor]
@@ -127,16 +127,6 @@ class NVAENetwork(nn.Module):
         return LogisticMixture(said[:, :, edge : edge + size, edge : edge + size], self.cfg.in_channels)
 
 
-def _noise(seeds: Iterable[int], size: int, device: torch.device) -> Tensor:
-    """Standard normal numbers (N, size), those of each seed its own, drawn on the CPU whatever the device."""
-    generators = (torch.Generator().manual_seed(seed) for seed in seeds)
-    return torch.stack([torch.randn(size, generator=g) for g in generators]).to(device)
-
-
-def _seed_of(image: np.ndarray) -> int:
-    return int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big") >> 1
-
-
 @dataclass
 class NVAE(Generator):
     """Its latent is all that is drawn on the coarsest scale, z_1, z_2, ...: few numbers that the whole image hangs on,
@@ -185,7 +175,8 @@ class NVAE(Generator):
         The posterior's mean would not do: it tells classes apart by differences far below the noise of drawn latents,
         of which a judge that has learned of means says nothing (docs/guidance.md).
         """
-        noise = self._cut(_noise(map(_seed_of, to_uint8(x0, self.name)), self.latent_size, self.device), self.coarse)
+        seeds = [seed_of(image.tobytes()) for image in to_uint8(x0, self.name)]
+        noise = self._cut(ImageNoise(seeds, (self.latent_size,), self.device).draw(), self.coarse)
         seen, found = self.net.look(x0), list[Tensor]()
 
         def chosen(number: int, s: Tensor, prior: Normal) -> Tensor:
@@ -200,7 +191,7 @@ class NVAE(Generator):
     @torch.no_grad()
     def latents(self, seeds: Sequence[int], steps: int) -> Tensor:
         """In one pass, whatever the steps."""
-        noise = _noise(map(latent_seed, seeds), self.latent_size, self.device)
+        noise = ImageNoise([latent_seed(seed) for seed in seeds], (self.latent_size,), self.device).draw()
         return (in_rows(self.drawn, noise) - self.net.latent_mean) / self.net.latent_std
 
     def drawn(self, noise: Tensor) -> Tensor:
@@ -218,7 +209,7 @@ class NVAE(Generator):
     def images(self, latents: Tensor, seeds: Sequence[int], cfg: Sampling) -> np.ndarray:
         """The mean of what is said of each pixel, in one pass; cfg counts for nothing."""
         z = latents.to(self.device) * self.net.latent_std + self.net.latent_mean
-        noise = _noise(seeds, self.noise_size, self.device)
+        noise = ImageNoise(seeds, (self.noise_size,), self.device).draw()
         return to_uint8(in_rows(self.decoded, z, noise), self.name)
 
     def decoded(self, z: Tensor, noise: Tensor) -> Tensor:
