@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,10 +46,6 @@ class Architecture:
     use_scale_shift_norm: bool = True
     in_channels: int = 3
     ho_details: bool = False
-
-    def level_sizes(self, image_size: int) -> list[int]:
-        """Width of each level's feature maps in pixels."""
-        return [math.ceil(image_size / 2**level) for level in range(len(self.channel_mult))]
 
 
 @dataclass(frozen=True)
@@ -250,25 +245,25 @@ def _layer(found: Shapes, block: int, name: str) -> bool:
 def _config(file: Path, architecture: Architecture, settings: Settings) -> UNetConfig:
     """The network's configuration; UserError if image size or heads do not go with the widths."""
     assert settings.image_size is not None and settings.new_attention_order is not None
-    sizes = architecture.level_sizes(settings.image_size)
+    heads, head_channels = settings.num_heads, settings.num_head_channels
+    fields: dict[str, Any] = dataclasses.asdict(architecture)
+    levels: tuple[int, ...] = fields.pop("attention_levels")
+    cfg = UNetConfig(
+        **fields, image_size=settings.image_size, num_heads=heads or UNetConfig.num_heads,
+        num_head_channels=head_channels, new_attention_order=settings.new_attention_order,
+    )  # fmt: skip
+    sizes = cfg.sizes
     if len(set(sizes)) < len(sizes):
         raise UserError(f"{file}: --image-size {settings.image_size}: too small for {len(sizes)} levels")
     if architecture.ho_details and settings.image_size % 2 ** (len(sizes) - 1):
         raise UserError(f"{file}: --image-size {settings.image_size}: expected a multiple of {2 ** (len(sizes) - 1)}")
-    heads, head_channels = settings.num_heads, settings.num_head_channels
     if heads is not None and head_channels is not None:
         raise UserError(f"{file}: --num-heads and --num-head-channels: give one of them")
-    levels = {*architecture.attention_levels, len(sizes) - 1}
-    for width in sorted(architecture.model_channels * architecture.channel_mult[i] for i in levels):
+    for width in sorted(cfg.widths[i] for i in {*levels, len(sizes) - 1}):
         if width % (heads or head_channels or 1):
             option = f"--num-heads {heads}" if heads else f"--num-head-channels {head_channels}"
             raise UserError(f"{file}: {option} does not divide an attention layer's {width} channels")
-    fields: dict[str, Any] = dataclasses.asdict(architecture)
-    attention = tuple(sizes[i] for i in fields.pop("attention_levels"))
-    return UNetConfig(
-        **fields, image_size=settings.image_size, attention_sizes=attention, num_heads=heads or UNetConfig.num_heads,
-        num_head_channels=head_channels, new_attention_order=settings.new_attention_order,
-    )  # fmt: skip
+    return dataclasses.replace(cfg, attention_sizes=tuple(sizes[i] for i in levels))
 
 
 def _compare(file: Path, found: Shapes, cfg: UNetConfig) -> None:
