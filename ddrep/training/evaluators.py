@@ -114,7 +114,7 @@ def _fit(
 
     def loss_at(step: int) -> Tensor:
         index = torch.as_tensor(batch_indices(len(x), cfg.batch, step, seed))
-        moved = moves(len(index), *x.shape[1:3], cfg.shift, cfg.flip)
+        moved = moves(len(index), x.shape[1], x.shape[2], cfg.shift, cfg.flip)
         seen, target = to_unit(x[index][moved], device), y[index][moved] if y.ndim == 3 else y[index]
         with autocast(cfg.precision, device):
             logits = net(seen)
