@@ -181,14 +181,21 @@ def shapes(weights: Mapping[str, Tensor]) -> Shapes:
 def describe(
     file: Path, found: Shapes, given: Settings, ho_details: bool = False
 ) -> tuple[UNetConfig, Schedule, str | None]:
-    """Network, schedule and the published file whose settings were taken, of a state dict's names (ours) and shapes."""
+    """Network, schedule and the published file whose settings were taken, of a state dict's names (ours) and shapes.
+
+    Raises UserError, with what differs, unless names and shapes are all those of the network.
+    """
     architecture = dataclasses.replace(architecture_of(file, found), ho_details=ho_details)
     known, settings = PUBLISHED.get(architecture, (None, HO if ho_details else Settings()))
     settings = settings.overridden(given)
     if missing := settings.missing():
         raise UserError(f"{file}: not the architecture of a published file known here; give {', '.join(missing)}")
     cfg = _config(file, architecture, settings)
-    _compare(file, found, cfg)
+    with torch.device("meta"):
+        expected = shapes(UNet(cfg).state_dict())
+    if text := differences(found, expected):
+        kind = "the U-Net of ermongroup/ddim (names are ADM's)" if ho_details else "an ADM U-Net"
+        raise UserError(f"{file}: not quite {kind}: {text}")
     assert settings.schedule and settings.num_steps and settings.rescale_timesteps is not None
     log.info("%s: the architecture of %s; %s", file, known or "no published file", settings)
     return cfg, Schedule(settings.schedule, settings.num_steps, settings.rescale_timesteps), known
@@ -203,7 +210,7 @@ def architecture_of(file: Path, found: Shapes) -> Architecture:
             raise UserError(f"{file}: {name} {got}; expected an ADM U-Net of improved-diffusion or guided-diffusion")
         return found[name]
 
-    blocks = _numbers(found, "output_blocks")
+    blocks = sorted({int(m[1]) for name in found if (m := re.match(r"output_blocks\.(\d{1,4})(?:\.|\Z)", name))})
     # The last block of each decoder level but one resamples: by a second residual block, or by a convolution.
     by_block = [i for i in blocks if _layer(found, i, "in_layers.2.weight")]
     ends = by_block or [i for i in blocks if _layer(found, i, "conv.weight")]
@@ -229,12 +236,6 @@ def architecture_of(file: Path, found: Shapes) -> Architecture:
         use_scale_shift_norm=shape("middle_block.0.emb_layers.1.weight", 2)[0] == 2 * widths[-1],
         in_channels=in_channels,
     )
-
-
-def _numbers(found: Shapes, prefix: str) -> list[int]:
-    """The numbers N of PREFIX.N.*, in order."""
-    parts = (name.split(".") for name in found)
-    return sorted({int(p[1]) for p in parts if p[0] == prefix and len(p) > 1 and re.fullmatch(r"\d{1,4}", p[1])})
 
 
 def _layer(found: Shapes, block: int, name: str) -> bool:
@@ -264,15 +265,6 @@ def _config(file: Path, architecture: Architecture, settings: Settings) -> UNetC
             option = f"--num-heads {heads}" if heads else f"--num-head-channels {head_channels}"
             raise UserError(f"{file}: {option} does not divide an attention layer's {width} channels")
     return dataclasses.replace(cfg, attention_sizes=tuple(sizes[i] for i in levels))
-
-
-def _compare(file: Path, found: Shapes, cfg: UNetConfig) -> None:
-    """Raise UserError, with what differs, unless names and shapes are those of the network."""
-    with torch.device("meta"):
-        expected = shapes(UNet(cfg).state_dict())
-    if text := differences(found, expected):
-        kind = "the U-Net of ermongroup/ddim (names are ADM's)" if cfg.ho_details else "an ADM U-Net"
-        raise UserError(f"{file}: not quite {kind}: {text}")
 
 
 def differences(found: Shapes, expected: Shapes) -> str:

@@ -142,26 +142,21 @@ class NVAE(Generator):
 
     @property
     def latent_size(self) -> int:
-        return sum(map(math.prod, self.net.cfg.shapes[self.coarse]))
+        return len(self.net.latent_mean)
 
     @property
     def noise_size(self) -> int:
         """Numbers in what is drawn on finer scales."""
-        return sum(map(math.prod, self.net.cfg.shapes[self.fine]))
+        return sum(map(math.prod, self.net.cfg.shapes)) - self.latent_size
 
     @property
-    def coarse(self) -> slice:
-        """The groups on the coarsest scale, whose latents are the image's, and"""
-        return slice(self.net.cfg.groups[0])
+    def coarse(self) -> int:
+        """Groups on the coarsest scale, the first ones, whose latents are the image's."""
+        return self.net.cfg.groups[0]
 
-    @property
-    def fine(self) -> slice:
-        """those on finer ones."""
-        return slice(self.net.cfg.groups[0], None)
-
-    def _cut(self, numbers: Tensor, groups: slice) -> list[Tensor]:
-        """(N, numbers of these groups) -> (N, C, H, W) of each."""
-        shapes = self.net.cfg.shapes[groups]
+    def _cut(self, numbers: Tensor, groups: int | None = None) -> list[Tensor]:
+        """(N, numbers of the first groups, or of all) -> (N, C, H, W) of each."""
+        shapes = self.net.cfg.shapes[:groups]
         parts = numbers.split([math.prod(shape) for shape in shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
@@ -185,7 +180,7 @@ class NVAE(Generator):
             found.append(group.flows(posterior.mu + posterior.sigma * noise[number]))
             return found[-1]
 
-        self.net.descend(len(x0), chosen, self.net.cfg.groups[0])
+        self.net.descend(len(x0), chosen, self.coarse)
         return (torch.cat([z.flatten(1) for z in found], dim=1) - self.net.latent_mean) / self.net.latent_std
 
     @torch.no_grad()
@@ -202,7 +197,7 @@ class NVAE(Generator):
             found.append(prior.mu + self.temperature * prior.sigma * parts[number])
             return found[-1]
 
-        self.net.descend(len(noise), chosen, self.net.cfg.groups[0])
+        self.net.descend(len(noise), chosen, self.coarse)
         return torch.cat([z.flatten(1) for z in found], dim=1)
 
     @torch.no_grad()
@@ -214,11 +209,12 @@ class NVAE(Generator):
 
     def decoded(self, z: Tensor, noise: Tensor) -> Tensor:
         """Latents that are not normalised, and noise of the finer scales -> images (N, C, H, W) in [-1, 1]."""
-        parts = [*self._cut(z, self.coarse), *self._cut(noise, self.fine)]
+        parts = self._cut(torch.cat([z, noise], dim=1))
 
         def chosen(number: int, s: Tensor, prior: Normal) -> Tensor:
-            coarse = number < self.net.cfg.groups[0]
-            return parts[number] if coarse else prior.mu + self.temperature * prior.sigma * parts[number]
+            if number < self.coarse:
+                return parts[number]
+            return prior.mu + self.temperature * prior.sigma * parts[number]
 
         return self.net.say(self.net.descend(len(z), chosen)).mean()
 

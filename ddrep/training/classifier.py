@@ -206,15 +206,7 @@ def batch_of(cfg: Classifier, n_real: int, n: int, step: int, seed: int) -> np.n
 
 def make_mixup(mix: Mix, num_classes: int) -> Mixup:
     """timm's Mixup and CutMix, one of the two and one lambda a batch; no label smoothing (default: 0.1)."""
-    return Mixup(
-        mixup_alpha=mix.mixup_alpha,
-        cutmix_alpha=mix.cutmix_alpha,
-        prob=mix.prob,
-        switch_prob=mix.switch_prob,
-        mode="batch",
-        label_smoothing=0.0,
-        num_classes=num_classes,
-    )
+    return Mixup(**mix.model_dump(), mode="batch", label_smoothing=0.0, num_classes=num_classes)
 
 
 def mix(mixup: Mixup, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -79,10 +79,10 @@ def train_autoencoder(images: np.ndarray, model: D2C, cfg: PretrainD2C, *, seed:
 
     def loss_at(step: int) -> Tensor:
         keys.follow(encoder, projected)
+        loss: Tensor
         loss, told = forward(*batch_at(step))
         keys.enqueue(told, step)
-        value: Tensor = loss
-        return value
+        return loss
 
     net.load_state_dict(averaged(net, optimizer, loss_at, cfg, seed=seed, state=state).state_dict())
     model.net.eval()
