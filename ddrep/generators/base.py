@@ -131,12 +131,10 @@ class Diffused(Generator):
     """Of its noise."""
 
     def save(self, path: Path, dtype: torch.dtype = torch.float32) -> None:
-        """Write weights, in `dtype`, and metadata to `path`, whole or not at all."""
         content = self.FILE(network=self.net.cfg, schedule=self.schedule, provenance=self.provenance)
         save(path, content, {name: t.to(dtype) for name, t in self.net.state_dict().items()})
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu") -> Self:
-        """Read its file, in evaluation mode. Raises UserError for any other file."""
         content, net = load(path, cls.FILE, lambda content: cls.NETWORK(content.network), device)
         return cls(net, Schedule(**dataclasses.asdict(content.schedule)), provenance=content.provenance, path=path)
