@@ -13,7 +13,7 @@ import shutil
 import stat
 import time
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -229,8 +229,8 @@ def read_arrays(path: Path, names: Sequence[str], expected: str) -> list[np.ndar
         raise UserError(f"{path}: not a whole .npz of {', '.join(names)} ({said}); expected {expected}") from None
 
 
-def read_metadata(path: Path, form: str, what: str) -> dict[str, str]:
-    """What a safetensors file says of itself, whose format is `form`; no tensors are read, and no torch is imported.
+def read_metadata(path: Path, forms: Collection[str], what: str) -> dict[str, str]:
+    """What a safetensors file of one of these formats says of itself; no tensors are read, and no torch is imported.
 
     Raises UserError for any other file; `what` says what was expected and how to make one.
     """
@@ -242,7 +242,7 @@ def read_metadata(path: Path, form: str, what: str) -> dict[str, str]:
             meta: dict[str, str] = f.metadata() or {}
     except (SafetensorError, OSError) as e:
         raise UserError(f"{path}: not a readable safetensors file ({e}); expected {what}") from None
-    if meta.get("format", "") != form:
+    if meta.get("format", "") not in forms:
         raise UserError(f"{path}: of another format ({meta.get('format', 'unnamed')}); expected {what}")
     return meta
 
@@ -252,7 +252,7 @@ def load_tensors(path: Path, form: str, what: str) -> tuple[dict[str, Tensor], d
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    meta = read_metadata(path, form, what)
+    meta = read_metadata(path, [form], what)
     try:
         return load_file(path), meta
     except (SafetensorError, OSError, AttributeError, KeyError) as e:  # also for types that torch has not

@@ -100,6 +100,12 @@ def read_json(path: Path, kind: type[M], expected: str) -> M:
         raise UserError(f"{path}: {explain(e)}; expected {expected}") from None
 
 
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    with written_whole(path) as (draft,):
+        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
 def save(path: Path, content: Saved, weights: Mapping[str, Tensor]) -> None:
     """Write a file, whole or not at all."""
     with written_whole(path) as (draft,):
@@ -108,7 +114,7 @@ def save(path: Path, content: Saved, weights: Mapping[str, Tensor]) -> None:
 
 def header(path: Path, kind: type[S]) -> S:
     """What a file says of itself; no weights are read, and no torch is imported. Raises UserError for other files."""
-    return kind.parsed(path, read_metadata(path, kind.FORMAT, f"{kind.WHAT}; {kind.HOW}"))
+    return kind.parsed(path, read_metadata(path, [kind.FORMAT], f"{kind.WHAT}; {kind.HOW}"))
 
 
 def load(path: Path, kind: type[S], build: Callable[[S], N], device: str | torch.device = "cpu") -> tuple[S, N]:

@@ -202,12 +202,12 @@ def _check(file: Path, weights: Weights) -> None:
     check_plain(file, weights.tensors)
 
 
-def _told(content: Any, entry: str = "") -> str:
+def _told(content: Any) -> str:
     """What there is instead of a U-Net: the first names of the largest state dict, or of the file."""
-    best = max(_dicts(content), key=lambda pair: sum(isinstance(v, Tensor) for v in pair[1].values()), default=None)
-    if best is None or not best[1]:
+    tensors = lambda pair: sum(isinstance(v, Tensor) for v in pair[1].values())  # noqa: E731
+    entry, state = max(_dicts(content), key=tensors, default=("", {}))
+    if not state:
         return f"holds a {type(content).__name__} without a tensor"
-    entry, state = best
     return f"holds {some(map(str, state), 3)}" + (f" in {entry}" if entry else "")
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
-from ddrep.config import Features
+from ddrep.config import Features, Taps, explain
 from ddrep.denoiser.network import MIDDLE, DenoiserFile
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet
@@ -120,9 +121,15 @@ class Denoiser:
         embedded units; a pass of the network each. noise: none feeds the clean image, fixed noises it to the timestep
         first. Gradients run through. Raises UserError for other images, and for blocks that the network has not.
         """
-        from ddrep.denoiser.features import clean_features  # which is made of what is here
+        from ddrep.denoiser.features import check_clean, pooled_features  # which are made of what is here
 
-        return clean_features(self, x0, {"blocks": blocks, "timesteps": timesteps, "noise": noise})
+        self.check(x0)
+        check_clean(self, x0)
+        try:
+            taps = Taps.model_validate({"blocks": blocks, "timesteps": timesteps, "noise": noise})
+        except ValidationError as e:
+            raise UserError(f"features: {explain(e)}") from None
+        return pooled_features(self, x0, taps)
 
     def save(self, path: Path) -> None:
         """Write weights and metadata to `path`, whole or not at all."""

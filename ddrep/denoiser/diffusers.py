@@ -49,10 +49,12 @@ def import_folder(folder: Path, given: Settings | None = None) -> Denoiser:
     schedule = _schedule(folder, cfg, given)
     file = _file_of(unet)
     weights, metadata = _read_weights(file)
-    _compare(file, weights, cfg)
-    check_finite(file, weights)
     with torch.device("meta"):
         net = UNet(cfg)
+        expected = shapes(in_their_names(net.state_dict(), cfg))
+    if text := differences(shapes(weights), expected):
+        raise UserError(f"{file}: not quite the UNet2DModel that {CONFIG} describes: {text}")
+    check_finite(file, weights)
     ours = in_our_names(weights, cfg, shapes(net.state_dict()))
     net.load_state_dict({name: t.float() for name, t in ours.items()}, strict=True, assign=True)
     provenance = {
@@ -166,11 +168,3 @@ def _classes(path: Path, metadata: Mapping[str, str], rows: int) -> tuple[str, .
         return names
     except ValidationError as e:
         raise UserError(f"{path}: {CLASSES} of its metadata: {explain(e)}; export it again") from None
-
-
-def _compare(path: Path, weights: Mapping[str, Tensor], cfg: UNetConfig) -> None:
-    """Raise UserError, with what differs, unless names and shapes are those that config.json describes."""
-    with torch.device("meta"):
-        expected = shapes(in_their_names(UNet(cfg).state_dict(), cfg))
-    if text := differences(shapes(weights), expected):
-        raise UserError(f"{path}: not quite the UNet2DModel that {CONFIG} describes: {text}")

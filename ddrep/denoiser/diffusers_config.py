@@ -121,7 +121,7 @@ def config_of(path: Path, cfg: UNetConfig) -> Config:
         raise UserError(f"{path}: channel_mult {cfg.channel_mult}: UNet2DModel can only express 1 as the first")
     if cfg.image_size % 2 ** (depth - 1):
         raise UserError(f"{path}: image_size {cfg.image_size}: UNet2DModel wants a multiple of {2 ** (depth - 1)}")
-    attention = [level for level in range(depth) if cfg.image_size // 2**level in cfg.attention_sizes]
+    attention = [level for level, size in enumerate(cfg.sizes) if size in cfg.attention_sizes]
     down, up = (
         ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if cfg.resblock_updown else ("DownBlock2D", "UpBlock2D")
     )
@@ -134,7 +134,7 @@ def config_of(path: Path, cfg: UNetConfig) -> Config:
         "flip_sin_to_cos": not cfg.ho_details,
         "down_block_types": ["AttnDownBlock2D" if level in attention else down for level in range(depth)],
         "up_block_types": ["AttnUpBlock2D" if level in attention else up for level in reversed(range(depth))],
-        "block_out_channels": [cfg.model_channels * mult for mult in cfg.channel_mult],
+        "block_out_channels": cfg.widths,
         "layers_per_block": cfg.num_res_blocks,
         "downsample_type": resampling,
         "upsample_type": resampling,
@@ -264,7 +264,7 @@ def _head_channels(path: Path, cfg: UNetConfig, levels: set[int]) -> int | None:
     """attention_head_dim, where None is one head; UserError if heads of one number have several widths."""
     if cfg.num_head_channels or cfg.num_heads == 1:
         return cfg.num_head_channels
-    widths = sorted({cfg.model_channels * cfg.channel_mult[level] for level in levels})
+    widths = sorted({cfg.widths[level] for level in levels})
     if len(widths) > 1:
         raise UserError(
             f"{path}: num_heads {cfg.num_heads}: UNet2DModel has heads of one width everywhere, "

@@ -95,16 +95,12 @@ def in_our_names(
     return out
 
 
-def _heads(width: int, cfg: UNetConfig) -> int:
-    return width // cfg.num_head_channels if cfg.num_head_channels else cfg.num_heads
-
-
 def _split(qkv: Tensor, cfg: UNetConfig) -> tuple[Tensor, ...]:
     """q, k, v, each (C, ...), of a qkv layer's (3C, ...) in either order."""
     if cfg.new_attention_order:
         return qkv.chunk(3)
     width = len(qkv) // 3
-    heads = _heads(width, cfg)
+    heads = cfg.heads(width)
     return tuple(t.reshape(width, *qkv.shape[1:]) for t in qkv.unflatten(0, (heads, 3, width // heads)).unbind(1))
 
 
@@ -112,5 +108,4 @@ def _joined(trio: list[Tensor], cfg: UNetConfig) -> Tensor:
     """The inverse of `_split`."""
     if cfg.new_attention_order:
         return torch.cat(trio)
-    heads = _heads(len(trio[0]), cfg)
-    return torch.stack([t.unflatten(0, (heads, -1)) for t in trio], dim=1).flatten(0, 2)
+    return torch.stack([t.unflatten(0, (cfg.heads(len(t)), -1)) for t in trio], dim=1).flatten(0, 2)

@@ -7,15 +7,11 @@ Sources: paper, 4.1, 4.2 and 5; Baranchuk et al. 2022 for noising the image firs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 import torch.nn.functional as F
-from pydantic import ValidationError
 from torch import Tensor
 
-from ddrep.config import Features, ProbeReading, Taps, explain
+from ddrep.config import Features, ProbeReading, Taps
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.network import MIDDLE
 from ddrep.denoiser.schedule import add_noise
@@ -44,16 +40,6 @@ def check_clean(denoiser: Denoiser, x0: Tensor) -> None:
             f"{denoiser.name}: images are in [{low}, {high}], expected clean ones in [-1, 1], "
             "as ddrep.to_unit makes of uint8"
         )
-
-
-def clean_features(denoiser: Denoiser, x0: Tensor, taps: Mapping[str, Any]) -> Tensor:
-    """`pooled_features` of clean images alone. taps: the settings of `Taps`, unchecked. Raises UserError."""
-    denoiser.check(x0)
-    check_clean(denoiser, x0)
-    try:
-        return pooled_features(denoiser, x0, Taps.model_validate(taps))
-    except ValidationError as e:
-        raise UserError(f"features: {explain(e)}") from None
 
 
 def pooled_features(denoiser: Denoiser, x0: Tensor, taps: Taps) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,10 +46,6 @@ class Architecture:
     use_scale_shift_norm: bool = True
     in_channels: int = 3
     ho_details: bool = False
-
-    def level_sizes(self, image_size: int) -> list[int]:
-        """Width of each level's feature maps in pixels."""
-        return [math.ceil(image_size / 2**level) for level in range(len(self.channel_mult))]
 
 
 @dataclass(frozen=True)
@@ -186,14 +181,21 @@ def shapes(weights: Mapping[str, Tensor]) -> Shapes:
 def describe(
     file: Path, found: Shapes, given: Settings, ho_details: bool = False
 ) -> tuple[UNetConfig, Schedule, str | None]:
-    """Network, schedule and the published file whose settings were taken, of a state dict's names (ours) and shapes."""
+    """Network, schedule and the published file whose settings were taken, of a state dict's names (ours) and shapes.
+
+    Raises UserError, with what differs, unless names and shapes are all those of the network.
+    """
     architecture = dataclasses.replace(architecture_of(file, found), ho_details=ho_details)
     known, settings = PUBLISHED.get(architecture, (None, HO if ho_details else Settings()))
     settings = settings.overridden(given)
     if missing := settings.missing():
         raise UserError(f"{file}: not the architecture of a published file known here; give {', '.join(missing)}")
     cfg = _config(file, architecture, settings)
-    _compare(file, found, cfg)
+    with torch.device("meta"):
+        expected = shapes(UNet(cfg).state_dict())
+    if text := differences(found, expected):
+        kind = "the U-Net of ermongroup/ddim (names are ADM's)" if ho_details else "an ADM U-Net"
+        raise UserError(f"{file}: not quite {kind}: {text}")
     assert settings.schedule and settings.num_steps and settings.rescale_timesteps is not None
     log.info("%s: the architecture of %s; %s", file, known or "no published file", settings)
     return cfg, Schedule(settings.schedule, settings.num_steps, settings.rescale_timesteps), known
@@ -208,7 +210,7 @@ def architecture_of(file: Path, found: Shapes) -> Architecture:
             raise UserError(f"{file}: {name} {got}; expected an ADM U-Net of improved-diffusion or guided-diffusion")
         return found[name]
 
-    blocks = _numbers(found, "output_blocks")
+    blocks = sorted({int(m[1]) for name in found if (m := re.match(r"output_blocks\.(\d{1,4})(?:\.|\Z)", name))})
     # The last block of each decoder level but one resamples: by a second residual block, or by a convolution.
     by_block = [i for i in blocks if _layer(found, i, "in_layers.2.weight")]
     ends = by_block or [i for i in blocks if _layer(found, i, "conv.weight")]
@@ -236,12 +238,6 @@ def architecture_of(file: Path, found: Shapes) -> Architecture:
     )
 
 
-def _numbers(found: Shapes, prefix: str) -> list[int]:
-    """The numbers N of PREFIX.N.*, in order."""
-    parts = (name.split(".") for name in found)
-    return sorted({int(p[1]) for p in parts if p[0] == prefix and len(p) > 1 and re.fullmatch(r"\d{1,4}", p[1])})
-
-
 def _layer(found: Shapes, block: int, name: str) -> bool:
     """Whether an output block has this layer behind its first, be there attention between or not."""
     return any(f"output_blocks.{block}.{i}.{name}" in found for i in (1, 2))
@@ -250,34 +246,25 @@ def _layer(found: Shapes, block: int, name: str) -> bool:
 def _config(file: Path, architecture: Architecture, settings: Settings) -> UNetConfig:
     """The network's configuration; UserError if image size or heads do not go with the widths."""
     assert settings.image_size is not None and settings.new_attention_order is not None
-    sizes = architecture.level_sizes(settings.image_size)
+    heads, head_channels = settings.num_heads, settings.num_head_channels
+    fields: dict[str, Any] = dataclasses.asdict(architecture)
+    levels: tuple[int, ...] = fields.pop("attention_levels")
+    cfg = UNetConfig(
+        **fields, image_size=settings.image_size, num_heads=heads or UNetConfig.num_heads,
+        num_head_channels=head_channels, new_attention_order=settings.new_attention_order,
+    )  # fmt: skip
+    sizes = cfg.sizes
     if len(set(sizes)) < len(sizes):
         raise UserError(f"{file}: --image-size {settings.image_size}: too small for {len(sizes)} levels")
     if architecture.ho_details and settings.image_size % 2 ** (len(sizes) - 1):
         raise UserError(f"{file}: --image-size {settings.image_size}: expected a multiple of {2 ** (len(sizes) - 1)}")
-    heads, head_channels = settings.num_heads, settings.num_head_channels
     if heads is not None and head_channels is not None:
         raise UserError(f"{file}: --num-heads and --num-head-channels: give one of them")
-    levels = {*architecture.attention_levels, len(sizes) - 1}
-    for width in sorted(architecture.model_channels * architecture.channel_mult[i] for i in levels):
+    for width in sorted(cfg.widths[i] for i in {*levels, len(sizes) - 1}):
         if width % (heads or head_channels or 1):
             option = f"--num-heads {heads}" if heads else f"--num-head-channels {head_channels}"
             raise UserError(f"{file}: {option} does not divide an attention layer's {width} channels")
-    fields: dict[str, Any] = dataclasses.asdict(architecture)
-    attention = tuple(sizes[i] for i in fields.pop("attention_levels"))
-    return UNetConfig(
-        **fields, image_size=settings.image_size, attention_sizes=attention, num_heads=heads or UNetConfig.num_heads,
-        num_head_channels=head_channels, new_attention_order=settings.new_attention_order,
-    )  # fmt: skip
-
-
-def _compare(file: Path, found: Shapes, cfg: UNetConfig) -> None:
-    """Raise UserError, with what differs, unless names and shapes are those of the network."""
-    with torch.device("meta"):
-        expected = shapes(UNet(cfg).state_dict())
-    if text := differences(found, expected):
-        kind = "the U-Net of ermongroup/ddim (names are ADM's)" if cfg.ho_details else "an ADM U-Net"
-        raise UserError(f"{file}: not quite {kind}: {text}")
+    return dataclasses.replace(cfg, attention_sizes=tuple(sizes[i] for i in levels))
 
 
 def differences(found: Shapes, expected: Shapes) -> str:

@@ -46,46 +46,36 @@ def _zeroed(module: nn.Module) -> nn.Module:
 
 
 class Downsample(nn.Module):
-    """Halve the resolution by a strided convolution, or by pooling when it has no parameters."""
+    """Halve the resolution by a strided convolution; Ho's, of even ones, is padded at the right and below alone."""
 
-    def __init__(self, channels: int, use_conv: bool):
+    def __init__(self, cfg: UNetConfig, channels: int):
         super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if use_conv else nn.AvgPool2d(2)
+        self.pad = nn.ZeroPad2d((0, 1, 0, 1)) if cfg.ho_details else nn.Identity()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=0 if cfg.ho_details else 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
-
-
-class HoDownsample(nn.Module):
-    """Halve an even resolution by a strided convolution that is padded at the right and below alone."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(F.pad(x, (0, 1, 0, 1)))
+        return self.op(self.pad(x))
 
 
 class Upsample(nn.Module):
-    """Double the resolution by nearest neighbour, with a convolution behind it if asked."""
+    """Double the resolution by nearest neighbour, and a convolution."""
 
-    def __init__(self, channels: int, use_conv: bool):
+    def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if use_conv else None
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return x if self.conv is None else self.conv(x)
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 class ResBlock(nn.Module):
     """Residual block told of the time (and class) by shift or by scale and shift of its second norm."""
 
-    def __init__(self, cfg: UNetConfig, in_ch: int, out_ch: int, resample: type[nn.Module] | None = None):
+    def __init__(self, cfg: UNetConfig, in_ch: int, out_ch: int, resample: nn.Module | None = None):
+        """resample: of both branches, by what has no weights."""
         super().__init__()
         self.scale_shift = cfg.use_scale_shift_norm
-        self.h_upd = self.x_upd = resample(in_ch, use_conv=False) if resample else None
+        self.resample = resample or nn.Identity()
         self.in_layers = nn.Sequential(group_norm(cfg, in_ch), nn.SiLU(), nn.Conv2d(in_ch, out_ch, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(cfg.emb_dim, out_ch * (2 if self.scale_shift else 1)))
         last = _zeroed(nn.Conv2d(out_ch, out_ch, 3, padding=1))
@@ -99,10 +89,7 @@ class ResBlock(nn.Module):
     def first_half(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What `in_layers` make of x, and x itself: both resampled, if the block resamples."""
         norm, act, conv = self.in_layers
-        h = act(norm(x))
-        if self.h_upd is not None and self.x_upd is not None:
-            h, x = self.h_upd(h), self.x_upd(x)
-        return conv(h), x
+        return conv(self.resample(act(norm(x)))), self.resample(x)
 
     def told(self, h: Tensor, emb: Embedding) -> Tensor:
         """h behind the second norm, told of the embedding (N, emb_dim)."""
@@ -177,8 +164,8 @@ class HalfUNet(nn.Module):
 
     def _down(self, width: int) -> nn.Module:
         if self.cfg.resblock_updown:
-            return self.BLOCK(self.cfg, width, width, Downsample)
-        return HoDownsample(width) if self.cfg.ho_details else Downsample(width, use_conv=True)
+            return self.BLOCK(self.cfg, width, width, nn.AvgPool2d(2))
+        return Downsample(self.cfg, width)
 
     def _attention(self, size: int, width: int) -> list[AttentionBlock]:
         return [AttentionBlock(self.cfg, width)] if size in self.cfg.attention_sizes else []
@@ -218,9 +205,8 @@ class UNet(HalfUNet):
             for i in range(cfg.num_res_blocks + 1):
                 block = Block(self.BLOCK(cfg, width + widths.pop(), out), *self._attention(size, out))
                 if level and i == cfg.num_res_blocks:
-                    block.append(
-                        self.BLOCK(cfg, out, out, Upsample) if cfg.resblock_updown else Upsample(out, use_conv=True)
-                    )
+                    doubling = nn.Upsample(scale_factor=2)
+                    block.append(self.BLOCK(cfg, out, out, doubling) if cfg.resblock_updown else Upsample(out))
                 blocks.append(block)
                 width = out
         self.output_blocks = nn.ModuleList(blocks)

@@ -19,8 +19,7 @@ from ddrep.config import Sampling
 from ddrep.data.batches import to_uint8
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
-from ddrep.generators.base import Diffused
-from ddrep.generators.latents import drawn
+from ddrep.generators.base import Diffused, drawn
 from ddrep.generators.network import AUTOENCODER_GROUPS, D2CConfig, D2CFile
 from ddrep.sampling.rows import in_rows
 

@@ -20,8 +20,7 @@ from ddrep.data.batches import to_uint8
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import Embedding, HalfUNet, ResBlock, UNet, UNetConfig, group_norm, timestep_embedding
 from ddrep.device import autocast
-from ddrep.generators.base import Diffused
-from ddrep.generators.latents import drawn
+from ddrep.generators.base import Diffused, drawn
 from ddrep.generators.network import DiffAEConfig, DiffAEFile
 from ddrep.sampling.rows import in_rows
 from ddrep.sampling.sampler import ImageNoise, solve
@@ -44,7 +43,7 @@ LATENT_SCHEDULE = ConstantSchedule()
 class ToldBlock(ResBlock):
     """AdaGN(h, t, z) = z_s (t_s GroupNorm(h) + t_b) (eq. 7): z scales what the time has scaled and shifted."""
 
-    def __init__(self, cfg: UNetConfig, in_ch: int, out_ch: int, resample: type[nn.Module] | None = None):
+    def __init__(self, cfg: UNetConfig, in_ch: int, out_ch: int, resample: nn.Module | None = None):
         super().__init__(cfg, in_ch, out_ch, resample)
         assert isinstance(cfg, DiffAEConfig)
         self.cond_emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(cfg.latent, out_ch))
@@ -58,7 +57,7 @@ class ToldBlock(ResBlock):
 class PlainBlock(ResBlock):
     """A block that is told nothing, and has no second half."""
 
-    def __init__(self, cfg: UNetConfig, in_ch: int, out_ch: int, resample: type[nn.Module] | None = None):
+    def __init__(self, cfg: UNetConfig, in_ch: int, out_ch: int, resample: nn.Module | None = None):
         super().__init__(cfg, in_ch, out_ch, resample)
         del self.emb_layers, self.out_layers
 

@@ -55,6 +55,11 @@ COUNT = "num_batches_tracked"
 """Of a batch norm, which nothing depends on."""
 BATCH, BATCHES = 16, 40
 """Images by which statistics of batch norms are settled (published: 500 batches)."""
+DECODER = (
+    ("norms.0", 0, ".bn"), ("expand", 1, ".conv.0"), ("norms.1", 1, ".conv.1"), ("depthwise", 2, ".conv.0"),
+    ("norms.2", 2, ".conv.1"), ("reduce", 3, ""), ("norms.3", 4, ".bn"),
+)  # fmt: skip
+"""Layers of a decoder's cell: ours, and the number and the layer of theirs; behind a doubling all are one further."""
 Pair = tuple[str, str]
 """Names of a layer: ours, theirs."""
 
@@ -232,14 +237,7 @@ def _cell(cell: nn.Module, ours: str, theirs: str) -> Iterator[Pair]:
             yield f"{ours}.skip.conv", f"{theirs}.skip"
         return
     assert isinstance(cell, DecoderCell)
-    names: tuple[Pair, ...] = (
-        ("norms.0", "{}.bn"),
-        ("expand", "{}.conv.0"),
-        ("norms.1", "{}.conv.1"),
-        ("depthwise", "{}.conv.0"),
-    )
-    names += ("norms.2", "{}.conv.1"), ("reduce", "{}"), ("norms.3", "{}.bn")
-    for (name, form), place in zip(names, (0, 1, 1, 2, 2, 3, 4), strict=True):
-        yield f"{ours}.{name}", form.format(f"{theirs}._ops.0.conv.{place + cell.doubles}")
+    for name, place, layer in DECODER:
+        yield f"{ours}.{name}", f"{theirs}._ops.0.conv.{place + cell.doubles}{layer}"
     if cell.doubles:
         yield f"{ours}.skip.conv", f"{theirs}.skip.1"

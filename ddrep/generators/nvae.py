@@ -7,9 +7,8 @@ use, was run beside it, and the networks compute the same.
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -27,6 +26,7 @@ from ddrep.generators.cells import EXPANSION, OUTER_EXPANSION, DecoderCell, Enco
 from ddrep.generators.logistic import LogisticMixture, parameters_of
 from ddrep.generators.network import NVAEConfig, NVAEFile
 from ddrep.sampling.rows import in_rows
+from ddrep.sampling.sampler import ImageNoise, seed_of
 from ddrep.saved import load, save
 
 Chosen = Callable[[int, Tensor, Normal], Tensor]
@@ -127,16 +127,6 @@ class NVAENetwork(nn.Module):
         return LogisticMixture(said[:, :, edge : edge + size, edge : edge + size], self.cfg.in_channels)
 
 
-def _noise(seeds: Iterable[int], size: int, device: torch.device) -> Tensor:
-    """Standard normal numbers (N, size), those of each seed its own, drawn on the CPU whatever the device."""
-    generators = (torch.Generator().manual_seed(seed) for seed in seeds)
-    return torch.stack([torch.randn(size, generator=g) for g in generators]).to(device)
-
-
-def _seed_of(image: np.ndarray) -> int:
-    return int.from_bytes(hashlib.sha256(image.tobytes()).digest()[:8], "big") >> 1
-
-
 @dataclass
 class NVAE(Generator):
     """Its latent is all that is drawn on the coarsest scale, z_1, z_2, ...: few numbers that the whole image hangs on,
@@ -152,26 +142,21 @@ class NVAE(Generator):
 
     @property
     def latent_size(self) -> int:
-        return sum(map(math.prod, self.net.cfg.shapes[self.coarse]))
+        return len(self.net.latent_mean)
 
     @property
     def noise_size(self) -> int:
         """Numbers in what is drawn on finer scales."""
-        return sum(map(math.prod, self.net.cfg.shapes[self.fine]))
+        return sum(map(math.prod, self.net.cfg.shapes)) - self.latent_size
 
     @property
-    def coarse(self) -> slice:
-        """The groups on the coarsest scale, whose latents are the image's, and"""
-        return slice(self.net.cfg.groups[0])
+    def coarse(self) -> int:
+        """Groups on the coarsest scale, the first ones, whose latents are the image's."""
+        return self.net.cfg.groups[0]
 
-    @property
-    def fine(self) -> slice:
-        """those on finer ones."""
-        return slice(self.net.cfg.groups[0], None)
-
-    def _cut(self, numbers: Tensor, groups: slice) -> list[Tensor]:
-        """(N, numbers of these groups) -> (N, C, H, W) of each."""
-        shapes = self.net.cfg.shapes[groups]
+    def _cut(self, numbers: Tensor, groups: int | None = None) -> list[Tensor]:
+        """(N, numbers of the first groups, or of all) -> (N, C, H, W) of each."""
+        shapes = self.net.cfg.shapes[:groups]
         parts = numbers.split([math.prod(shape) for shape in shapes], dim=1)
         return [part.unflatten(1, shape) for part, shape in zip(parts, shapes, strict=True)]
 
@@ -185,7 +170,8 @@ class NVAE(Generator):
         The posterior's mean would not do: it tells classes apart by differences far below the noise of drawn latents,
         of which a judge that has learned of means says nothing (docs/guidance.md).
         """
-        noise = self._cut(_noise(map(_seed_of, to_uint8(x0, self.name)), self.latent_size, self.device), self.coarse)
+        seeds = [seed_of(image.tobytes()) for image in to_uint8(x0, self.name)]
+        noise = self._cut(ImageNoise(seeds, (self.latent_size,), self.device).draw(), self.coarse)
         seen, found = self.net.look(x0), list[Tensor]()
 
         def chosen(number: int, s: Tensor, prior: Normal) -> Tensor:
@@ -194,13 +180,13 @@ class NVAE(Generator):
             found.append(group.flows(posterior.mu + posterior.sigma * noise[number]))
             return found[-1]
 
-        self.net.descend(len(x0), chosen, self.net.cfg.groups[0])
+        self.net.descend(len(x0), chosen, self.coarse)
         return (torch.cat([z.flatten(1) for z in found], dim=1) - self.net.latent_mean) / self.net.latent_std
 
     @torch.no_grad()
     def latents(self, seeds: Sequence[int], steps: int) -> Tensor:
         """In one pass, whatever the steps."""
-        noise = _noise(map(latent_seed, seeds), self.latent_size, self.device)
+        noise = ImageNoise([latent_seed(seed) for seed in seeds], (self.latent_size,), self.device).draw()
         return (in_rows(self.drawn, noise) - self.net.latent_mean) / self.net.latent_std
 
     def drawn(self, noise: Tensor) -> Tensor:
@@ -211,23 +197,24 @@ class NVAE(Generator):
             found.append(prior.mu + self.temperature * prior.sigma * parts[number])
             return found[-1]
 
-        self.net.descend(len(noise), chosen, self.net.cfg.groups[0])
+        self.net.descend(len(noise), chosen, self.coarse)
         return torch.cat([z.flatten(1) for z in found], dim=1)
 
     @torch.no_grad()
     def images(self, latents: Tensor, seeds: Sequence[int], cfg: Sampling) -> np.ndarray:
         """The mean of what is said of each pixel, in one pass; cfg counts for nothing."""
         z = latents.to(self.device) * self.net.latent_std + self.net.latent_mean
-        noise = _noise(seeds, self.noise_size, self.device)
+        noise = ImageNoise(seeds, (self.noise_size,), self.device).draw()
         return to_uint8(in_rows(self.decoded, z, noise), self.name)
 
     def decoded(self, z: Tensor, noise: Tensor) -> Tensor:
         """Latents that are not normalised, and noise of the finer scales -> images (N, C, H, W) in [-1, 1]."""
-        parts = [*self._cut(z, self.coarse), *self._cut(noise, self.fine)]
+        parts = self._cut(torch.cat([z, noise], dim=1))
 
         def chosen(number: int, s: Tensor, prior: Normal) -> Tensor:
-            coarse = number < self.net.cfg.groups[0]
-            return parts[number] if coarse else prior.mu + self.temperature * prior.sigma * parts[number]
+            if number < self.coarse:
+                return parts[number]
+            return prior.mu + self.temperature * prior.sigma * parts[number]
 
         return self.net.say(self.net.descend(len(z), chosen)).mean()
 

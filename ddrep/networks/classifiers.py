@@ -107,9 +107,9 @@ def fit_to_size(net: nn.Module, channels: int, height: int, width: int) -> nn.Mo
     """
     shapes = _conv_shapes(net, torch.zeros(2, channels, height, width))
     for name, conv in list(net.named_modules()):
-        if len(shapes[name]) != 1 or not isinstance(conv, nn.Conv2d):
+        if len(shapes[conv]) != 1 or not isinstance(conv, nn.Conv2d):
             continue
-        ((in_size, out_size),) = shapes[name]
+        ((in_size, out_size),) = shapes[conv]
         if sees_all(conv, in_size, out_size):
             parent, _, child = name.rpartition(".")
             setattr(net.get_submodule(parent), child, SmallMapConv(conv, in_size, out_size))
@@ -163,17 +163,14 @@ def _seen(conv: nn.Conv2d, in_size: tuple[int, int], out_size: tuple[int, int]) 
 Sizes = tuple[tuple[int, int], tuple[int, int]]
 
 
-def _conv_shapes(net: nn.Module, x: Tensor) -> dict[str, set[Sizes]]:
-    """By name of the convolution: height and width of its inputs and outputs, a pair for each that occurs."""
-    shapes: dict[str, set[Sizes]] = defaultdict(set)
+def _conv_shapes(net: nn.Module, x: Tensor) -> dict[nn.Module, set[Sizes]]:
+    """By convolution: height and width of its inputs and outputs, a pair for each that occurs."""
+    shapes: dict[nn.Module, set[Sizes]] = defaultdict(set)
 
-    def note(name: str) -> torch.utils.hooks.RemovableHandle:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            shapes[name].add(((inputs[0].shape[2], inputs[0].shape[3]), (output.shape[2], output.shape[3])))
+    def note(conv: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        shapes[conv].add(((inputs[0].shape[2], inputs[0].shape[3]), (output.shape[2], output.shape[3])))
 
-        return net.get_submodule(name).register_forward_hook(hook)
-
-    hooks = [note(name) for name, module in net.named_modules() if isinstance(module, nn.Conv2d)]
+    hooks = [module.register_forward_hook(note) for module in net.modules() if isinstance(module, nn.Conv2d)]
     try:
         _try_out(net, x)
     finally:

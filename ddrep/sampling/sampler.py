@@ -24,19 +24,23 @@ DEFAULT = Sampling()
 
 def image_seed(experiment: int, label: int, shard: int, attempt: int) -> int:
     """Seed of one image, in 0..2^63-1: of nothing but these, so that sources share noise and batches do not matter."""
-    digest = hashlib.sha256(f"{experiment}/{label}/{shard}/{attempt}".encode()).digest()
-    return int.from_bytes(digest[:8], "big") >> 1
+    return seed_of(f"{experiment}/{label}/{shard}/{attempt}".encode())
+
+
+def seed_of(content: bytes) -> int:
+    """A seed in 0..2^63-1, of its digest."""
+    return int.from_bytes(hashlib.sha256(content).digest()[:8], "big") >> 1
 
 
 class ImageNoise:
     """Standard normal noise with a generator of its own for each image, drawn on the CPU whatever the device."""
 
-    def __init__(self, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device):
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.shape, self.device = shape, device
 
     def draw(self) -> Tensor:
-        """The next noise of every image, (N, C, H, W)."""
+        """The next noise of every image, (N, *shape)."""
         return torch.stack([torch.randn(self.shape, generator=g) for g in self.generators]).to(self.device)
 
 

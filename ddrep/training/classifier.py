@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ddrep.config import Classifier, Mix, Stage, Training
 from ddrep.cost import TRAINING, Cost, Job, Passes, costs
-from ddrep.data.batches import batch_indices, steps_for, to_unit
+from ddrep.data.batches import batch_indices, parts, steps_for, to_unit
 from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards, together
 from ddrep.data.tars import check_alike
@@ -81,15 +81,11 @@ def run(
         predictions: lambda file: said.to_parquet(file, index=False),
         weights: lambda file: save(file, meta, timm_weights(net)),
     }
-    _write({path: write for path, write in writers.items() if path})
-    state.unlink(missing_ok=True)
-
-
-def _write(writers: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Files by what writes them, all or none."""
-    with written_whole(*writers) as drafts:
-        for draft, write in zip(drafts, writers.values(), strict=True):
+    wanted = {path: write for path, write in writers.items() if path}
+    with written_whole(*wanted) as drafts:
+        for draft, write in zip(drafts, wanted.values(), strict=True):
             write(draft)
+    state.unlink(missing_ok=True)
 
 
 def _digests(shards: Sequence[Path]) -> list[str]:
@@ -210,15 +206,7 @@ def batch_of(cfg: Classifier, n_real: int, n: int, step: int, seed: int) -> np.n
 
 def make_mixup(mix: Mix, num_classes: int) -> Mixup:
     """timm's Mixup and CutMix, one of the two and one lambda a batch; no label smoothing (default: 0.1)."""
-    return Mixup(
-        mixup_alpha=mix.mixup_alpha,
-        cutmix_alpha=mix.cutmix_alpha,
-        prob=mix.prob,
-        switch_prob=mix.switch_prob,
-        mode="batch",
-        label_smoothing=0.0,
-        num_classes=num_classes,
-    )
+    return Mixup(**mix.model_dump(), mode="batch", label_smoothing=0.0, num_classes=num_classes)
 
 
 def mix(mixup: Mixup, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -239,9 +227,9 @@ def predict(net: nn.Module, test: LabelledImages, precision: str) -> pd.DataFram
     net.eval()
     device = next(net.parameters()).device
     probabilities = []
-    for start in range(0, len(test), TEST_BATCH):
+    for part in parts(len(test), TEST_BATCH):
         with autocast(precision, device):
-            logits = net(to_unit(test.images[start : start + TEST_BATCH], device))
+            logits = net(to_unit(test.images[part], device))
         probabilities.append(logits.float().softmax(1).cpu())
     p = torch.cat(probabilities).numpy()
     p_label = p[np.arange(len(test)), test.labels]

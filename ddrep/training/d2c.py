@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from ddrep.generators.network import d2c_of
 from ddrep.graphs import captured
 from ddrep.training.contrast import Keys, Projected, info_nce, view
 from ddrep.training.latents import normalise, train_latents
-from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
+from ddrep.training.loop import averaged
 from ddrep.training.pretrain import GRID_IMAGES
 
 LATENT_STEPS = 50
@@ -80,16 +79,12 @@ def train_autoencoder(images: np.ndarray, model: D2C, cfg: PretrainD2C, *, seed:
 
     def loss_at(step: int) -> Tensor:
         keys.follow(encoder, projected)
+        loss: Tensor
         loss, told = forward(*batch_at(step))
         keys.enqueue(told, step)
-        value: Tensor = loss
-        return value
+        return loss
 
-    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = cosine_with_warmup(cfg.steps, cfg.warmup)
-    trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
-    encoder.load_state_dict(trained["encoder"].state_dict())
-    decoder.load_state_dict(trained["decoder"].state_dict())
+    net.load_state_dict(averaged(net, optimizer, loss_at, cfg, seed=seed, state=state).state_dict())
     model.net.eval()
 
 
@@ -103,7 +98,7 @@ def pretrain(
     model = D2C(net.to(device), Schedule(kind=cfg.schedule, num_steps=cfg.num_steps))
     train_autoencoder(images, model, cfg, seed=seed, state=states[0])
     latents = normalise(images, model, net.cfg.latent_shape)
-    train_latents(latents, net.unet, model.schedule, cfg, cfg.latents, loss=F.mse_loss, seed=seed, state=states[1])
+    train_latents(latents, net.unet, model.schedule, cfg, loss=F.mse_loss, seed=seed, state=states[1])
     net.requires_grad_(False)
     return model
 

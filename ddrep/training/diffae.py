@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,56 +13,28 @@ from torch import Tensor, nn
 from ddrep.config import EvenSampling, PretrainDiffAE
 from ddrep.cost import DENOISER, ENCODER, TRAINING, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices, to_unit
-from ddrep.denoiser.schedule import Schedule, add_noise
-from ddrep.device import autocast
+from ddrep.denoiser.schedule import Schedule
 from ddrep.generators.diffae import LATENT_SCHEDULE, DiffAE, DiffAENetwork
 from ddrep.generators.network import diffae_of
-from ddrep.graphs import captured
-from ddrep.training.latents import normalise, train_latents
-from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
+from ddrep.training.latents import learn_eps, normalise, train_latents
 from ddrep.training.pretrain import GRID_IMAGES, GRID_STEPS
 
 LATENT_STEPS = 200
 """Of the latent DDIM, for the grid."""
 
 
-class _Loss(nn.Module):
-    """(x0, index, noise) of a batch -> the mean square error of eps."""
-
-    def __init__(self, model: DiffAE, precision: str):
-        super().__init__()
-        self.unet, self.encoder = model.net.unet, model.net.encoder
-        self.schedule, self.precision = model.schedule, precision
-
-    def forward(self, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
-        x = add_noise(x0, noise, self.schedule.abar_at(index, x0))
-        with autocast(self.precision, x0.device):
-            eps = self.unet.eps(x, self.schedule.embedded(index).to(x.dtype), self.encoder(x0))
-        return F.mse_loss(eps.float(), noise)
-
-
 def train_autoencoder(images: np.ndarray, model: DiffAE, cfg: PretrainDiffAE, *, seed: int, state: Path | None) -> None:
     """eps is learned of x_t, t and the encoder's latent of x0, all at once (Preechakul et al. 2022, eq. 6)."""
-    net = nn.ModuleDict({"unet": model.net.unet, "encoder": model.net.encoder})
-    optimizer = torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
+    unet, encoder = model.net.unet, model.net.encoder
 
-    def batch_at(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        x0 = to_unit(images[batch_indices(len(images), cfg.batch, step, seed)], model.device)
-        index = torch.randint(cfg.num_steps, (len(x0),), device=model.device)
-        return x0, index, torch.randn_like(x0)
+    def x0_at(step: int) -> Tensor:
+        return to_unit(images[batch_indices(len(images), cfg.batch, step, seed)], model.device)
 
-    loss = captured(_Loss(model, cfg.precision), *batch_at(0))
+    def eps(x: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        return unet.eps(x, t, encoder(x0))
 
-    def loss_at(step: int) -> Tensor:
-        value: Tensor = loss(*batch_at(step))
-        return value
-
-    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = cosine_with_warmup(cfg.steps, cfg.warmup)
-    trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
-    model.net.unet.load_state_dict(trained["unet"].state_dict())
-    model.net.encoder.load_state_dict(trained["encoder"].state_dict())
-    model.net.eval()
+    net = nn.ModuleDict({"unet": unet, "encoder": encoder})
+    learn_eps(net, eps, x0_at, model.schedule, cfg, loss=F.mse_loss, seed=seed, state=state)
 
 
 def pretrain(
@@ -76,9 +47,9 @@ def pretrain(
     model = DiffAE(net.to(device), Schedule(kind=cfg.schedule, num_steps=cfg.num_steps))
     train_autoencoder(images, model, cfg, seed=seed, state=states[0])
     latents = normalise(images, model, (model.latent_size,))
-    own = net.latent_net, LATENT_SCHEDULE
-    train_latents(latents, *own, cfg, cfg.latents, loss=F.l1_loss, seed=seed, state=states[1])  # eq. 9
-    net.requires_grad_(False)
+    # eq. 9
+    train_latents(latents, net.latent_net, LATENT_SCHEDULE, cfg, loss=F.l1_loss, seed=seed, state=states[1])
+    net.eval().requires_grad_(False)
     return model
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddrep import config
 from ddrep.config import Stage
@@ -19,15 +19,13 @@ from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.data.tars import check_alike
 from ddrep.device import autocast, pick_device
+from ddrep.evaluation.judges import quality
 from ddrep.evaluation.segmentation import confusion, miou, pixel_accuracy
 from ddrep.files import sha256, state_path
 from ddrep.networks import architectures
 from ddrep.networks.measures import Evaluator, Segmenter
 from ddrep.networks.metadata import EvaluatorMeta, SegmenterMeta
-from ddrep.training.judges import quality
 from ddrep.training.loop import LoopConfig, cosine_with_warmup, train
-
-N = TypeVar("N", bound=nn.Module)
 
 
 def run_evaluator(stage: Stage[config.Evaluator], *, train: list[Path], validation: Path | None, out: Path) -> None:
@@ -39,11 +37,9 @@ def train_evaluator(
     data: LabelledImages, cfg: config.Evaluator, *, seed: int, device: torch.device, state: Path | None = None
 ) -> Evaluator:
     """An evaluator of `data`'s classes, in evaluation mode."""
-    torch.manual_seed(seed)
     shape = data.images.shape[1:]
     meta = EvaluatorMeta(name=cfg.name, width=cfg.width, classes=data.classes, image_shape=shape)
-    net = architectures.build(meta)
-    return Evaluator(_fit(net, data.images, torch.as_tensor(data.labels), cfg, seed, device, state), meta)
+    return Evaluator(_fit(meta, data.images, data.labels, cfg, seed, device, state), meta)
 
 
 def accuracy(made: Evaluator, data: LabelledImages) -> dict[str, Any]:
@@ -62,10 +58,8 @@ def train_segmenter(
     data: MaskedImages, cfg: config.Segmenter, *, seed: int, device: torch.device, state: Path | None = None
 ) -> Segmenter:
     """A segmenter of `data`'s classes, in evaluation mode. Pixels of IGNORE teach it nothing."""
-    torch.manual_seed(seed)
     meta = SegmenterMeta(width=cfg.width, classes=data.classes, image_shape=data.images.shape[1:])
-    net = architectures.build(meta)
-    return Segmenter(_fit(net, data.images, torch.as_tensor(data.masks), cfg, seed, device, state), meta)
+    return Segmenter(_fit(meta, data.images, data.masks, cfg, seed, device, state), meta)
 
 
 def agreement(made: Segmenter, data: MaskedImages) -> dict[str, Any]:
@@ -102,44 +96,32 @@ def _run(
 
 
 def _fit(
-    net: N,
+    meta: EvaluatorMeta | SegmenterMeta,
     images: np.ndarray,
-    targets: Tensor,
+    targets: np.ndarray,
     cfg: config.Oracle,
     seed: int,
     device: torch.device,
     state: Path | None,
-) -> N:
-    """Minimise the cross-entropy against `targets`, classes of images (N,) or of pixels (N, H, W)."""
-    net = net.to(device).to(memory_format=torch.channels_last).train()  # a third faster on a CPU
+) -> Any:
+    """The network of least cross-entropy against `targets`, classes of images (N,) or of pixels (N, H, W)."""
+    torch.manual_seed(seed)
+    x, y = torch.as_tensor(images), torch.as_tensor(targets)
+    net = architectures.build(meta).to(device).to(memory_format=torch.channels_last).train()  # a third faster on a CPU
     optimizer = torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
     steps = steps_for(cfg.epochs, len(images), cfg.batch)
     factor = cosine_with_warmup(steps, min(cfg.warmup, steps // 2))
-    loss_at = _loss(net, torch.as_tensor(images), targets, cfg, seed, device)
-    trained = train(net, optimizer, loss_at, LoopConfig(steps=steps, seed=seed), lr_factor=factor, state=state)
-    return trained.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-
-
-def _loss(
-    net: nn.Module,
-    images: Tensor,
-    targets: Tensor,
-    cfg: config.Oracle,
-    seed: int,
-    device: torch.device,
-) -> Callable[[int], Tensor]:
-    height, width = images.shape[1:3]
 
     def loss_at(step: int) -> Tensor:
-        index = torch.as_tensor(batch_indices(len(images), cfg.batch, step, seed))
-        moved = moves(len(index), height, width, cfg.shift, cfg.flip)
-        x, y = to_unit(images[index][moved], device), targets[index]
-        y = y[moved] if y.ndim == 3 else y
+        index = torch.as_tensor(batch_indices(len(x), cfg.batch, step, seed))
+        moved = moves(len(index), x.shape[1], x.shape[2], cfg.shift, cfg.flip)
+        seen, target = to_unit(x[index][moved], device), y[index][moved] if y.ndim == 3 else y[index]
         with autocast(cfg.precision, device):
-            logits = net(x)
-        return F.cross_entropy(logits.float(), y.to(device).long(), ignore_index=IGNORE)
+            logits = net(seen)
+        return F.cross_entropy(logits.float(), target.to(device).long(), ignore_index=IGNORE)
 
-    return loss_at
+    trained = train(net, optimizer, loss_at, LoopConfig(steps=steps, seed=seed), lr_factor=factor, state=state)
+    return trained.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
 
 def moves(n: int, height: int, width: int, shift: int, flip: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,7 +35,7 @@ def run(stage: Stage[Settings], *, of: Of, denoiser: Path, examples: Path, run_s
     """
     device = pick_device()
     model = Denoiser.load(denoiser, device)
-    images, y, classes = _examples(of, examples)
+    images, y, classes = read_examples(of, examples)
     c, h, w = model.image_shape
     if images.shape[1:] != (h, w, c):
         raise UserError(f"{examples}: images are {images.shape[1:]}; {denoiser} expects {(h, w, c)}")
@@ -54,7 +54,7 @@ def run(stage: Stage[Settings], *, of: Of, denoiser: Path, examples: Path, run_s
     fit(model, meta, to_unit(images), y, stage.config.training, seed=stage.seed + run_seed).save(out)
 
 
-def _examples(of: str, path: Path) -> tuple[np.ndarray, Tensor, tuple[str, ...]]:
+def read_examples(of: Of, path: Path) -> tuple[np.ndarray, Tensor, tuple[str, ...]]:
     """Images, targets int64 (N,) or (N, H, W), and names of the classes."""
     if of == "mask":
         masked = read_masked_shards([path])

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from ddrep.files import sha256, tensors_from_disk, tensors_on_disk, written_whol
 from ddrep.networks import architectures
 from ddrep.networks.judges import Judge
 from ddrep.networks.metadata import FeaturesFile, JudgeMeta
+from ddrep.saved import write_json
 from ddrep.training.loop import LoopConfig, train
 
 log = logging.getLogger("ddrep")
@@ -93,11 +93,9 @@ def run_pixels(stage: Stage[PixelHead], *, train: Path, out: Path, report: Path)
     _run(stage, {"kind": "pixels", "image_shape": x.shape[1:]}, views, data, out, report)
 
 
-@costs("features", "rejection", "pixel-rejection")
+@costs("rejection", "pixel-rejection")
 def cost(job: Job) -> Cost:
-    """Of features, or of a head: the images held out of each class are looked at once an epoch and once in the end."""
-    if job.verb == "features":
-        return _cost_of_features(job)
+    """The images held out of each class are looked at once an epoch and once in the end."""
     cfg, name = job.config(PixelHead), job.verb
     held_out = sum(reading.share(n, cfg.holdout) for n in job.of_class("train"))
     seen = steps_for(1, job.images("train") - held_out, cfg.batch) * cfg.epochs * cfg.batch
@@ -105,7 +103,8 @@ def cost(job: Job) -> Cost:
     return Cost(passes, Passes({name: 1}) + job.look("features"))
 
 
-def _cost_of_features(job: Job) -> Cost:
+@costs("features")
+def cost_of_features(job: Job) -> Cost:
     """Each image is read at each timestep, mirrored as well where that is asked for."""
     cfg = job.config(Features)
     look = Passes({ENCODER: len(cfg.timesteps)})
@@ -121,9 +120,7 @@ def _run(
     labels, sizes = torch.as_tensor(data.labels), {"hidden": cfg.hidden, "dropout": cfg.dropout}
     meta = JudgeMeta(channels=views[0].shape[1], num_classes=len(data.classes), **sizes, **reads)
     net, held_out = train_head(meta, views, labels, cfg, seed=stage.seed, device=pick_device())
-    with written_whole(report) as (draft,):
-        assessment = assess(net, _batches(views[0], held_out), labels[held_out], meta.num_classes)
-        draft.write_text(json.dumps(assessment, indent=1), encoding="utf-8")
+    write_json(report, assess(net, views[0], held_out, labels, meta.num_classes))
     Judge(net, meta).save(out)
 
 
@@ -152,25 +149,19 @@ def train_head(
     per_epoch = steps_for(1, len(kept), cfg.batch)
     best = _Best(net, views[0], held_out, labels, per_epoch)
     optimizer = torch.optim.Adam(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
-    loss_at = _loss(net, views, labels, kept, cfg.batch, seed, device)
-    loop = LoopConfig(steps=per_epoch * cfg.epochs, seed=seed, log_every=per_epoch * 10)
-    train(net.train(), optimizer, loss_at, loop, on_step=best)
-    net.load_state_dict(best.weights)
-    return net.eval(), held_out
 
-
-def _loss(
-    net: nn.Module, views: Sequence[View], labels: Tensor, kept: Tensor, batch: int, seed: int, device: torch.device
-) -> Callable[[int], Tensor]:
     def loss_at(step: int) -> Tensor:
-        rows = kept[batch_indices(len(kept), batch, step, seed)]
+        rows = kept[batch_indices(len(kept), cfg.batch, step, seed)]
         which = torch.randint(len(views), (len(rows),))
         x = _inputs(views[0], rows)
         for number, view in enumerate(views[1:], start=1):
             x[which == number] = _inputs(view, rows[which == number])
         return F.cross_entropy(net(x.to(device)), labels[rows].to(device))
 
-    return loss_at
+    loop = LoopConfig(steps=per_epoch * cfg.epochs, seed=seed, log_every=per_epoch * 10)
+    train(net.train(), optimizer, loss_at, loop, on_step=best)
+    net.load_state_dict(best.weights)
+    return net.eval(), held_out
 
 
 def _inputs(view: View, rows: Tensor) -> Tensor:
@@ -179,9 +170,10 @@ def _inputs(view: View, rows: Tensor) -> Tensor:
     return to_unit(x.movedim(1, -1)) if x.dtype == torch.uint8 else x
 
 
-def _batches(view: View, rows: Tensor) -> Iterator[Tensor]:
-    """All rows, so many at once that a GPU can judge them."""
-    return (_inputs(view, part) for part in rows.split(JUDGED_AT_ONCE))
+def _logits(net: nn.Module, view: View, rows: Tensor) -> Tensor:
+    """Of these rows, on the CPU; so many at once that a GPU can judge them."""
+    device = next(net.parameters()).device
+    return torch.cat([net(_inputs(view, part).to(device)).cpu() for part in rows.split(JUDGED_AT_ONCE)])
 
 
 class _Best:
@@ -196,8 +188,7 @@ class _Best:
         if step % self.per_epoch:
             return
         net.eval()
-        logits = torch.cat([net(x.to(_device(net))).cpu() for x in _batches(self.view, self.held_out)])
-        loss = F.cross_entropy(logits, self.y).item()
+        loss = F.cross_entropy(_logits(net, self.view, self.held_out), self.y).item()
         net.train()
         if loss < self.loss:
             log.info("epoch %d: held-out cross-entropy %.4f, the best so far", step // self.per_epoch, loss)
@@ -205,14 +196,9 @@ class _Best:
 
 
 @torch.inference_mode()
-def assess(net: nn.Module, batches: Iterable[Tensor], labels: Tensor, classes: int) -> dict[str, Any]:
-    """`quality` of a network's probabilities on batches of inputs (n, C, h, w) with labels (N,) in all."""
-    logits = torch.cat([net(x.to(_device(net))).cpu() for x in batches])
-    report = quality(F.softmax(logits.double(), dim=1), labels, classes)
+def assess(net: nn.Module, view: View, rows: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
+    """`quality` of a network's probabilities on these rows of a view, whose images have labels (N,)."""
+    report = quality(F.softmax(_logits(net, view, rows).double(), dim=1), labels[rows], classes)
     gap = report["expected_calibration_error"]
-    log.info("held out: top-1 %.1f of %d images, calibration error %.3f", report["top1"], len(labels), gap)
+    log.info("held out: top-1 %.1f of %d images, calibration error %.3f", report["top1"], len(rows), gap)
     return report
-
-
-def _device(net: nn.Module) -> torch.device:
-    return next(net.parameters()).device

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,29 +14,26 @@ from ddrep.config import LatentJudge as Settings
 from ddrep.config import Stage
 from ddrep.cost import ENCODER, Cost, Job, Passes, costs
 from ddrep.data.batches import batch_indices
-from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards
-from ddrep.data.shards import LabelledImages, read_shards
+from ddrep.data.masks import IGNORE
 from ddrep.device import pick_device
 from ddrep.files import sha256
 from ddrep.generators.files import load_generator
 from ddrep.generators.judge import LatentJudge, build, logits_of
 from ddrep.generators.network import LARGEST_MAP, LatentJudgeFile
+from ddrep.networks.metadata import Of
+from ddrep.training.guides import read_examples
 from ddrep.training.loop import LoopConfig, train
 
 log = logging.getLogger("ddrep")
 
 
-def run(
-    stage: Stage[Settings], *, generator: Path, examples: Path, of: Literal["attribute", "mask"], run_seed: int,
-    out: Path,
-) -> None:  # fmt: skip
+def run(stage: Stage[Settings], *, generator: Path, examples: Path, of: Of, run_seed: int, out: Path) -> None:
     """Train a judge on the latents of a shard of examples with classes, or with masks; write it. Raises UserError."""
-    data: LabelledImages | MaskedImages = read_masked_shards([examples]) if of == "mask" else read_shards([examples])
-    said = data.masks if isinstance(data, MaskedImages) else data.labels
+    images, y, classes = read_examples(of, examples)
     model = load_generator(generator, pick_device())
-    latents, y = model.encode(data.images), torch.as_tensor(said).long()
+    latents = model.encode(images)
     meta = LatentJudgeFile(
-        classes=data.classes, latent=model.latent_size, generator_sha256=sha256(generator),
+        classes=classes, latent=model.latent_size, generator_sha256=sha256(generator),
         size=min(LARGEST_MAP, y.shape[-1]) if of == "mask" else 0,
     )  # fmt: skip
     fit(meta, latents, y, stage.config, seed=stage.seed + run_seed).save(out)

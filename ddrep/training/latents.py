@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,18 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddrep.config import Pretrain, PretrainD2C, PretrainDiffAE
 from ddrep.config.base import Precision
-from ddrep.config.generators import LatentTraining, Pretrain
 from ddrep.data.batches import batch_indices, parts, to_unit
 from ddrep.denoiser.schedule import Schedule, add_noise
 from ddrep.device import autocast
 from ddrep.generators.base import Generator
 from ddrep.graphs import captured
-from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
+from ddrep.training.loop import averaged
 
 log = logging.getLogger("ddrep")
 
 READ_AT_ONCE = 250
+Eps = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x_t, times (N,) in embedded units, x0) -> the estimated noise of x_t."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of eps as estimated and as drawn."""
 
 
 @torch.no_grad()
@@ -43,43 +46,45 @@ def normalise(images: np.ndarray, model: Generator, shape: tuple[int, ...]) -> T
 
 
 class _Denoising(nn.Module):
-    """(latents, index, noise) of a batch -> the error of eps."""
+    """(x0, index, noise) of a batch -> the error of eps."""
 
-    def __init__(
-        self, net: nn.Module, schedule: Schedule, loss: Callable[[Tensor, Tensor], Tensor], precision: Precision
-    ):
+    def __init__(self, net: nn.Module, eps: Eps, schedule: Schedule, loss: Loss, precision: Precision):
         super().__init__()
-        self.net, self.schedule, self.loss, self.precision = net, schedule, loss, precision
+        self.net, self.eps, self.schedule, self.loss, self.precision = net, eps, schedule, loss, precision
 
-    def forward(self, z: Tensor, index: Tensor, noise: Tensor) -> Tensor:
-        noised = add_noise(z, noise, self.schedule.abar_at(index, z))
-        with autocast(self.precision, z.device):
-            eps = self.net(noised, self.schedule.embedded(index).to(z.dtype))
+    def forward(self, x0: Tensor, index: Tensor, noise: Tensor) -> Tensor:
+        x = add_noise(x0, noise, self.schedule.abar_at(index, x0))
+        with autocast(self.precision, x0.device):
+            eps = self.eps(x, self.schedule.embedded(index).to(x.dtype), x0)
         return self.loss(eps.float(), noise)
 
 
-def train_latents(
-    latents: Tensor, net: nn.Module, schedule: Schedule, cfg: Pretrain, section: LatentTraining, *,
-    loss: Callable[[Tensor, Tensor], Tensor], seed: int, state: Path | None,
+def learn_eps(
+    net: nn.Module, eps: Eps, x0_at: Callable[[int], Tensor], schedule: Schedule, cfg: Pretrain, *, loss: Loss,
+    seed: int, state: Path | None,
 ) -> None:  # fmt: skip
-    """`net` learns eps of noised normalised latents, as a denoiser does of images (Ho et al. 2020, eq. 14).
-
-    loss: of eps as estimated and as drawn. state: file of the unfinished training.
-    """
-    optimizer = torch.optim.AdamW(net.parameters(), section.lr, weight_decay=section.weight_decay, fused=True)
+    """`net`, by which `eps` is estimated, learns it of the noised x0 of each step, as a denoiser does of images (Ho et
+    al. 2020, eq. 14). state: file of the unfinished training."""
+    optimizer = torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
 
     def batch_at(step: int) -> tuple[Tensor, Tensor, Tensor]:
-        z = latents[batch_indices(len(latents), section.batch, step, seed)]
-        return z, torch.randint(schedule.num_steps, (len(z),), device=z.device), torch.randn_like(z)
+        x0 = x0_at(step)
+        return x0, torch.randint(schedule.num_steps, (len(x0),), device=x0.device), torch.randn_like(x0)
 
-    forward = captured(_Denoising(net, schedule, loss, cfg.precision), *batch_at(0))
-
-    def loss_at(step: int) -> Tensor:
-        value: Tensor = forward(*batch_at(step))
-        return value
-
-    loop = LoopConfig(section.steps, seed, section.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = cosine_with_warmup(section.steps, cfg.warmup)
-    trained = train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
+    forward = captured(_Denoising(net, eps, schedule, loss, cfg.precision), *batch_at(0))
+    trained = averaged(net, optimizer, lambda step: forward(*batch_at(step)), cfg, seed=seed, state=state)
     net.load_state_dict(trained.state_dict())
     net.eval()
+
+
+def train_latents(
+    latents: Tensor, net: nn.Module, schedule: Schedule, cfg: PretrainDiffAE | PretrainD2C, *, loss: Loss, seed: int,
+    state: Path | None,
+) -> None:  # fmt: skip
+    """`net` learns eps of noised normalised latents (N, ...) and times in embedded units, as `cfg.latents` says."""
+    section = cfg.model_copy(update=dict(cfg.latents))
+
+    def latents_at(step: int) -> Tensor:
+        return latents[batch_indices(len(latents), section.batch, step, seed)]
+
+    learn_eps(net, lambda z, t, _: net(z, t), latents_at, schedule, section, loss=loss, seed=seed, state=state)

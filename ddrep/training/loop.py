@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ddrep import stopping
+from ddrep.config import Pretrain, PretrainNVAE
 from ddrep.errors import UserError
 from ddrep.files import remove_abandoned, written_whole
 from ddrep.training import parallel
@@ -64,6 +65,16 @@ def cosine_with_warmup(steps: int, warmup: int) -> Callable[[int], float]:
     return factor
 
 
+def averaged(
+    net: N, optimizer: torch.optim.Optimizer, loss_at: Callable[[int], Tensor | Iterable[Tensor]],
+    cfg: Pretrain | PretrainNVAE, *, seed: int, state: Path | None,
+) -> N:  # fmt: skip
+    """The EMA of a network that is trained without labels, as its section says; see `train`."""
+    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
+    factor = cosine_with_warmup(cfg.steps, cfg.warmup)
+    return train(net.train(), optimizer, loss_at, loop, lr_factor=factor, state=state)
+
+
 @stopping.saving()
 def train(
     net: N, optimizer: torch.optim.Optimizer, loss_at: Callable[[int], Tensor | Iterable[Tensor]], cfg: LoopConfig, *,
@@ -83,7 +94,7 @@ def train(
     Raises UserError when there is no finite loss for cfg.patience steps in a row.
     """
     first_process = parallel.rank() == 0
-    ema = _ema_of(net) if cfg.ema_decay and first_process else net
+    ema = copy.deepcopy(net).requires_grad_(False) if cfg.ema_decay and first_process else net
     losses = torch.empty(cfg.steps, dtype=torch.float64) if losses is None else losses
     records = [] if records is None else records
     base_lrs = [g["lr"] for g in optimizer.param_groups]
@@ -160,10 +171,6 @@ def _skip(losses: Tensor, patience: int) -> None:
             " or train in fp32 (precision)"
         )
     log.warning("step %d: loss or gradient not finite, step skipped; %d so far", step + 1, skipped.sum())
-
-
-def _ema_of(net: N) -> N:
-    return copy.deepcopy(net).requires_grad_(False)
 
 
 @torch.no_grad()

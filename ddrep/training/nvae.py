@@ -21,7 +21,7 @@ from ddrep.generators.network import NVAEConfig, nvae_of
 from ddrep.generators.nvae import NVAE, NVAENetwork
 from ddrep.generators.settling import SETTLING, averaging, readjust
 from ddrep.graphs import captured
-from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
+from ddrep.training.loop import averaged
 from ddrep.training.pretrain import GRID_IMAGES
 
 log = logging.getLogger("ddrep")
@@ -122,15 +122,8 @@ def fit(images: np.ndarray, model: NVAE, cfg: PretrainNVAE, *, seed: int, state:
         return x0, torch.tensor(kl_weight(step, cfg.steps, cfg.kl_warmup), device=x0.device)
 
     forward = captured(net, *batch_at(0))
-
-    def loss_at(step: int) -> Tensor:
-        value: Tensor = forward(*batch_at(step))
-        return value
-
     # statistics that a step without a finite loss has spoiled are settled at the end
-    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = cosine_with_warmup(cfg.steps, cfg.warmup)
-    trained = train(net, optimizer, loss_at, loop, lr_factor=factor, state=state)
+    trained = averaged(net, optimizer, lambda step: forward(*batch_at(step)), cfg, seed=seed, state=state)
     model.net.load_state_dict(trained.nvae.state_dict())
     model.net.eval()
 

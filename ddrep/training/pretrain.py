@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from ddrep.files import sha256, state_path
 from ddrep.grids import save_grid
 from ddrep.sampling.sampler import image_seed, sample
 from ddrep.solvers import most_steps
-from ddrep.training.loop import PATIENCE, LoopConfig, cosine_with_warmup, train
+from ddrep.training.loop import averaged
 from ddrep.training.objective import loss_in_parts
 
 GRID_IMAGES, GRID_STEPS = 64, 20
@@ -46,7 +45,6 @@ def pretrain(
     net = UNet(network_of(cfg.network, images.shape[1], channels)).to(device)
     denoiser = Denoiser(net, Schedule(kind=cfg.schedule, num_steps=cfg.num_steps))
     optimizer = torch.optim.AdamW(net.parameters(), cfg.lr, weight_decay=cfg.weight_decay, fused=True)
-
     losses = loss_in_parts(denoiser, cfg)
 
     def loss_at(step: int) -> Iterable[Tensor]:
@@ -54,9 +52,7 @@ def pretrain(
         index = torch.randint(cfg.num_steps, (len(x0),), device=device)
         return losses(x0, index, torch.randn_like(x0))
 
-    loop = LoopConfig(cfg.steps, seed, cfg.ema_decay, clip=cfg.clip or math.inf, patience=PATIENCE)
-    factor = cosine_with_warmup(cfg.steps, cfg.warmup)
-    trained = train(net, optimizer, loss_at, loop, lr_factor=factor, state=state)
+    trained = averaged(net, optimizer, loss_at, cfg, seed=seed, state=state)
     return Denoiser(trained.eval().requires_grad_(False), denoiser.schedule)
 
 

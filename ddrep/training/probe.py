@@ -8,7 +8,6 @@ cross-validation inside the labelled images alone. Sources: DDAE (Xiang et al. 2
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,10 +28,11 @@ from ddrep.denoiser.features import tap_features
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.evaluation.judges import quality
-from ddrep.files import sha256, written_whole
+from ddrep.files import sha256
 from ddrep.networks.architectures import Probes
 from ddrep.networks.judges import Judge
 from ddrep.networks.metadata import JudgeMeta
+from ddrep.saved import write_json
 
 log = logging.getLogger("ddrep")
 
@@ -50,6 +50,8 @@ class Fitted:
 
     tap: Tap
     strength: float
+    top1: float
+    """In percent, out of fold."""
     losses: dict[float, float]
     """Strength -> cross-entropy out of fold."""
     p: np.ndarray
@@ -70,13 +72,9 @@ def run(stage: Stage[Probe], *, denoiser: Path, train: Path, out: Path, report: 
     judge = _judge(fitted, temperature, reading, len(data.classes), sha256(denoiser))
     scaled = torch.as_tensor(p).clamp(min=1e-12).log().div(temperature).softmax(dim=1)
     found = quality(scaled, labels, len(data.classes)) | {"temperature": temperature}
-    found |= {
-        "probes": [_said(each, data.labels) for each in fitted],
-        "tried": [_said(each, data.labels) for each in tried],
-    }
+    found |= {"probes": [_said(each) for each in fitted], "tried": [_said(each) for each in tried]}
     log.info("out of fold: top-1 %.1f of %d images, temperature %.2f", found["top1"], len(data), temperature)
-    with written_whole(report) as (draft,):
-        draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    write_json(report, found)
     judge.save(out)
 
 
@@ -113,8 +111,7 @@ def _every(model: Denoiser, data: LabelledImages, cfg: Probe, folds: Folds) -> I
         of_views = [read(model, view, reading) for view in views(data.images, cfg.shift)]
         for tap, *x in zip(reading.taps, *of_views, strict=True):
             yield (probe := fit(tap, np.stack(x), data.labels, cfg.strengths, folds))
-            right = 100 * float((probe.p.argmax(1) == data.labels).mean())
-            log.info("%s at t = %g, C = %g: %.1f%% right out of fold", tap.block, t, probe.strength, right)
+            log.info("%s at t = %g, C = %g: %.1f%% right out of fold", tap.block, t, probe.strength, probe.top1)
 
 
 def views(images: np.ndarray, shift: float) -> Iterator[np.ndarray]:
@@ -153,14 +150,16 @@ def fit(tap: Tap, x: np.ndarray, labels: np.ndarray, strengths: tuple[float, ...
         mean, scale = standard(seen)
         for strength in strengths:
             weight, bias = regression((seen - mean) / scale, told, strength / len(x))
-            p[strength][judged] = softmax((x[0, judged] - mean) / scale @ weight.T + bias)
+            logits = torch.as_tensor((x[0, judged] - mean) / scale @ weight.T + bias)
+            p[strength][judged] = logits.double().softmax(dim=1).numpy()
     rows = np.arange(len(labels))
     losses = {strength: float(-np.log(said[rows, labels].clip(1e-12)).mean()) for strength, said in p.items()}
     best = min(losses, key=lambda strength: losses[strength])
     seen, told = _together(x, labels)
     mean, scale = standard(seen)
     weight, bias = regression((seen - mean) / scale, told, best / len(x))
-    return Fitted(tap, best, losses, p[best], weight / scale, bias - weight @ (mean / scale))
+    top1 = 100 * float((p[best].argmax(axis=1) == labels).mean())
+    return Fitted(tap, best, top1, losses, p[best], weight / scale, bias - weight @ (mean / scale))
 
 
 def _together(x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -183,10 +182,6 @@ def regression(x: np.ndarray, labels: np.ndarray, strength: float) -> tuple[np.n
         return made.coef_, made.intercept_
     # of two classes scikit-learn gives the log-odds of the second alone, regularised as half of their difference
     return np.concatenate([-made.coef_, made.coef_]) / 2, np.concatenate([-made.intercept_, made.intercept_]) / 2
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    return torch.as_tensor(logits).double().softmax(dim=1).numpy()
 
 
 def calibrated(p: np.ndarray, labels: np.ndarray) -> float:
@@ -212,8 +207,7 @@ def _judge(
     return Judge(net, meta)
 
 
-def _said(each: Fitted, labels: np.ndarray) -> dict[str, Any]:
+def _said(each: Fitted) -> dict[str, Any]:
     """Of the report: what one probe was worth out of fold."""
-    top1 = 100 * float((each.p.argmax(axis=1) == labels).mean())
     where = {"block": each.tap.block, "timestep": each.tap.timestep, "C": each.strength}
-    return {**where, "top1": top1, "cross_entropy": each.losses}
+    return {**where, "top1": each.top1, "cross_entropy": each.losses}

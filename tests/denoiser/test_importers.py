@@ -70,7 +70,7 @@ def _error(ours: torch.Tensor, reference: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", DENOISERS)
 def test_a_published_file_is_recognised_and_its_flags_are_known(name: str) -> None:
-    """The flags are the oracle: `_compare` inside has found every name and shape in our network."""
+    """The flags are the oracle: `describe` has found every name and shape in our network."""
     flags = PUBLISHED[name]["flags"]
     cfg, schedule, known = describe(Path(name), published_shapes(name), Settings())
     assert known

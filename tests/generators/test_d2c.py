@@ -19,7 +19,6 @@ from ddrep.denoiser import ho
 from ddrep.denoiser.network import UNetConfig
 from ddrep.denoiser.schedule import Schedule
 from ddrep.errors import UserError
-from ddrep.generators import latents
 from ddrep.generators.d2c import D2C, D2CNetwork
 from ddrep.generators.files import load_generator
 from ddrep.generators.network import D2CConfig, d2c_of
@@ -61,7 +60,7 @@ def test_diffusion_of_latents_equals_the_published_one(
     with torch.no_grad():
         assert relative_error(model.net.unet(x, t), "eps") < bound
     noises = iter(x)
-    monkeypatch.setattr(latents.torch, "randn", lambda *shape, generator: next(noises))
+    monkeypatch.setattr(torch, "randn", lambda *shape, generator: next(noises))
     drawn = model.latents([0, 1], len(recipe.SEQUENCE)).unflatten(1, model.net.cfg.latent_shape)
     assert relative_error(drawn * model.net.latent_std + model.net.latent_mean, "latent") < bound
 

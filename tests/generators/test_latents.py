@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddrep.denoiser.schedule import Schedule
 from ddrep.errors import UserError
-from ddrep.generators.latents import drawn
+from ddrep.generators.base import drawn
 
 SCHEDULE = Schedule("linear")
 CPU = torch.device("cpu")

@@ -102,7 +102,7 @@ def test_the_unet_learns_the_noise_of_latents() -> None:
     latents = torch.randn(500, 1, 1, 1).expand(500, 2, 4, 4).contiguous()
     cfg = section(latents={"steps": 60, "batch": 32, "lr": 3e-3, "ema_decay": 0.9}, warmup=5)
     own = model.net.unet, model.schedule
-    train_latents(latents, *own, cfg, cfg.latents, loss=F.mse_loss, seed=0, state=None)
+    train_latents(latents, *own, cfg, loss=F.mse_loss, seed=0, state=None)
     index, noise = torch.randint(1000, (100,)), torch.randn(100, 2, 4, 4)
     noised = add_noise(latents[:100], noise, model.schedule.abar_at(index, noise))
     with torch.no_grad():

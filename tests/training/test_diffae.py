@@ -53,6 +53,6 @@ def test_drawn_latents_are_spread_as_what_was_learned() -> None:
     latents = torch.randn(2000, 8, generator=torch.Generator().manual_seed(0)) * 0.5 + 2
     cfg = section(latents={"steps": 800, "batch": 128, "lr": 3e-3, "ema_decay": 0.99}, warmup=10)
     own = model.net.latent_net, LATENT_SCHEDULE
-    train_latents(latents, *own, cfg, cfg.latents, loss=F.l1_loss, seed=0, state=None)
+    train_latents(latents, *own, cfg, loss=F.l1_loss, seed=0, state=None)
     drawn = model.latents(range(300), 50)
     assert (drawn.mean(0) - 2).abs().max() < 0.3 and (drawn.std(0) - 0.5).abs().max() < 0.25
