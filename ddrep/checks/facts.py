@@ -10,10 +10,10 @@ from functools import cached_property
 from typing import TypeVar
 
 from ddrep.checks import paths, sets
-from ddrep.checks.headers import Header, Noise, denoiser_header, idx_image, measure_header
+from ddrep.checks.headers import Header, denoiser_header, idx_image, measure_header
 from ddrep.config import Data, Experiment, Pretrain
 from ddrep.data.readers import Known, known, reader_of, unlabelled_images
-from ddrep.denoiser.network import network_of
+from ddrep.denoiser.network import ScheduleConfig, network_of
 from ddrep.errors import UserError, some
 from ddrep.networks.metadata import MeasureMeta
 
@@ -98,9 +98,9 @@ class Facts:
         shape = self._pretraining(section.pretrain)
         if shape is None:
             return None
-        noise = Noise(section.pretrain.schedule, section.pretrain.num_steps)
+        schedule = ScheduleConfig(section.pretrain.schedule, section.pretrain.num_steps)
         network = self._found("denoiser.pretrain", lambda: network_of(section.pretrain.network, shape[0], shape[2]))
-        return Header(network, noise) if network else None
+        return Header(network, schedule) if network else None
 
     def _pretraining(self, section: Pretrain) -> tuple[int, int, int] | None:
         """Height, width and channels of the images to pretrain on."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddrep.denoiser.network import DenoiserFile, UNetConfig
+from ddrep.denoiser.network import DenoiserFile, ScheduleConfig, UNetConfig
 from ddrep.errors import UserError
 from ddrep.files import check_readable
 from ddrep.networks.metadata import EvaluatorMeta, MeasureMeta, SegmenterMeta
@@ -19,21 +19,15 @@ from ddrep.saved import header
 from ddrep.solvers import SOLVERS
 
 
-@dataclass(frozen=True)
-class Noise:
-    """A denoiser's schedule, as ddrep.denoiser.schedule.Schedule has it."""
-
-    kind: str
-    num_steps: int
-
-    def most_steps(self, solver: str) -> int:
-        """Steps that a solver can take: its grid has no more levels."""
-        if self.kind == "linear":
-            betas = np.linspace(0.1 / self.num_steps, 20 / self.num_steps, self.num_steps)
-        else:
-            f = np.cos((np.arange(self.num_steps + 1) / self.num_steps + 0.008) / 1.008 * math.pi / 2) ** 2
-            betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
-        return SOLVERS[solver].most_steps(np.cumprod(1 - betas).tolist())
+def most_steps(schedule: ScheduleConfig, solver: str) -> int:
+    """ddrep.solvers.most_steps of ddrep.denoiser.schedule.Schedule, without torch."""
+    n = schedule.num_steps
+    if schedule.kind == "linear":
+        betas = np.linspace(0.1 / n, 20 / n, n)
+    else:
+        f = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * math.pi / 2) ** 2
+        betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
+    return SOLVERS[solver].most_steps(np.cumprod(1 - betas).tolist())
 
 
 @dataclass(frozen=True)
@@ -41,7 +35,7 @@ class Header:
     """Of a denoiser that is there, or will be trained."""
 
     network: UNetConfig
-    noise: Noise
+    schedule: ScheduleConfig
 
     @property
     def image(self) -> tuple[int, int, int]:
@@ -52,7 +46,7 @@ class Header:
 def denoiser_header(path: Path) -> Header:
     """Raises UserError for anything but a denoiser."""
     content = header(path, DenoiserFile)
-    return Header(content.network, Noise(content.schedule.kind, content.schedule.num_steps))
+    return Header(content.network, content.schedule)
 
 
 def measure_header(path: Path, kind: str) -> MeasureMeta:
