@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 
 from ddrep.data.disk import Found, below, inside, raw
@@ -20,13 +20,16 @@ LISTS = (".csv", ".tsv")
 
 @dataclass(frozen=True)
 class Picture:
-    """A file that may be an image. `name` is its path from the set's root."""
+    """A file that may be an image, called by its path from the set's root."""
 
-    name: str
     found: Found
     label: str = ""
     split: str = ""
     """train, validation or test; empty where nothing says it."""
+
+    @property
+    def name(self) -> str:
+        return self.found.name
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,12 @@ def unlabelled(path: Path) -> Pictures:
     """All images of a folder, at any depth, or those of a list. Raises UserError."""
     if path.is_dir():
         there = list(below(raw(path)))
-        images = [Picture(each.name, each) for each in there if _is_image(each)]
+        images = [Picture(each) for each in there if _is_image(each)]
         return Pictures(path, "folder", images, remarks=_others([each for each in there if not _is_image(each)]))
     if path.suffix.lower() not in LISTS:
         raise UserError(f"{path}: expected a folder of images, or a CSV file with the column path")
     names = [row["path"] for row in rows(path, ("path",))]
-    return Pictures(path.parent, "list", [Picture(each.name, each) for each in files(path, None, names)])
+    return Pictures(path.parent, "list", [Picture(each) for each in files(path, None, names)])
 
 
 def _listed(path: Path) -> Pictures:
@@ -78,7 +81,7 @@ def _listed(path: Path) -> Pictures:
     if any(said) and (bare := [f"row {number + 2}" for number, split in enumerate(said) if not split]):
         raise UserError(f"{path}: {len(bare)} rows have no split, others have: {some(bare)}; give all one, or none")
     each = zip(files(path, None, names), table, said, strict=True)
-    pictures = [Picture(found.name, found, row["label"], SPLIT_OF.get(split, "")) for found, row, split in each]
+    pictures = [Picture(found, row["label"], SPLIT_OF.get(split, "")) for found, row, split in each]
     return _with_splits(Pictures(path.parent, "list", pictures, tuple(sorted({row["label"] for row in table}))))
 
 
@@ -116,7 +119,7 @@ def _of_class(place: str, split: str, folder: Found, remarks: list[str]) -> Iter
     for each in below(folder.path):
         found = each._replace(name=f"{place}/{each.name}")
         if _is_image(each):
-            yield Picture(found.name, found, label, split)
+            yield Picture(found, label, split)
         else:
             others.append(found)
     remarks += _others(others)
@@ -133,8 +136,8 @@ def _with_splits(pictures: Pictures) -> Pictures:
         return pictures
     missing = " and ".join(sorted({"train", "test"} - pictures.splits))
     remark = f"no split {missing}: its splits do not count, and all images are split anew"
-    bare = [Picture(each.name, each.found, each.label) for each in pictures.pictures]
-    return Pictures(pictures.root, pictures.kind, bare, pictures.classes, [*pictures.remarks, remark])
+    bare = [Picture(each.found, each.label) for each in pictures.pictures]
+    return replace(pictures, pictures=bare, remarks=[*pictures.remarks, remark])
 
 
 def _is_image(found: Found) -> bool:

@@ -8,8 +8,9 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ddrep.checks import check
 from ddrep.checks.headers import denoiser_header
@@ -97,20 +98,20 @@ def _pictures(images: Path, unpacked: Path) -> Pictures:
     count, left = unpack(suffix, files, unpacked)
     found = labelled(unpacked)
     remark = f"{KINDS[suffix]} of {len(files)} files: {count:,} images unpacked into {unpacked}/"
-    return Pictures(found.root, found.kind, found.pictures, found.classes, [remark, *left, *found.remarks])
+    return replace(found, remarks=[remark, *left, *found.remarks])
 
 
 def _unlabelled(path: Path | None, found: Survey) -> Survey | None:
     if path is None:
         return None
-    more = survey_unlabelled(finding.unlabelled(path), [each for each in found.chosen if each.picture.split != "train"])
+    more = survey_unlabelled(finding.unlabelled(path), [each for each in found.chosen if each.split != "train"])
     print(f"\n{more.text}")
     return more
 
 
 def _images(found: Survey, size: int | None, denoiser: Path | None, listed: Path) -> settings.Images:
     """Size and channels: those of the denoiser, or else what fits the images and the machine."""
-    train = Counter(each.picture.label for each in found.of("train"))
+    train = Counter(each.label for each in found.of("train"))
     looks = [each.look for each in found.chosen]
     if denoiser:
         image = denoiser_header(denoiser).image
@@ -129,7 +130,7 @@ def _gpu() -> bool:
 
 
 def _write_lists(found: Survey, more: Survey | None, places: Sequence[Path]) -> None:
-    chosen = sorted((each.name, each.picture.label, each.picture.split) for each in found.chosen)
+    chosen = sorted((each.name, each.label, each.split) for each in found.chosen)
     write_rows(places[0], ("path", "label", "split"), chosen)
     if more:
         write_rows(places[1], ("path",), sorted((each.name,) for each in more.chosen))
@@ -138,17 +139,17 @@ def _write_lists(found: Survey, more: Survey | None, places: Sequence[Path]) -> 
 def _denoiser(file: Path | None, more: Survey | None, mine: settings.Images, listed: Path) -> settings.Denoiser:
     if file:
         return settings.Denoiser(file=file)
-    size = {"size": mine.size, "channels": mine.channels}
-    data: dict[str, Any] = {"kind": "csv", "csv": {"path": str(mine.listed), "root": str(mine.root), **size}}
-    count = sum(mine.train.values())
     if more:
-        data = {"kind": "unlabelled", "unlabelled": {"path": str(listed), "root": str(more.pictures.root), **size}}
-        count = len(more.chosen)
+        listing = {"path": str(listed), "root": str(more.pictures.root), "size": mine.size, "channels": mine.channels}
+        data, unlabelled = {"kind": "unlabelled", "unlabelled": listing}, len(more.chosen)
     else:
+        data, unlabelled = mine.data, 0
+        count = sum(mine.train.values())
         print(f"\nno unlabelled images: the denoiser will be trained on the {count:,} labelled ones, and copy them "
               "rather than make new ones; name more with --unlabelled, or a denoiser with --denoiser")  # fmt: skip
     batch = settings.batch_of(mine.size, _gpu())
-    return settings.Denoiser(None, data, settings.steps_of(mine.size, batch, batch * _seconds(mine)), count)
+    steps = settings.steps_of(mine.size, batch, batch * _seconds(mine))
+    return settings.Denoiser(None, data, steps, unlabelled)
 
 
 def _seconds(mine: settings.Images) -> float:

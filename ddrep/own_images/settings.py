@@ -39,20 +39,21 @@ class Images:
     channels: int
     train: dict[str, int]
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """The section of the settings that reads it."""
+        listed = {"path": str(self.listed), "root": str(self.root), "size": self.size, "channels": self.channels}
+        return {"kind": "csv", "csv": listed}
+
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A file of one; or else the data to pretrain on, for so many steps."""
+    """A file of one; or else the data to pretrain on, for so many steps, and how many images without labels it has."""
 
     file: Path | None = None
     data: dict[str, Any] | None = None
     steps: int = 0
-    images: int = 0
-
-    @property
-    def unlabelled(self) -> int:
-        """Images without labels among what it is pretrained on."""
-        return self.images if self.data and self.data["kind"] == "unlabelled" else 0
+    unlabelled: int = 0
 
 
 def size_of(looks: Sequence[Look], gpu: bool) -> int:
@@ -106,8 +107,7 @@ def overlay(name: str, images: Images, denoiser: Denoiser, gpu: bool, epochs: in
     return {
         "experiment": name,
         "parts": ["augmentation"],
-        "data": {"kind": "csv", "csv": {"path": str(images.listed), "root": str(images.root), "size": images.size,
-                                        "channels": images.channels}},
+        "data": images.data,
         "denoiser": _denoiser(images, denoiser, gpu),
         "finetune": {"batch": batch},
         "synthesis": {"per_class": per_class, "threshold": threshold_of(len(images.train))},
