@@ -57,37 +57,32 @@ class Facts:
         return self._found(key, lambda: unlabelled_images(data, self.experiment.seed))
 
     @cached_property
-    def having(self) -> dict[str, Known]:
-        """Attribute -> images of train without and with it, where the data is known and has its classes."""
+    def having(self) -> dict[str, tuple[int, ...]]:
+        """Attribute -> images of train without and with it, where these are known and the data has its classes."""
         if not self.attributes or self.data is None:
             return {}
-        found: dict[str, Known] = {}
-        for name, classes in self.experiment.attributes.having.items():
-            if (one := self._having(f"attributes.groups.{name}", classes)) is not None:
-                found[name] = one
-        return found
+        groups = self.experiment.attributes.having.items()
+        found = {name: self._having(f"attributes.groups.{name}", classes, self.data) for name, classes in groups}
+        return {name: counts for name, counts in found.items() if counts}
 
-    def _having(self, key: str, classes: tuple[str, ...]) -> Known | None:
+    def _having(self, key: str, classes: tuple[str, ...], there: Known) -> tuple[int, ...] | None:
         data = self.experiment.data
         by_attribute = reader_of(data).with_attribute
         if by_attribute and len(classes) > 1:
             self.complaints.append(f"{key}: expected one of the data set's attributes, got {', '.join(classes)}")
-            return None
-        if by_attribute:
+        elif by_attribute:
             one = data.with_section(by_attribute(data.section, classes[0]))
-            return self._found(key, lambda: known(one, self.experiment.seed))
-        assert self.data is not None
-        if unknown := [name for name in classes if name not in self.data.classes]:
+            found = self._found(key, lambda: known(one, self.experiment.seed))
+            return found.train if found else None
+        elif unknown := [name for name in classes if name not in there.classes]:
             self.complaints.append(
-                f"{key}: no class {unknown[0]}; the data has {some(self.data.classes)}: "
+                f"{key}: no class {unknown[0]}; the data has {some(there.classes)}: "
                 "name groups of its classes, or set parts: [augmentation]"
             )
-            return None
-        names = ("without", "with")
-        if self.data.train is None:
-            return Known(names)
-        with_it = sum(n for name, n in zip(self.data.classes, self.data.train, strict=True) if name in classes)
-        return Known(names, (sum(self.data.train) - with_it, with_it))
+        elif there.train is not None:
+            with_it = sum(n for name, n in zip(there.classes, there.train, strict=True) if name in classes)
+            return sum(there.train) - with_it, with_it
+        return None
 
     @cached_property
     def denoiser(self) -> Header | None:

@@ -117,6 +117,11 @@ def fitted(image: Image.Image, size: int, channels: int) -> np.ndarray:
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)).reshape(size, size, channels)
 
 
+def bilinear(image: Image.Image, size: int) -> np.ndarray:
+    """uint8 (size, size, 3), with anti-aliasing: what torchvision's Resize does to a Pillow image."""
+    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+
+
 def exact_size(image: Image.Image, width: int, height: int) -> Image.Image:
     """The image itself. Raises ValueError if its size is another."""
     if image.size != (width, height):

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ddrep.config import FewShot
-from ddrep.data.decoding import FORMATS
+from ddrep.data.decoding import FORMATS, bilinear
 from ddrep.data.disk import Found, inside, look, raw, read_bytes
 from ddrep.data.listing import decoded, from_disk, listed, once
 from ddrep.data.masks import IGNORE, MaskedImages, check_labels, resized
@@ -85,10 +85,9 @@ def _paired(folder: Path) -> tuple[list[Found], dict[str, Found], list[str]]:
 
 
 def _pixels(image: Image.Image, size: int) -> np.ndarray:
-    """(size, size, 3). Bilinear with anti-aliasing, which is what torchvision's Resize does to a Pillow image."""
     if image.width != image.height:
         raise ValueError(f"{image.width}x{image.height} pixels, expected a square")
-    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+    return bilinear(image, size)
 
 
 def _mask(found: Found, image: bytes, cfg: FewShot) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ddrep.config import CelebA
-from ddrep.data.decoding import exact_size
+from ddrep.data.decoding import bilinear, exact_size
 from ddrep.data.disk import inside, look, raw, read_text
 from ddrep.data.listing import SPLITS, Entry, Listing, drawn, from_disk, listed
 from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted
@@ -116,9 +116,7 @@ def _partition(path: Path) -> tuple[dict[str, int], list[str]]:
 
 
 def _pixels(image: Image.Image, size: int) -> np.ndarray:
-    """(size, size, 3). Bilinear with anti-aliasing, which is what torchvision's Resize does to a Pillow image."""
-    square = exact_size(image, WIDTH, HEIGHT).convert("RGB").crop(BOX)
-    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+    return bilinear(exact_size(image, WIDTH, HEIGHT).crop(BOX), size)
 
 
 def _places(cfg: CelebA) -> Iterator[Path]:

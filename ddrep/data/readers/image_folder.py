@@ -11,7 +11,7 @@ from ddrep.config import ImageFolder
 from ddrep.data.decoding import FORMATS, fitted
 from ddrep.data.disk import Found, inside, look, names_in, raw, reason
 from ddrep.data.listing import Entry, Listing, drawn, from_disk, listed
-from ddrep.data.readers import READERS, Named, Reader
+from ddrep.data.readers import READERS, Named, Reader, square
 from ddrep.data.reading import warn
 from ddrep.errors import UserError, printable, some
 
@@ -38,8 +38,7 @@ def image_folder(cfg: ImageFolder, seed: int) -> Listing:
         complaints["validation"] = complaints["train"]
     splits = drawn(where, classes, given, seed, TWICE)
     pixels = partial(fitted, size=cfg.size, channels=cfg.channels)
-    shape = (cfg.size, cfg.size, cfg.channels)
-    return Listing(where, classes, splits, shape, from_disk, pixels, ADVICE, complaints)
+    return Listing(where, classes, splits, square(cfg), from_disk, pixels, ADVICE, complaints)
 
 
 def _splits(where: str, root: Found) -> dict[str, Found]:

@@ -16,7 +16,7 @@ from ddrep.config import WebDatasetFiles
 from ddrep.data.decoding import fitted
 from ddrep.data.disk import check_size, inside, look, names_in, opened, raw, reason
 from ddrep.data.listing import Contents, Entry, Listing, drawn, listed, once
-from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted
+from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted, square
 from ddrep.data.reading import complain, warn
 from ddrep.data.tars import forward
 from ddrep.errors import UserError, some
@@ -56,8 +56,7 @@ def webdataset(cfg: WebDatasetFiles, seed: int) -> Listing:
         _check_labels(split, entries, classes)
     splits = drawn("data.webdataset", classes, read, seed, TWICE)
     pixels = partial(fitted, size=cfg.size, channels=cfg.channels)
-    shape = (cfg.size, cfg.size, cfg.channels)
-    return Listing("data.webdataset", classes, splits, shape, _contents, pixels, ADVICE)
+    return Listing("data.webdataset", classes, splits, square(cfg), _contents, pixels, ADVICE)
 
 
 def _tars(split: str, paths: Sequence[Path]) -> list[Entry]:
