@@ -10,12 +10,13 @@ from functools import cached_property
 from typing import TypeVar
 
 from ddrep.checks import paths, sets
-from ddrep.checks.headers import Header, denoiser_header, idx_image, measure_header
+from ddrep.checks.headers import idx_image
 from ddrep.config import Data, Experiment, Pretrain
 from ddrep.data.readers import Known, known, reader_of, unlabelled_images
-from ddrep.denoiser.network import ScheduleConfig, network_of
+from ddrep.denoiser.network import DenoiserFile, ScheduleConfig, network_of
 from ddrep.errors import UserError, some
-from ddrep.networks.metadata import MeasureMeta
+from ddrep.networks.metadata import EvaluatorMeta, MeasureMeta, SegmenterMeta
+from ddrep.saved import header
 
 T = TypeVar("T")
 
@@ -85,17 +86,17 @@ class Facts:
         return None
 
     @cached_property
-    def denoiser(self) -> Header | None:
-        """The unconditional denoiser."""
+    def denoiser(self) -> DenoiserFile | None:
+        """The unconditional denoiser, which is there or will be trained."""
         section = self.experiment.denoiser
         if section.kind == "file":
-            return self._found("denoiser.file.path", lambda: denoiser_header(section.file.path))
+            return self._found("denoiser.file.path", lambda: header(section.file.path, DenoiserFile))
         shape = self._pretraining(section.pretrain)
         if shape is None:
             return None
         schedule = ScheduleConfig(section.pretrain.schedule, section.pretrain.num_steps)
         network = self._found("denoiser.pretrain", lambda: network_of(section.pretrain.network, shape[0], shape[2]))
-        return Header(network, schedule) if network else None
+        return DenoiserFile(network=network, schedule=schedule, provenance={}, classes=()) if network else None
 
     def _pretraining(self, section: Pretrain) -> tuple[int, int, int] | None:
         """Height, width and channels of the images to pretrain on."""
@@ -110,5 +111,5 @@ class Facts:
 
     def measure(self, kind: str) -> MeasureMeta | None:
         """The evaluator or segmenter of the configuration."""
-        path = getattr(self.experiment.evaluation, kind)
-        return self._found(f"evaluation.{kind}", lambda: measure_header(path, kind)) if path else None
+        path, meta = getattr(self.experiment.evaluation, kind), EvaluatorMeta if kind == "evaluator" else SegmenterMeta
+        return self._found(f"evaluation.{kind}", lambda: header(path, meta)) if path else None

@@ -6,16 +6,13 @@ import gzip
 import math
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ddrep.denoiser.network import DenoiserFile, ScheduleConfig, UNetConfig
+from ddrep.denoiser.network import ScheduleConfig
 from ddrep.errors import UserError
 from ddrep.files import check_readable
-from ddrep.networks.metadata import EvaluatorMeta, MeasureMeta, SegmenterMeta
-from ddrep.saved import header
 from ddrep.solvers import SOLVERS
 
 
@@ -28,30 +25,6 @@ def most_steps(schedule: ScheduleConfig, solver: str) -> int:
         f = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * math.pi / 2) ** 2
         betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
     return SOLVERS[solver].most_steps(np.cumprod(1 - betas).tolist())
-
-
-@dataclass(frozen=True)
-class Header:
-    """Of a denoiser that is there, or will be trained."""
-
-    network: UNetConfig
-    schedule: ScheduleConfig
-
-    @property
-    def image(self) -> tuple[int, int, int]:
-        """Height, width, channels of its images."""
-        return self.network.image_size, self.network.image_size, self.network.in_channels
-
-
-def denoiser_header(path: Path) -> Header:
-    """Raises UserError for anything but a denoiser."""
-    content = header(path, DenoiserFile)
-    return Header(content.network, content.schedule)
-
-
-def measure_header(path: Path, kind: str) -> MeasureMeta:
-    """Of an "evaluator" or a "segmenter". Raises UserError for anything else."""
-    return header(path, EvaluatorMeta if kind == "evaluator" else SegmenterMeta)
 
 
 def pickled(path: Path) -> bool:

@@ -88,9 +88,9 @@ def sizes(facts: Facts) -> Iterator[str]:
         (facts.masks, f"masks.data.{e.masks.data.table}", sets.image_shape(e.masks.data), ", or parts without masks"),
     ]
     for used, key, image, otherwise in wanted:
-        if used and denoiser and denoiser.image != image:
+        if used and denoiser and denoiser.network.image != image:
             yield (
-                f"denoiser.{e.denoiser.kind}: a denoiser of {_by(denoiser.image)} images, "
+                f"denoiser.{e.denoiser.kind}: a denoiser of {_by(denoiser.network.image)} images, "
                 f"{key} gives {_by(image)}; expected both alike{otherwise}"
             )
 

@@ -53,8 +53,8 @@ def pools(facts: Facts) -> Iterator[str]:
     e = facts.experiment
     asked = {"features": e.features.pool, "probe": e.probe.pool, "copies": e.copies.pool} if facts.augments else {}
     for key, pool in asked.items():
-        if facts.denoiser and (pool or 0) > facts.denoiser.image[0]:
-            yield f"{key}.pool: {pool}; expected at most {facts.denoiser.image[0]}, the width of the images"
+        if facts.denoiser and (pool or 0) > facts.denoiser.network.image_size:
+            yield f"{key}.pool: {pool}; expected at most {facts.denoiser.network.image_size}, the width of the images"
 
 
 def generators(facts: Facts) -> Iterator[str]:

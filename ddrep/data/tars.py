@@ -9,7 +9,7 @@ import re
 import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from annotated_types import Ge, MinLen
@@ -36,13 +36,15 @@ class ShardMeta(BaseModel):
     images: Annotated[int, Ge(0)]
 
 
-class Images(Protocol):
-    """What the contents of all shards have."""
+class Images:
+    """What the contents of all shards have: images uint8 (N, H, W, 1 or 3), a key for each, and names of classes."""
 
-    @property
-    def images(self) -> np.ndarray: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
+    images: np.ndarray
+    keys: list[str]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
 P = TypeVar("P", bound=Images)

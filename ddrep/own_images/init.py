@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddrep.checks import check
-from ddrep.checks.headers import denoiser_header
 from ddrep.config import Experiment, load
 from ddrep.data.lists import write_rows
+from ddrep.denoiser.network import DenoiserFile, network_of
 from ddrep.errors import UserError, printable
 from ddrep.files import written_whole
 from ddrep.own_images import found as finding
@@ -23,6 +23,7 @@ from ddrep.own_images import settings
 from ddrep.own_images.found import Pictures, labelled
 from ddrep.own_images.survey import Survey, survey, survey_unlabelled
 from ddrep.own_images.unpack import KINDS, archives, unpack
+from ddrep.saved import header
 
 if TYPE_CHECKING:  # what it imports takes longer than looking at the images
     from ddrep.planning.report import Forecast
@@ -114,7 +115,7 @@ def _images(found: Survey, size: int | None, denoiser: Path | None, listed: Path
     train = Counter(each.label for each in found.of("train"))
     looks = [each.look for each in found.chosen]
     if denoiser:
-        image = denoiser_header(denoiser).image
+        image = header(denoiser, DenoiserFile).network.image
         size, channels = image[0], image[2]
         if channels == 1 and (colourful := sum(not look.grey for look in looks)):
             print(f"\n{denoiser} draws grey images: the colours of {colourful:,} images are lost")
@@ -156,7 +157,6 @@ def _seconds(mine: settings.Images) -> float:
     """Of an image forward and backward in the denoiser that is to be, on all cores or the GPU."""
     from ddrep.config import Network
     from ddrep.cost import DENOISER
-    from ddrep.denoiser.network import network_of
     from ddrep.planning.forecast import Plan
     from ddrep.planning.sizes import Sizes
     from ddrep.planning.speed import BACKWARD, measure

@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from ddrep import saved
 from ddrep.checks import check, networks
-from ddrep.checks.headers import denoiser_header, idx_image, most_steps
+from ddrep.checks.headers import idx_image, most_steps
 from ddrep.checks.sets import image_shape, mask_classes
 from ddrep.config import Data, MaskData, load
 from ddrep.data import embedded
@@ -22,7 +23,7 @@ from ddrep.data.datasets import masked
 from ddrep.data.idx import write_idx
 from ddrep.data.readers import known, labelled
 from ddrep.denoiser.denoiser import Denoiser
-from ddrep.denoiser.network import ScheduleConfig, UNetConfig
+from ddrep.denoiser.network import DenoiserFile, ScheduleConfig, UNetConfig
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
@@ -115,7 +116,7 @@ def test_an_architecture_that_passes_is_built_and_takes_the_images() -> None:
 
 def test_headers_are_what_was_saved(here: Path) -> None:
     made = Denoiser.load(embedded.FOLDER / "denoiser.safetensors")
-    header = denoiser_header(embedded.FOLDER / "denoiser.safetensors")
+    header = saved.header(embedded.FOLDER / "denoiser.safetensors", DenoiserFile)
     assert header.network == made.net.cfg
     assert (header.schedule.kind, header.schedule.num_steps) == (made.schedule.kind, made.schedule.num_steps)
     for shape in ((3, 28, 28), (2, 16, 16, 3), (2, 16, 16, 1)):
