@@ -5,16 +5,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from ddrep.data.disk import Found, below, inside, raw
 from ddrep.data.lists import files, rows
-from ddrep.data.readers.image_folder import SPLIT_FOLDERS
-from ddrep.data.readers.unlabelled import SUFFIXES
+from ddrep.data.readers.image_folder import SPLIT_OF
+from ddrep.data.readers.unlabelled import is_image
 from ddrep.errors import UserError, printable, some
 
-SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
-"""What the folder, the file or the column of a split may say, in small letters."""
 LISTS = (".csv", ".tsv")
 
 
@@ -65,8 +63,8 @@ def unlabelled(path: Path) -> Pictures:
     """All images of a folder, at any depth, or those of a list. Raises UserError."""
     if path.is_dir():
         there = list(below(raw(path)))
-        images = [Picture(each) for each in there if _is_image(each)]
-        return Pictures(path, "folder", images, remarks=_others([each for each in there if not _is_image(each)]))
+        images = [Picture(each) for each in there if is_image(each)]
+        return Pictures(path, "folder", images, remarks=_others([each for each in there if not is_image(each)]))
     if path.suffix.lower() not in LISTS:
         raise UserError(f"{path}: expected a folder of images, or a CSV file with the column path")
     names = [row["path"] for row in rows(path, ("path",))]
@@ -104,7 +102,7 @@ def _of_folder(root: Path) -> Pictures:
     else:
         found = [(each.name, "", each) for each in folders]
     if not found:
-        loose_images = sum(map(_is_image, there))
+        loose_images = sum(map(is_image, there))
         said = f"{loose_images} images that lie in no class folders" if loose_images else "no class folders"
         raise UserError(f"{root}: {said}; expected CLASS/*, train/CLASS/* and test/CLASS/*, or a CSV file of labels;"
                         " images without labels are named by --unlabelled")  # fmt: skip
@@ -118,7 +116,7 @@ def _of_class(place: str, split: str, folder: Found, remarks: list[str]) -> Iter
     label, others = _class(folder), []
     for each in below(folder.path):
         found = each._replace(name=f"{place}/{each.name}")
-        if _is_image(each):
+        if is_image(each):
             yield Picture(found, label, split)
         else:
             others.append(found)
@@ -138,10 +136,6 @@ def _with_splits(pictures: Pictures) -> Pictures:
     remark = f"no split {missing}: its splits do not count, and all images are split anew"
     bare = [Picture(each.found, each.label) for each in pictures.pictures]
     return replace(pictures, pictures=bare, remarks=[*pictures.remarks, remark])
-
-
-def _is_image(found: Found) -> bool:
-    return PurePath(found.name).suffix.lower() in SUFFIXES
 
 
 def _others(found: Sequence[Found], why: str = "not called images") -> list[str]:

@@ -63,7 +63,7 @@ def survey(pictures: Pictures, seed: int) -> Survey:
     usable = _once([each for each in seen if not each.look.error], said)
     usable = _split(usable, bool(pictures.splits), seed, said)
     labels, splits = [each.label for each in usable], [each.split for each in usable]
-    short = short_of(labels, splits, sorted(set(labels)))
+    short = short_of(labels, splits)
     if short:
         lacking = [f"{label} ({why})" for label, why in short.items()]
         said.append(f"{counted(len(short), 'class')} left out, with too few images that can be used: {some(lacking)}; "
@@ -117,10 +117,9 @@ def _said_of(seen: Sequence[Seen]) -> Iterator[str]:
     modes = Counter(look.mode for look in whole)
     counts = ", ".join(f"{n:,} {mode}" for mode, n in modes.most_common())
     yield f"modes: {counts}; {counted(sum(look.grey for look in whole), 'image')} without any colour"
-    deep = sum(n for mode, n in modes.items() if mode.startswith("I"))
     odd = {
         "of CMYK or another colour space, converted": sum(n for mode, n in modes.items() if mode in _CONVERTED),
-        "of 16 bits, scaled to 8": deep,
+        "of 16 bits, scaled to 8": sum(n for mode, n in modes.items() if mode.startswith("I")),
         "with transparency, laid on white": sum(look.transparent for look in whole),
         "animated or of several pages, of which the first counts": sum(look.frames > 1 for look in whole),
     }

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from ddrep.data.disk import below, check_size, raw, reason
 from ddrep.data.lists import COLUMNS, write_rows
+from ddrep.data.readers.image_folder import SPLIT_OF
 from ddrep.data.readers.unlabelled import SUFFIXES
 from ddrep.data.tars import forward
 from ddrep.errors import UserError, some
 from ddrep.files import LONGEST_NAME, written_whole
-from ddrep.own_images.found import SPLIT_OF
 
 KINDS = {".tar": "WebDataset", ".parquet": "Hugging Face data set (Parquet)", ".arrow": "Hugging Face data set (Arrow)"}
 LIST = "metadata.csv"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -119,10 +118,6 @@ def _pixels(image: Image.Image, size: int) -> np.ndarray:
     return bilinear(exact_size(image, WIDTH, HEIGHT).crop(BOX), size)
 
 
-def _places(cfg: CelebA) -> Iterator[Path]:
-    return (cfg.root / path for name, inner in FOLDERS.items() for path in (name, f"{inner}/{name}"))
-
-
 def _expected(cfg: CelebA) -> Known:
     train, validation, test = cfg.partition
     return Known((f"not {cfg.attribute}", cfg.attribute), (train - train // 2, train // 2), validation, test)
@@ -145,7 +140,7 @@ READERS.add(
         CelebA,
         celeba,
         paths=lambda cfg: [Named("root", cfg.root, "folder", "it holds CelebA's aligned images and its lists")],
-        places=_places,
+        places=lambda cfg: (cfg.root / path for name, inner in FOLDERS.items() for path in (name, f"{inner}/{name}")),
         expected=_expected,
         known=_known,
         with_attribute=lambda cfg, name: cfg.model_copy(update={"attribute": name}),
