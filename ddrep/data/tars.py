@@ -116,15 +116,21 @@ def forward(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
+def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The bytes of a regular member. Raises ValueError for more than MAX_BYTES."""
+    check_size(member.size)
+    file = tar.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file in a shard. Raises UserError if it is missing or no tar."""
     try:
         with opened(raw(path)) as whole, tarfile.open(fileobj=whole, mode="r:", encoding="utf-8") as tar:
             for member in forward(tar):
-                file = tar.extractfile(member) if member.isreg() else None
-                if file is not None:
-                    check_size(member.size)
-                    yield member.name, file.read()
+                if member.isreg():
+                    yield member.name, content_of(tar, member)
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such shard; make it with `ddrep data`, `ddrep masks` or `ddrep synthesize`"
