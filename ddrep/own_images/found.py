@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -111,16 +111,11 @@ def _of_folder(root: Path) -> Pictures:
     return _with_splits(Pictures(root, "folder", pictures, classes, remarks))
 
 
-def _of_class(place: str, split: str, folder: Found, remarks: list[str]) -> Iterator[Picture]:
+def _of_class(place: str, split: str, folder: Found, remarks: list[str]) -> list[Picture]:
     """The images of a class, at any depth of its folder."""
-    label, others = _class(folder), []
-    for each in below(folder.path):
-        found = each._replace(name=f"{place}/{each.name}")
-        if is_image(each):
-            yield Picture(found, label, split)
-        else:
-            others.append(found)
-    remarks += _others(others)
+    there = [each._replace(name=f"{place}/{each.name}") for each in below(folder.path)]
+    remarks += _others([each for each in there if not is_image(each)])
+    return [Picture(each, _class(folder), split) for each in there if is_image(each)]
 
 
 def _class(folder: Found) -> str:
