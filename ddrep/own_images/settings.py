@@ -113,7 +113,7 @@ def overlay(name: str, images: Images, denoiser: Denoiser, gpu: bool, epochs: in
         "synthesis": {"per_class": per_class, "threshold": threshold_of(len(images.train))},
         **({"classifier": {"epochs": epochs}} if epochs != EPOCHS[0] else {}),
         **({"table4": _table4(scales)} if scales else {}),
-    }  # fmt: skip
+    }
 
 
 def _table4(scales: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -126,14 +126,13 @@ def _table4(scales: tuple[int, ...]) -> list[dict[str, Any]]:
 def _denoiser(images: Images, denoiser: Denoiser, gpu: bool) -> dict[str, Any]:
     if denoiser.file:
         return {"kind": "file", "file": {"path": str(denoiser.file)}}
-    few = denoiser.steps < 2000
     pretrain = {
         "data": denoiser.data,
         "network": network_of(images.size, gpu),
         "steps": denoiser.steps,
         "batch": batch_of(images.size, gpu),
         "lr": 1.2e-3 if images.size <= 32 else 6e-4,
-        "ema_decay": 0.99 if few else 0.999,
+        "ema_decay": 0.99 if denoiser.steps < 2000 else 0.999,
     }
     return {"kind": "pretrain", "pretrain": pretrain}
 

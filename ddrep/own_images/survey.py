@@ -169,10 +169,8 @@ def _split(usable: list[Seen], given: bool, seed: int, said: list[str]) -> list[
     groups = near(_thumbs(usable)).tolist()
     several = [n for n in Counter(groups).values() if n > 1]
     if alike := sum(several):
-        labels = defaultdict(set)
-        for each, group in zip(usable, groups, strict=True):
-            labels[group].add(each.label)
-        mixed = sum(len(of) > 1 for of in labels.values())
+        classes = {(group, each.label) for each, group in zip(usable, groups, strict=True)}
+        mixed = sum(n > 1 for n in Counter(group for group, _ in classes).values())
         said.append(f"{alike:,} images are near copies of others (groups: {len(several):,}, "
                     f"{mixed:,} of them of several classes); each group is in one split")  # fmt: skip
     if not given:
