@@ -21,7 +21,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -30,6 +29,7 @@ from ddrep.data.listing import read
 from ddrep.data.masks import read_masked_shards
 from ddrep.data.readers.webdataset import webdataset
 from ddrep.data.shards import read_shards, write_shard
+from ddrep.data.tars import encode_png
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.files import save_tensors, sha256, tensors_on_disk
 from ddrep.generators.files import load_generator
@@ -280,12 +280,6 @@ def test_checkpoints_of_any_content_are_imported_or_refused_in_one_line(kind: st
     one()
 
 
-def _png(image: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(image).save(content, "PNG")
-    return content.getvalue()
-
-
 def _npy(array: np.ndarray) -> bytes:
     content = io.BytesIO()
     np.save(content, array, allow_pickle=True)
@@ -302,7 +296,7 @@ PNGS = st.sampled_from([
     np.zeros((8, 8), bool), np.zeros((8, 8), np.uint16),
 ])  # fmt: skip
 CONTENTS = st.binary(max_size=20) | st.integers().map(lambda n: str(n).encode())
-CONTENTS |= VALUES.map(lambda value: json.dumps(value).encode()) | ARRAYS.map(_npy) | PNGS.map(_png)
+CONTENTS |= VALUES.map(lambda value: json.dumps(value).encode()) | ARRAYS.map(_npy) | PNGS.map(encode_png)
 NAMES = st.text(max_size=12) | st.sampled_from([
     "__shard__", "k0.png", "k1.cls", "./k1.cls", "../k1.png", "/k2.png", "a/k0.png", "k0.PNG", "k0.mask.png",
     "k1.soft.npy", ".png", "k0", "k9.png", "k9.cls", "k0.png/", "x" * 300 + ".png", "__k__.cls", "k 0.jpg",

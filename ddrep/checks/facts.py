@@ -10,12 +10,13 @@ from functools import cached_property
 from typing import TypeVar
 
 from ddrep.checks import paths, sets
-from ddrep.checks.headers import Header, Noise, denoiser_header, idx_image, measure_header
+from ddrep.checks.headers import idx_image
 from ddrep.config import Data, Experiment, Pretrain
 from ddrep.data.readers import Known, known, reader_of, unlabelled_images
-from ddrep.denoiser.network import network_of
+from ddrep.denoiser.network import DenoiserFile, ScheduleConfig, network_of
 from ddrep.errors import UserError, some
-from ddrep.networks.metadata import MeasureMeta
+from ddrep.networks.metadata import EvaluatorMeta, MeasureMeta, SegmenterMeta
+from ddrep.saved import header
 
 T = TypeVar("T")
 
@@ -57,50 +58,45 @@ class Facts:
         return self._found(key, lambda: unlabelled_images(data, self.experiment.seed))
 
     @cached_property
-    def having(self) -> dict[str, Known]:
-        """Attribute -> images of train without and with it, where the data is known and has its classes."""
+    def having(self) -> dict[str, tuple[int, ...]]:
+        """Attribute -> images of train without and with it, where these are known and the data has its classes."""
         if not self.attributes or self.data is None:
             return {}
-        found: dict[str, Known] = {}
-        for name, classes in self.experiment.attributes.having.items():
-            if (one := self._having(f"attributes.groups.{name}", classes)) is not None:
-                found[name] = one
-        return found
+        groups = self.experiment.attributes.having.items()
+        found = {name: self._having(f"attributes.groups.{name}", classes, self.data) for name, classes in groups}
+        return {name: counts for name, counts in found.items() if counts}
 
-    def _having(self, key: str, classes: tuple[str, ...]) -> Known | None:
+    def _having(self, key: str, classes: tuple[str, ...], there: Known) -> tuple[int, ...] | None:
         data = self.experiment.data
         by_attribute = reader_of(data).with_attribute
         if by_attribute and len(classes) > 1:
             self.complaints.append(f"{key}: expected one of the data set's attributes, got {', '.join(classes)}")
-            return None
-        if by_attribute:
+        elif by_attribute:
             one = data.with_section(by_attribute(data.section, classes[0]))
-            return self._found(key, lambda: known(one, self.experiment.seed))
-        assert self.data is not None
-        if unknown := [name for name in classes if name not in self.data.classes]:
+            found = self._found(key, lambda: known(one, self.experiment.seed))
+            return found.train if found else None
+        elif unknown := [name for name in classes if name not in there.classes]:
             self.complaints.append(
-                f"{key}: no class {unknown[0]}; the data has {some(self.data.classes)}: "
+                f"{key}: no class {unknown[0]}; the data has {some(there.classes)}: "
                 "name groups of its classes, or set parts: [augmentation]"
             )
-            return None
-        names = ("without", "with")
-        if self.data.train is None:
-            return Known(names)
-        with_it = sum(n for name, n in zip(self.data.classes, self.data.train, strict=True) if name in classes)
-        return Known(names, (sum(self.data.train) - with_it, with_it))
+        elif there.train is not None:
+            with_it = sum(n for name, n in zip(there.classes, there.train, strict=True) if name in classes)
+            return sum(there.train) - with_it, with_it
+        return None
 
     @cached_property
-    def denoiser(self) -> Header | None:
-        """The unconditional denoiser."""
+    def denoiser(self) -> DenoiserFile | None:
+        """The unconditional denoiser, which is there or will be trained."""
         section = self.experiment.denoiser
         if section.kind == "file":
-            return self._found("denoiser.file.path", lambda: denoiser_header(section.file.path))
+            return self._found("denoiser.file.path", lambda: header(section.file.path, DenoiserFile))
         shape = self._pretraining(section.pretrain)
         if shape is None:
             return None
-        noise = Noise(section.pretrain.schedule, section.pretrain.num_steps)
+        schedule = ScheduleConfig(section.pretrain.schedule, section.pretrain.num_steps)
         network = self._found("denoiser.pretrain", lambda: network_of(section.pretrain.network, shape[0], shape[2]))
-        return Header(network, noise) if network else None
+        return DenoiserFile(network=network, schedule=schedule, provenance={}, classes=()) if network else None
 
     def _pretraining(self, section: Pretrain) -> tuple[int, int, int] | None:
         """Height, width and channels of the images to pretrain on."""
@@ -115,5 +111,5 @@ class Facts:
 
     def measure(self, kind: str) -> MeasureMeta | None:
         """The evaluator or segmenter of the configuration."""
-        path = getattr(self.experiment.evaluation, kind)
-        return self._found(f"evaluation.{kind}", lambda: measure_header(path, kind)) if path else None
+        path, meta = getattr(self.experiment.evaluation, kind), EvaluatorMeta if kind == "evaluator" else SegmenterMeta
+        return self._found(f"evaluation.{kind}", lambda: header(path, meta)) if path else None

@@ -6,58 +6,25 @@ import gzip
 import math
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ddrep.denoiser.network import DenoiserFile, UNetConfig
+from ddrep.denoiser.network import ScheduleConfig
 from ddrep.errors import UserError
 from ddrep.files import check_readable
-from ddrep.networks.metadata import EvaluatorMeta, MeasureMeta, SegmenterMeta
-from ddrep.saved import header
 from ddrep.solvers import SOLVERS
 
 
-@dataclass(frozen=True)
-class Noise:
-    """A denoiser's schedule, as ddrep.denoiser.schedule.Schedule has it."""
-
-    kind: str
-    num_steps: int
-
-    def most_steps(self, solver: str) -> int:
-        """Steps that a solver can take: its grid has no more levels."""
-        if self.kind == "linear":
-            betas = np.linspace(0.1 / self.num_steps, 20 / self.num_steps, self.num_steps)
-        else:
-            f = np.cos((np.arange(self.num_steps + 1) / self.num_steps + 0.008) / 1.008 * math.pi / 2) ** 2
-            betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
-        return SOLVERS[solver].most_steps(np.cumprod(1 - betas).tolist())
-
-
-@dataclass(frozen=True)
-class Header:
-    """Of a denoiser that is there, or will be trained."""
-
-    network: UNetConfig
-    noise: Noise
-
-    @property
-    def image(self) -> tuple[int, int, int]:
-        """Height, width, channels of its images."""
-        return self.network.image_size, self.network.image_size, self.network.in_channels
-
-
-def denoiser_header(path: Path) -> Header:
-    """Raises UserError for anything but a denoiser."""
-    content = header(path, DenoiserFile)
-    return Header(content.network, Noise(content.schedule.kind, content.schedule.num_steps))
-
-
-def measure_header(path: Path, kind: str) -> MeasureMeta:
-    """Of an "evaluator" or a "segmenter". Raises UserError for anything else."""
-    return header(path, EvaluatorMeta if kind == "evaluator" else SegmenterMeta)
+def most_steps(schedule: ScheduleConfig, solver: str) -> int:
+    """ddrep.solvers.most_steps of ddrep.denoiser.schedule.Schedule, without torch."""
+    n = schedule.num_steps
+    if schedule.kind == "linear":
+        betas = np.linspace(0.1 / n, 20 / n, n)
+    else:
+        f = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * math.pi / 2) ** 2
+        betas = np.minimum(1 - f[1:] / f[:-1], 0.999)
+    return SOLVERS[solver].most_steps(np.cumprod(1 - betas).tolist())
 
 
 def pickled(path: Path) -> bool:

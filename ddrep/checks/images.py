@@ -60,9 +60,8 @@ def classes_of_figures(facts: Facts) -> Iterator[str]:
 def examples(facts: Facts) -> Iterator[str]:
     """The guides learn from as many images with the attribute as without."""
     asked = facts.experiment.attributes.examples
-    for name, of in facts.having.items():
-        if of.train is not None and min(of.train) < asked:
-            without, with_it = of.train
+    for name, (without, with_it) in facts.having.items():
+        if min(without, with_it) < asked:
             yield (
                 f"attributes.examples: {asked} with {name} and {asked} without asked for, "
                 f"train has {with_it} and {without}; ask for fewer, or choose another attribute"
@@ -89,9 +88,9 @@ def sizes(facts: Facts) -> Iterator[str]:
         (facts.masks, f"masks.data.{e.masks.data.table}", sets.image_shape(e.masks.data), ", or parts without masks"),
     ]
     for used, key, image, otherwise in wanted:
-        if used and denoiser and denoiser.image != image:
+        if used and denoiser and denoiser.network.image != image:
             yield (
-                f"denoiser.{e.denoiser.kind}: a denoiser of {_by(denoiser.image)} images, "
+                f"denoiser.{e.denoiser.kind}: a denoiser of {_by(denoiser.network.image)} images, "
                 f"{key} gives {_by(image)}; expected both alike{otherwise}"
             )
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ddrep.checks import paths, sets
 from ddrep.checks.facts import Facts
-from ddrep.checks.headers import pickled
+from ddrep.checks.headers import most_steps, pickled
 from ddrep.config import Data, MaskData
 from ddrep.errors import UserError
 from ddrep.generators.network import GENERATORS
@@ -53,8 +53,8 @@ def pools(facts: Facts) -> Iterator[str]:
     e = facts.experiment
     asked = {"features": e.features.pool, "probe": e.probe.pool, "copies": e.copies.pool} if facts.augments else {}
     for key, pool in asked.items():
-        if facts.denoiser and (pool or 0) > facts.denoiser.image[0]:
-            yield f"{key}.pool: {pool}; expected at most {facts.denoiser.image[0]}, the width of the images"
+        if facts.denoiser and (pool or 0) > facts.denoiser.network.image_size:
+            yield f"{key}.pool: {pool}; expected at most {facts.denoiser.network.image_size}, the width of the images"
 
 
 def generators(facts: Facts) -> Iterator[str]:
@@ -102,7 +102,7 @@ def steps(facts: Facts) -> Iterator[str]:
     """No solver takes more steps than the schedule has levels for it, and none that it has not."""
     e = facts.experiment
     listed = e.sampling.grid[0] if facts.augments and isinstance(e.sampling.grid, tuple) else 0
-    if facts.denoiser and listed >= (levels := facts.denoiser.noise.num_steps):
+    if facts.denoiser and listed >= (levels := facts.denoiser.schedule.num_steps):
         yield f"sampling.grid: {listed}, but the denoiser's schedule has noise levels 0..{levels - 1}"
     asked = [
         (facts.augments, "sampling.steps", e.sampling.solver, e.sampling.steps),
@@ -112,10 +112,10 @@ def steps(facts: Facts) -> Iterator[str]:
     for used, key, solver, number in asked:
         by_snr = key == "sampling.steps" and e.sampling.grid == "log-snr"  # which begins where dpm-solver++ does
         cuts = "dpm-solver++" if by_snr else solver
-        if used and facts.denoiser and number > (most := facts.denoiser.noise.most_steps(cuts)):
+        if used and facts.denoiser and number > (most := most_steps(facts.denoiser.schedule, cuts)):
             yield (
                 f"{key}: {number}; with {'grid: log-snr' if by_snr else solver} the denoiser's schedule of "
-                f"{facts.denoiser.noise.num_steps} levels allows {most} at most"
+                f"{facts.denoiser.schedule.num_steps} levels allows {most} at most"
             )
 
 

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ddrep.config import Data, Experiment
 from ddrep.data.readers import Named, reader_of
@@ -16,33 +17,25 @@ from ddrep.runs import generators_asked
 
 def named(e: Experiment) -> list[Named]:
     """Those that the experiment's parts read, each once."""
-    found = [*_denoiser(e), *_generators(e), *_evaluation(e)]
-    found += _data(e) if {"augmentation", "attributes"} & set(e.parts) else []
+    found = list(_network(e.denoiser, "denoiser", "a denoiser's"))
+    for name in generators_asked(e):
+        found += _network(getattr(e.generators, name), f"generators.{name}", "one's")
+    found += _evaluation(e)
+    found += _of(e.data, "data") if {"augmentation", "attributes"} & set(e.parts) else []
     found += _masks(e) if "masks" in e.parts else []
     return found
 
 
-def _denoiser(e: Experiment) -> Iterator[Named]:
-    if e.denoiser.kind == "file":
-        advice = "give a denoiser's .safetensors, or set denoiser.kind"
-        yield Named("denoiser.file.path", e.denoiser.file.path, "file", advice)
-    elif e.denoiser.pretrain.images:
-        advice = "give an IDX file of images, or name a folder of them in denoiser.pretrain.data"
-        yield Named("denoiser.pretrain.images", e.denoiser.pretrain.images, "file", advice)
-    elif data := e.denoiser.pretrain.data:
-        yield from _of(data, "denoiser.pretrain.data")
-
-
-def _generators(e: Experiment) -> Iterator[Named]:
-    for name in generators_asked(e):
-        choice, key = getattr(e.generators, name), f"generators.{name}"
-        if choice.kind == "file" and choice.file.path:
-            yield Named(f"{key}.file.path", choice.file.path, "file", f"give one's .safetensors, or set {key}.kind")
-        elif choice.kind == "pretrain" and choice.pretrain.images:
-            advice = f"give an IDX file of images, or name a folder of them in {key}.pretrain.data"
-            yield Named(f"{key}.pretrain.images", choice.pretrain.images, "file", advice)
-        elif choice.kind == "pretrain" and choice.pretrain.data:
-            yield from _of(choice.pretrain.data, f"{key}.pretrain.data")
+def _network(choice: Any, key: str, whose: str) -> Iterator[Named]:
+    """The file of a denoiser or another generator, or else the images that it is trained on."""
+    if choice.kind == "file":
+        if choice.file.path:
+            yield Named(f"{key}.file.path", choice.file.path, "file", f"give {whose} .safetensors, or set {key}.kind")
+    elif choice.pretrain.images:
+        advice = f"give an IDX file of images, or name a folder of them in {key}.pretrain.data"
+        yield Named(f"{key}.pretrain.images", choice.pretrain.images, "file", advice)
+    elif choice.pretrain.data:
+        yield from _of(choice.pretrain.data, f"{key}.pretrain.data")
 
 
 def _evaluation(e: Experiment) -> Iterator[Named]:
@@ -51,10 +44,6 @@ def _evaluation(e: Experiment) -> Iterator[Named]:
     for name, used in wanted.items():
         if used and (path := getattr(section, name)):
             yield Named(f"evaluation.{name}", path, "file", "give one, or null (docs/evaluation.md)")
-
-
-def _data(e: Experiment) -> Iterator[Named]:
-    return _of(e.data, "data")
 
 
 def _of(data: Data, key: str) -> Iterator[Named]:

@@ -93,8 +93,6 @@ def masked_set(data: MaskData, oracle: bool) -> None:
     if data.kind == "few-shot" and (cfg := data.few_shot):
         for split, expected in (("train", cfg.train), ("test", cfg.test)):
             folder = cfg.root / "real" / split
-            if not folder.is_dir():
-                raise UserError(f"{folder}: no such folder; expected few_shot.root to hold real/train and real/test")
             if (n := len(few_shot._paired(folder)[0])) != expected:
                 raise UserError(f"{folder}: {n} images with a mask; masks.data.few_shot.{split} says {expected}")
     if (oracle or data.kind == "celebamask-hq") and (hq := data.celebamask_hq):

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ddrep.config import CelebAMaskHQ
-from ddrep.data.decoding import LAID, decode, exact_size
+from ddrep.data.decoding import LAID, bilinear, decode, exact_size
 from ddrep.data.disk import Found, inside, look, raw, read_bytes, reason
 from ddrep.data.listing import decoded, from_disk, listed, once
 from ddrep.data.masks import MaskedImages, resized
@@ -86,9 +86,7 @@ def _parts(annotations: Found) -> tuple[dict[int, dict[int, Found]], list[str]]:
 
 
 def _pixels(image: Image.Image, size: int) -> np.ndarray:
-    """(size, size, 3). Bilinear with anti-aliasing, which is what torchvision's Resize does to a Pillow image."""
-    whole = exact_size(image, IMAGE_SIZE, IMAGE_SIZE).convert("RGB")
-    return np.asarray(whole.resize((size, size), Image.Resampling.BILINEAR))
+    return bilinear(exact_size(image, IMAGE_SIZE, IMAGE_SIZE), size)
 
 
 def _merged(parts: dict[int, Found], size: int) -> np.ndarray:

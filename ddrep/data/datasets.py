@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from ddrep.config import EmbeddedMasks, MaskData
 from ddrep.data import embedded
 from ddrep.data.celebamask_hq import celebamask_hq
 from ddrep.data.few_shot import as_few_shot, few_shot
 from ddrep.data.masks import MaskedImages
 from ddrep.data.readers.embedded import embedded_images
+from ddrep.data.shards import together
 from ddrep.errors import UserError
 
 MASK_SPLITS = ("train", "test", "oracle")
@@ -40,10 +39,8 @@ def _embedded_masks(cfg: EmbeddedMasks, split: str, subset: int) -> MaskedImages
 
     if split == "oracle":
         labelled_anyhow = [("train", k) for k in range(embedded.SUBSETS)] + [("validation", 0)]
-        parts = [embedded_images(each, k) for each, k in labelled_anyhow]
+        found = together([embedded_images(each, k) for each, k in labelled_anyhow])
     else:
-        parts = [embedded_images(split, subset, cfg.train if split == "train" else cfg.test)]
-    images = np.concatenate([part.images for part in parts])
-    labels = np.concatenate([part.labels for part in parts])
-    keys = [key for part in parts for key in part.keys]
-    return MaskedImages(images, garment_masks(images[..., 0], labels), keys, ("background", *embedded.CLASSES))
+        found = embedded_images(split, subset, cfg.train if split == "train" else cfg.test)
+    masks = garment_masks(found.images[..., 0], found.labels)
+    return MaskedImages(found.images, masks, found.keys, ("background", *embedded.CLASSES))

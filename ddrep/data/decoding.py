@@ -16,16 +16,6 @@ BACKGROUND = (255, 255, 255)
 """What transparent pixels are laid on: white. The colours beneath them are arbitrary, and never seen."""
 LAID = "laid on the background"
 """Set in the `info` of images that had transparent pixels."""
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What sets an image upright, by EXIF's tag Orientation."""
 ORIENTATION, SHORT = 0x0112, 3
 """EXIF's tag, and the type of its value."""
 WHITE_IS_ZERO, BITS = 262, 258
@@ -43,8 +33,9 @@ def decode(content: bytes) -> Image.Image:
         stored = image.tile[0][3] if image.format == "PNG" and image.tile else ""
         image.load()
         solid = _on_background(image, stored)
-        turn = UPRIGHT.get(_orientation(image))
-        return solid if turn is None else solid.transpose(turn)
+        solid.getexif()[ORIENTATION] = _orientation(image)  # by which Pillow turns it
+        ImageOps.exif_transpose(solid, in_place=True)
+        return solid
 
 
 def _orientation(image: Image.Image) -> int:
@@ -115,6 +106,11 @@ def fitted(image: Image.Image, size: int, channels: int) -> np.ndarray:
     """uint8 (size, size, channels): the shorter side resized (bicubic), the middle cut out."""
     image = image.convert("L" if channels == 1 else "RGB")
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)).reshape(size, size, channels)
+
+
+def bilinear(image: Image.Image, size: int) -> np.ndarray:
+    """uint8 (size, size, 3), with anti-aliasing: what torchvision's Resize does to a Pillow image."""
+    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
 
 
 def exact_size(image: Image.Image, width: int, height: int) -> Image.Image:

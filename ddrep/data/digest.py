@@ -19,15 +19,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ddrep.config import (
-    AttributeImages,
-    CelebAMaskHQ,
-    Data,
-    FewShot,
-    MaskData,
-    Pretrain,
-    Stage,
-)
+from ddrep.config import AttributeImages, CelebAMaskHQ, Data, FewShot, MaskData, Pretrain, Stage
+from ddrep.data.celebamask_hq import ANNOTATIONS, IMAGES
 from ddrep.data.disk import raw
 from ddrep.data.readers import places as places_of
 from ddrep.errors import UserError
@@ -125,19 +118,15 @@ def places(section: BaseModel) -> tuple[Path, ...]:
 
 def _named(section: BaseModel) -> Iterator[Path]:
     match section:
-        case Data():
-            yield from places_of(section)
         case MaskData():
             yield from _named(getattr(section, section.table))
             if section.kind == "few-shot" and section.celebamask_hq:
                 yield from _named(section.celebamask_hq)
-        case AttributeImages(data=data):
-            yield from places_of(data)
         case Pretrain(images=Path() as images):
             yield images
-        case Pretrain(data=Data() as data):
+        case (Data() as data) | AttributeImages(data=data) | Pretrain(data=Data() as data):
             yield from places_of(data)
         case FewShot(root=root):
             yield from (root / "real" / split for split in ("train", "test"))
         case CelebAMaskHQ(root=root):
-            yield from (root / name for name in ("CelebA-HQ-img", "CelebAMask-HQ-mask-anno"))
+            yield from (root / name for name in (IMAGES, ANNOTATIONS))

@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 
 from ddrep.config import FewShot
-from ddrep.data.decoding import FORMATS
+from ddrep.data.decoding import FORMATS, bilinear
 from ddrep.data.disk import Found, inside, look, raw, read_bytes
-from ddrep.data.listing import decoded, from_disk, listed, once
+from ddrep.data.listing import Entry, decoded, from_disk, listed, once
 from ddrep.data.masks import IGNORE, MaskedImages, check_labels, resized
 from ddrep.data.reading import complain, filled, key, warn
 from ddrep.errors import UserError, some
@@ -25,20 +25,16 @@ def few_shot(cfg: FewShot, split: str) -> MaskedImages:
     """The images of real/train or real/test, resized as the published code does. Raises UserError."""
     where = cfg.root / "real"
     pairs = {each: _paired(where / each) for each in ("train", "test")}
-    entries, broken = {}, {}
-    for each, (found, _, _) in pairs.items():
-        entries[each], broken[each] = listed((image.name, 0, image) for image in found)
-    chosen = once(str(where), entries, "leave one of the two out")[split]
+    chosen = once(str(where), {each: pair[0] for each, pair in pairs.items()}, "leave one of the two out")[split]
     names, (_, mask_of, complaints) = [entry.name for entry in chosen], pairs[split]
     expected = {"train": cfg.train, "test": cfg.test}[split]
     if len(names) != expected:
         complaints.insert(0, f"{len(names)} images with a mask, expected {expected}")
     square, folder = (cfg.size, cfg.size), str(where / split)
     images, unread = decoded(folder, split, names, from_disk(chosen), partial(_pixels, size=cfg.size), (*square, 3))
-    of = [mask_of[name] for name in names]
-    work = ((i, partial(_mask, of[i], entry.path, cfg)) for i, entry in enumerate(chosen))
-    masks, more = filled(folder, [mask.name for mask in of], work, square)
-    complain(folder, complaints + broken[split] + unread + more, "things are not as expected", ADVICE)
+    work = ((i, partial(_mask, mask_of[entry.name], entry.path, cfg)) for i, entry in enumerate(chosen))
+    masks, more = filled(folder, [mask_of[name].name for name in names], work, square)
+    complain(folder, complaints + unread + more, "things are not as expected", ADVICE)
     return MaskedImages(images, masks, [key(split, i, entry.stem) for i, entry in enumerate(chosen)], cfg.classes)
 
 
@@ -56,11 +52,9 @@ def as_few_shot(cfg: FewShot, images: MaskedImages) -> MaskedImages:
     return MaskedImages(images.images, order[images.masks], images.keys, cfg.classes)
 
 
-def _paired(folder: Path) -> tuple[list[Found], dict[str, Found], list[str]]:
-    """The images that have a mask, sorted; the mask of each, by its name; a complaint for each file without a partner.
-
-    Raises UserError if there is no such folder.
-    """
+def _paired(folder: Path) -> tuple[list[Entry], dict[str, Found], list[str]]:
+    """The images that have a mask, sorted; the mask of each, by its name; a complaint for each file without a partner,
+    or that is none. Raises UserError if there is no such folder."""
     found = look(raw(folder))
     if not found.is_folder:
         raise UserError(f"{folder}: no such folder; expected few_shot.root to hold real/train and real/test")
@@ -81,14 +75,14 @@ def _paired(folder: Path) -> tuple[list[Found], dict[str, Found], list[str]]:
     complaints += [f"{name} (no image)" for name in files if name.endswith(".npy") and Path(name).stem not in stems]
     if unused:
         warn(f"{folder}: {some(unused)}: neither an image ({', '.join(IMAGES)}) nor an .npy, and not used")
-    return list(images.values()), {each.name: files[f"{stem}.npy"] for stem, each in images.items()}, complaints
+    entries, broken = listed((each.name, 0, each) for each in images.values())
+    return entries, {each.name: files[f"{stem}.npy"] for stem, each in images.items()}, complaints + broken
 
 
 def _pixels(image: Image.Image, size: int) -> np.ndarray:
-    """(size, size, 3). Bilinear with anti-aliasing, which is what torchvision's Resize does to a Pillow image."""
     if image.width != image.height:
         raise ValueError(f"{image.width}x{image.height} pixels, expected a square")
-    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+    return bilinear(image, size)
 
 
 def _mask(found: Found, image: bytes, cfg: FewShot) -> np.ndarray:

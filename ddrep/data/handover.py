@@ -46,8 +46,6 @@ def run(*, shards: Sequence[Path], format: Format, licence: str, out: Path) -> N
     licence: of the images that the denoiser and the judge were trained on, as its holder puts it; derived images may be
     bound by it.
     """
-    if out.exists():
-        raise UserError(f"{out}: is there already; give the name of a new folder")
     kept = read(shards)
     with written_whole(out) as (draft,):
         draft.mkdir(parents=True)
@@ -213,19 +211,14 @@ def _file(path: Path, folder: Path) -> dict[str, Any]:
 
 def _records(file: str) -> dict[str, Any]:
     """The fields of the Parquet file."""
+    kinds = {"image": "sc:ImageObject", "label": "sc:Integer", "key": "sc:Text"}
+    sources = {name: {"fileObject": {"@id": file}, "extract": {"column": name}} for name in kinds}
+    sources["image"]["transform"] = {"jsonPath": "bytes"}
     fields = [
-        _field("image", "sc:ImageObject", file, {"jsonPath": "bytes"}),
-        _field("label", "sc:Integer", file),
-        _field("key", "sc:Text", file),
+        {"@type": "cr:Field", "@id": f"images/{name}", "name": name, "dataType": kind, "source": sources[name]}
+        for name, kind in kinds.items()
     ]
     return {"@type": "cr:RecordSet", "@id": "images", "name": "images", "field": fields}
-
-
-def _field(name: str, kind: str, file: str, transform: dict[str, str] | None = None) -> dict[str, Any]:
-    source = {"fileObject": {"@id": file}, "extract": {"column": name}} | (
-        {"transform": transform} if transform else {}
-    )
-    return {"@type": "cr:Field", "@id": f"images/{name}", "name": name, "dataType": kind, "source": source}
 
 
 CONTEXT: dict[str, Any] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ddrep.data.tars import AGAIN, check_images, decode_png, encode_png, read_alike, read_tar, write_tar
+from ddrep.data.tars import AGAIN, Images, check_images, decode_png, encode_png, read_alike, read_tar, write_tar
 from ddrep.errors import UserError
 
 IGNORE = 255
@@ -17,7 +17,7 @@ MASK = "mask.png"
 
 
 @dataclass(frozen=True)
-class MaskedImages:
+class MaskedImages(Images):
     """`images` uint8 (N, H, W, C) with C 1 or 3, `masks` uint8 (N, H, W), one of `keys` an image.
 
     A mask holds at each pixel a number into `classes` (names), or IGNORE.
@@ -37,9 +37,6 @@ class MaskedImages:
             raise ValueError(f"classes: expected 1 to {IGNORE}, got {len(self.classes)}")
         for mask in self.masks:  # one at a time: the comparisons of all would take as much memory as the images
             check_labels(mask, len(self.classes))
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def take(self, rows: Sequence[int]) -> MaskedImages:
         return MaskedImages(self.images[rows], self.masks[rows], [self.keys[i] for i in rows], self.classes)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ddrep.data.tars import AGAIN, check_images, counted, read_alike, read_tar, write_tar
+from ddrep.data.tars import AGAIN, Images, check_images, counted, read_alike, read_tar, write_tar
 from ddrep.errors import UserError
 from ddrep.files import written_whole
 
@@ -28,7 +28,7 @@ ATTEMPTS: dict[str, Kind] = {"key": "text", "class": "whole", "accepted": "flag"
 
 
 @dataclass(frozen=True)
-class LabelledImages:
+class LabelledImages(Images):
     """`images` uint8 (N, H, W, C) with C 1 or 3, `labels` int64 (N,) into `classes` (names), one of `keys` an image.
 
     `soft`: where a judge has said them, the probabilities of all classes, float16 (N, classes).
@@ -49,9 +49,6 @@ class LabelledImages:
             raise ValueError(f"labels: expected 0..{len(self.classes) - 1}")
         if self.soft is not None and not _are_probabilities(self.soft, (n, len(self.classes))):
             raise ValueError(f"soft: expected {n} rows of {len(self.classes)} probabilities that sum to 1")
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def take(self, rows: Sequence[int]) -> LabelledImages:
         soft = None if self.soft is None else self.soft[rows]

@@ -9,7 +9,7 @@ import re
 import tarfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from annotated_types import Ge, MinLen
@@ -36,13 +36,15 @@ class ShardMeta(BaseModel):
     images: Annotated[int, Ge(0)]
 
 
-class Images(Protocol):
-    """What the contents of all shards have."""
+class Images:
+    """What the contents of all shards have: images uint8 (N, H, W, 1 or 3), a key for each, and names of classes."""
 
-    @property
-    def images(self) -> np.ndarray: ...
-    @property
-    def classes(self) -> tuple[str, ...]: ...
+    images: np.ndarray
+    keys: list[str]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
 
 
 P = TypeVar("P", bound=Images)
@@ -114,15 +116,21 @@ def forward(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         yield member
 
 
+def content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """The bytes of a regular member. Raises ValueError for more than MAX_BYTES."""
+    check_size(member.size)
+    file = tar.extractfile(member)
+    assert file is not None
+    return file.read()
+
+
 def members(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and content of each file in a shard. Raises UserError if it is missing or no tar."""
     try:
         with opened(raw(path)) as whole, tarfile.open(fileobj=whole, mode="r:", encoding="utf-8") as tar:
             for member in forward(tar):
-                file = tar.extractfile(member) if member.isreg() else None
-                if file is not None:
-                    check_size(member.size)
-                    yield member.name, file.read()
+                if member.isreg():
+                    yield member.name, content_of(tar, member)
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such shard; make it with `ddrep data`, `ddrep masks` or `ddrep synthesize`"

@@ -54,6 +54,11 @@ class UNetConfig:
     """Times embedded, strided convolutions padded and norms' eps as in the DDPM U-Net of ermongroup/ddim."""
 
     @property
+    def image(self) -> tuple[int, int, int]:
+        """Height, width, channels of its images."""
+        return self.image_size, self.image_size, self.in_channels
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """Width of the feature maps of each level in pixels, full resolution first; an odd one is halved upwards."""
         return tuple(-(-self.image_size // 2**level) for level in range(len(self.channel_mult)))

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ddrep.data.disk import Found, below, inside, raw
 from ddrep.data.lists import files, rows
-from ddrep.data.readers.image_folder import SPLIT_FOLDERS
-from ddrep.data.readers.unlabelled import SUFFIXES
+from ddrep.data.readers.image_folder import SPLIT_OF
+from ddrep.data.readers.unlabelled import is_image
 from ddrep.errors import UserError, printable, some
 
-SPLIT_OF = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
-"""What the folder, the file or the column of a split may say, in small letters."""
 LISTS = (".csv", ".tsv")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file that may be an image. `name` is its path from the set's root."""
+    """A file that may be an image, called by its path from the set's root."""
 
-    name: str
     found: Found
     label: str = ""
     split: str = ""
     """train, validation or test; empty where nothing says it."""
+
+    @property
+    def name(self) -> str:
+        return self.found.name
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,12 @@ def unlabelled(path: Path) -> Pictures:
     """All images of a folder, at any depth, or those of a list. Raises UserError."""
     if path.is_dir():
         there = list(below(raw(path)))
-        images = [Picture(each.name, each) for each in there if _is_image(each)]
-        return Pictures(path, "folder", images, remarks=_others([each for each in there if not _is_image(each)]))
+        images = [Picture(each) for each in there if is_image(each)]
+        return Pictures(path, "folder", images, remarks=_others([each for each in there if not is_image(each)]))
     if path.suffix.lower() not in LISTS:
         raise UserError(f"{path}: expected a folder of images, or a CSV file with the column path")
     names = [row["path"] for row in rows(path, ("path",))]
-    return Pictures(path.parent, "list", [Picture(each.name, each) for each in files(path, None, names)])
+    return Pictures(path.parent, "list", [Picture(each) for each in files(path, None, names)])
 
 
 def _listed(path: Path) -> Pictures:
@@ -78,7 +79,7 @@ def _listed(path: Path) -> Pictures:
     if any(said) and (bare := [f"row {number + 2}" for number, split in enumerate(said) if not split]):
         raise UserError(f"{path}: {len(bare)} rows have no split, others have: {some(bare)}; give all one, or none")
     each = zip(files(path, None, names), table, said, strict=True)
-    pictures = [Picture(found.name, found, row["label"], SPLIT_OF.get(split, "")) for found, row, split in each]
+    pictures = [Picture(found, row["label"], SPLIT_OF.get(split, "")) for found, row, split in each]
     return _with_splits(Pictures(path.parent, "list", pictures, tuple(sorted({row["label"] for row in table}))))
 
 
@@ -101,7 +102,7 @@ def _of_folder(root: Path) -> Pictures:
     else:
         found = [(each.name, "", each) for each in folders]
     if not found:
-        loose_images = sum(map(_is_image, there))
+        loose_images = sum(map(is_image, there))
         said = f"{loose_images} images that lie in no class folders" if loose_images else "no class folders"
         raise UserError(f"{root}: {said}; expected CLASS/*, train/CLASS/* and test/CLASS/*, or a CSV file of labels;"
                         " images without labels are named by --unlabelled")  # fmt: skip
@@ -110,16 +111,11 @@ def _of_folder(root: Path) -> Pictures:
     return _with_splits(Pictures(root, "folder", pictures, classes, remarks))
 
 
-def _of_class(place: str, split: str, folder: Found, remarks: list[str]) -> Iterator[Picture]:
+def _of_class(place: str, split: str, folder: Found, remarks: list[str]) -> list[Picture]:
     """The images of a class, at any depth of its folder."""
-    label, others = _class(folder), []
-    for each in below(folder.path):
-        found = each._replace(name=f"{place}/{each.name}")
-        if _is_image(each):
-            yield Picture(found.name, found, label, split)
-        else:
-            others.append(found)
-    remarks += _others(others)
+    there = [each._replace(name=f"{place}/{each.name}") for each in below(folder.path)]
+    remarks += _others([each for each in there if not is_image(each)])
+    return [Picture(each, _class(folder), split) for each in there if is_image(each)]
 
 
 def _class(folder: Found) -> str:
@@ -133,12 +129,8 @@ def _with_splits(pictures: Pictures) -> Pictures:
         return pictures
     missing = " and ".join(sorted({"train", "test"} - pictures.splits))
     remark = f"no split {missing}: its splits do not count, and all images are split anew"
-    bare = [Picture(each.name, each.found, each.label) for each in pictures.pictures]
-    return Pictures(pictures.root, pictures.kind, bare, pictures.classes, [*pictures.remarks, remark])
-
-
-def _is_image(found: Found) -> bool:
-    return PurePath(found.name).suffix.lower() in SUFFIXES
+    bare = [Picture(each.found, each.label) for each in pictures.pictures]
+    return replace(pictures, pictures=bare, remarks=[*pictures.remarks, remark])
 
 
 def _others(found: Sequence[Found], why: str = "not called images") -> list[str]:

@@ -8,13 +8,14 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ddrep.checks import check
-from ddrep.checks.headers import denoiser_header
 from ddrep.config import Experiment, load
 from ddrep.data.lists import write_rows
+from ddrep.denoiser.network import DenoiserFile, network_of
 from ddrep.errors import UserError, printable
 from ddrep.files import written_whole
 from ddrep.own_images import found as finding
@@ -22,6 +23,7 @@ from ddrep.own_images import settings
 from ddrep.own_images.found import Pictures, labelled
 from ddrep.own_images.survey import Survey, survey, survey_unlabelled
 from ddrep.own_images.unpack import KINDS, archives, unpack
+from ddrep.saved import header
 
 if TYPE_CHECKING:  # what it imports takes longer than looking at the images
     from ddrep.planning.report import Forecast
@@ -97,23 +99,23 @@ def _pictures(images: Path, unpacked: Path) -> Pictures:
     count, left = unpack(suffix, files, unpacked)
     found = labelled(unpacked)
     remark = f"{KINDS[suffix]} of {len(files)} files: {count:,} images unpacked into {unpacked}/"
-    return Pictures(found.root, found.kind, found.pictures, found.classes, [remark, *left, *found.remarks])
+    return replace(found, remarks=[remark, *left, *found.remarks])
 
 
 def _unlabelled(path: Path | None, found: Survey) -> Survey | None:
     if path is None:
         return None
-    more = survey_unlabelled(finding.unlabelled(path), [each for each in found.chosen if each.picture.split != "train"])
+    more = survey_unlabelled(finding.unlabelled(path), [each for each in found.chosen if each.split != "train"])
     print(f"\n{more.text}")
     return more
 
 
 def _images(found: Survey, size: int | None, denoiser: Path | None, listed: Path) -> settings.Images:
     """Size and channels: those of the denoiser, or else what fits the images and the machine."""
-    train = Counter(each.picture.label for each in found.of("train"))
+    train = Counter(each.label for each in found.of("train"))
     looks = [each.look for each in found.chosen]
     if denoiser:
-        image = denoiser_header(denoiser).image
+        image = header(denoiser, DenoiserFile).network.image
         size, channels = image[0], image[2]
         if channels == 1 and (colourful := sum(not look.grey for look in looks)):
             print(f"\n{denoiser} draws grey images: the colours of {colourful:,} images are lost")
@@ -129,7 +131,7 @@ def _gpu() -> bool:
 
 
 def _write_lists(found: Survey, more: Survey | None, places: Sequence[Path]) -> None:
-    chosen = sorted((each.name, each.picture.label, each.picture.split) for each in found.chosen)
+    chosen = sorted((each.name, each.label, each.split) for each in found.chosen)
     write_rows(places[0], ("path", "label", "split"), chosen)
     if more:
         write_rows(places[1], ("path",), sorted((each.name,) for each in more.chosen))
@@ -138,24 +140,23 @@ def _write_lists(found: Survey, more: Survey | None, places: Sequence[Path]) -> 
 def _denoiser(file: Path | None, more: Survey | None, mine: settings.Images, listed: Path) -> settings.Denoiser:
     if file:
         return settings.Denoiser(file=file)
-    size = {"size": mine.size, "channels": mine.channels}
-    data: dict[str, Any] = {"kind": "csv", "csv": {"path": str(mine.listed), "root": str(mine.root), **size}}
-    count = sum(mine.train.values())
     if more:
-        data = {"kind": "unlabelled", "unlabelled": {"path": str(listed), "root": str(more.pictures.root), **size}}
-        count = len(more.chosen)
+        listing = {"path": str(listed), "root": str(more.pictures.root), "size": mine.size, "channels": mine.channels}
+        data, unlabelled = {"kind": "unlabelled", "unlabelled": listing}, len(more.chosen)
     else:
+        data, unlabelled = mine.data, 0
+        count = sum(mine.train.values())
         print(f"\nno unlabelled images: the denoiser will be trained on the {count:,} labelled ones, and copy them "
               "rather than make new ones; name more with --unlabelled, or a denoiser with --denoiser")  # fmt: skip
     batch = settings.batch_of(mine.size, _gpu())
-    return settings.Denoiser(None, data, settings.steps_of(mine.size, batch, batch * _seconds(mine)), count)
+    steps = settings.steps_of(mine.size, batch, batch * _seconds(mine))
+    return settings.Denoiser(None, data, steps, unlabelled)
 
 
 def _seconds(mine: settings.Images) -> float:
     """Of an image forward and backward in the denoiser that is to be, on all cores or the GPU."""
     from ddrep.config import Network
     from ddrep.cost import DENOISER
-    from ddrep.denoiser.network import network_of
     from ddrep.planning.forecast import Plan
     from ddrep.planning.sizes import Sizes
     from ddrep.planning.speed import BACKWARD, measure

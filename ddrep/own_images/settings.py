@@ -39,20 +39,21 @@ class Images:
     channels: int
     train: dict[str, int]
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """The section of the settings that reads it."""
+        listed = {"path": str(self.listed), "root": str(self.root), "size": self.size, "channels": self.channels}
+        return {"kind": "csv", "csv": listed}
+
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A file of one; or else the data to pretrain on, for so many steps."""
+    """A file of one; or else the data to pretrain on, for so many steps, and how many images without labels it has."""
 
     file: Path | None = None
     data: dict[str, Any] | None = None
     steps: int = 0
-    images: int = 0
-
-    @property
-    def unlabelled(self) -> int:
-        """Images without labels among what it is pretrained on."""
-        return self.images if self.data and self.data["kind"] == "unlabelled" else 0
+    unlabelled: int = 0
 
 
 def size_of(looks: Sequence[Look], gpu: bool) -> int:
@@ -106,14 +107,13 @@ def overlay(name: str, images: Images, denoiser: Denoiser, gpu: bool, epochs: in
     return {
         "experiment": name,
         "parts": ["augmentation"],
-        "data": {"kind": "csv", "csv": {"path": str(images.listed), "root": str(images.root), "size": images.size,
-                                        "channels": images.channels}},
+        "data": images.data,
         "denoiser": _denoiser(images, denoiser, gpu),
         "finetune": {"batch": batch},
         "synthesis": {"per_class": per_class, "threshold": threshold_of(len(images.train))},
         **({"classifier": {"epochs": epochs}} if epochs != EPOCHS[0] else {}),
         **({"table4": _table4(scales)} if scales else {}),
-    }  # fmt: skip
+    }
 
 
 def _table4(scales: tuple[int, ...]) -> list[dict[str, Any]]:
@@ -126,14 +126,13 @@ def _table4(scales: tuple[int, ...]) -> list[dict[str, Any]]:
 def _denoiser(images: Images, denoiser: Denoiser, gpu: bool) -> dict[str, Any]:
     if denoiser.file:
         return {"kind": "file", "file": {"path": str(denoiser.file)}}
-    few = denoiser.steps < 2000
     pretrain = {
         "data": denoiser.data,
         "network": network_of(images.size, gpu),
         "steps": denoiser.steps,
         "batch": batch_of(images.size, gpu),
         "lr": 1.2e-3 if images.size <= 32 else 6e-4,
-        "ema_decay": 0.99 if few else 0.999,
+        "ema_decay": 0.99 if denoiser.steps < 2000 else 0.999,
     }
     return {"kind": "pretrain", "pretrain": pretrain}
 

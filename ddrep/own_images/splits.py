@@ -40,11 +40,11 @@ def _quotas(n: int, shares: Mapping[str, float]) -> dict[str, int]:
     return {"train": n - sum(held.values()), **held}
 
 
-def short_of(labels: Sequence[str], splits: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
+def short_of(labels: Sequence[str], splits: Sequence[str]) -> dict[str, str]:
     """Classes that have too few images in a split, and in which."""
     there = Counter(zip(labels, splits, strict=True))
     short: dict[str, str] = {}
-    for label in classes:
+    for label in sorted(set(labels)):
         lacks = [f"{there[label, name]} of {name}" for name, n in FEWEST.items() if there[label, name] < n]
         if lacks:
             short[label] = " and ".join(lacks)

@@ -21,16 +21,11 @@ HALF_WIDTH = 0.98
 """Half of a 95% interval of an accuracy near one half, times the root of the number of images."""
 
 
-@dataclass(frozen=True)
-class Seen:
+@dataclass(frozen=True, kw_only=True)
+class Seen(Picture):
     """A picture and its look."""
 
-    picture: Picture
     look: Look
-
-    @property
-    def name(self) -> str:
-        return self.picture.name
 
 
 @dataclass(frozen=True)
@@ -45,11 +40,11 @@ class Survey:
 
     @property
     def classes(self) -> list[str]:
-        return sorted({each.picture.label for each in self.chosen})
+        return sorted({each.label for each in self.chosen})
 
     def of(self, name: str) -> list[Seen]:
         """The images of a split."""
-        return [each for each in self.chosen if each.picture.split == name]
+        return [each for each in self.chosen if each.split == name]
 
     @property
     def text(self) -> str:
@@ -57,9 +52,7 @@ class Survey:
         head = f"{self.pictures.root}: {self.pictures.kind} of {len(self.seen):,} images"
         if self.pictures.classes:
             head += f" in {len(self.pictures.classes):,} classes"
-            table = [_table(self)] if self.seen else []
-        else:
-            table = []
+        table = [_table(self)] if self.pictures.classes and self.seen else []
         return "\n".join([head, *table, *(f"- {line}" for line in self.said)])
 
 
@@ -67,17 +60,16 @@ def survey(pictures: Pictures, seed: int) -> Survey:
     """Look at a labelled set, and give each image that can be used its split."""
     seen = _look(pictures)
     said = [*pictures.remarks, *_empty(pictures), *_said_of(seen)]
-    usable = [each for each in seen if not each.look.error]
-    usable = _once(usable, said)
+    usable = _once([each for each in seen if not each.look.error], said)
     usable = _split(usable, bool(pictures.splits), seed, said)
-    labels, splits = [each.picture.label for each in usable], [each.picture.split for each in usable]
-    short = short_of(labels, splits, sorted(set(labels)))
+    labels, splits = [each.label for each in usable], [each.split for each in usable]
+    short = short_of(labels, splits)
     if short:
         lacking = [f"{label} ({why})" for label, why in short.items()]
         said.append(f"{counted(len(short), 'class')} left out, with too few images that can be used: {some(lacking)}; "
                     "needed are 2 of train, 1 of validation and 1 of test")  # fmt: skip
-    chosen = [each for each in usable if each.picture.label not in short]
-    if tests := sum(each.picture.split == "test" for each in chosen):
+    chosen = [each for each in usable if each.label not in short]
+    if tests := sum(each.split == "test" for each in chosen):
         said.append(f"{tests:,} test images: an accuracy is known to about "
                     f"{100 * HALF_WIDTH / tests**0.5:.0f} points either way")  # fmt: skip
     return Survey(pictures, seen, chosen, said)
@@ -104,7 +96,8 @@ def survey_unlabelled(pictures: Pictures, held_out: Sequence[Seen]) -> Survey:
 
 def _look(pictures: Pictures) -> list[Seen]:
     looks = look_at([each.found for each in pictures.pictures])
-    return [Seen(*both) for both in zip(pictures.pictures, looks, strict=True)]
+    both = zip(pictures.pictures, looks, strict=True)
+    return [Seen(each.found, each.label, each.split, look=look) for each, look in both]
 
 
 def _empty(pictures: Pictures) -> list[str]:
@@ -124,10 +117,9 @@ def _said_of(seen: Sequence[Seen]) -> Iterator[str]:
     modes = Counter(look.mode for look in whole)
     counts = ", ".join(f"{n:,} {mode}" for mode, n in modes.most_common())
     yield f"modes: {counts}; {counted(sum(look.grey for look in whole), 'image')} without any colour"
-    deep = sum(n for mode, n in modes.items() if mode.startswith("I"))
     odd = {
         "of CMYK or another colour space, converted": sum(n for mode, n in modes.items() if mode in _CONVERTED),
-        "of 16 bits, scaled to 8": deep,
+        "of 16 bits, scaled to 8": sum(n for mode, n in modes.items() if mode.startswith("I")),
         "with transparency, laid on white": sum(look.transparent for look in whole),
         "animated or of several pages, of which the first counts": sum(look.frames > 1 for look in whole),
     }
@@ -151,14 +143,14 @@ def _once(usable: Sequence[Seen], said: list[str]) -> list[Seen]:
     for each in usable:
         groups[each.look.digest].append(each)
     several = [group for group in groups.values() if len(group) > 1]
-    unsure = [group for group in several if len({each.picture.label for each in group}) > 1]
-    sure = [group for group in several if len({each.picture.label for each in group}) == 1]
+    unsure = [group for group in several if len({each.label for each in group}) > 1]
+    sure = [group for group in several if len({each.label for each in group}) == 1]
     if unsure:
-        both = [" = ".join(f"{each.name} ({each.picture.label})" for each in group) for group in unsure]
+        both = [" = ".join(f"{each.name} ({each.label})" for each in group) for group in unsure]
         said.append(f"{counted(len(unsure), 'image')} in two classes, left out of all: {some(both)}")
     if sure:
         both = [" = ".join(each.name for each in group) for group in sure]
-        across = sum(len({each.picture.split for each in group}) > 1 for group in sure)
+        across = sum(len({each.split for each in group}) > 1 for group in sure)
         where = f", {across:,} of them across splits, where the held-out one stays" if across else ""
         said.append(f"{counted(len(sure), 'image')} there several times, used once{where}: {some(both, 3)}")
     left = {id(min(group, key=_held_out)) for group in sure} | {id(g[0]) for g in groups.values() if len(g) == 1}
@@ -167,7 +159,7 @@ def _once(usable: Sequence[Seen], said: list[str]) -> list[Seen]:
 
 def _held_out(each: Seen) -> int:
     order = ("test", "validation", "train", "")
-    return order.index(each.picture.split)
+    return order.index(each.split)
 
 
 def _split(usable: list[Seen], given: bool, seed: int, said: list[str]) -> list[Seen]:
@@ -177,15 +169,13 @@ def _split(usable: list[Seen], given: bool, seed: int, said: list[str]) -> list[
     groups = near(_thumbs(usable)).tolist()
     several = [n for n in Counter(groups).values() if n > 1]
     if alike := sum(several):
-        labels = defaultdict(set)
-        for each, group in zip(usable, groups, strict=True):
-            labels[group].add(each.picture.label)
-        mixed = sum(len(of) > 1 for of in labels.values())
+        classes = {(group, each.label) for each, group in zip(usable, groups, strict=True)}
+        mixed = sum(n > 1 for n in Counter(group for group, _ in classes).values())
         said.append(f"{alike:,} images are near copies of others (groups: {len(several):,}, "
                     f"{mixed:,} of them of several classes); each group is in one split")  # fmt: skip
     if not given:
-        splits = split([each.picture.label for each in usable], groups, HELD_OUT, seed)
-        return [_in(each, name) for each, name in zip(usable, splits, strict=True)]
+        splits = split([each.label for each in usable], groups, HELD_OUT, seed)
+        return [replace(each, split=name) for each, name in zip(usable, splits, strict=True)]
     return _apart(usable, groups, seed, said)
 
 
@@ -197,18 +187,14 @@ def _apart(usable: list[Seen], groups: list[int], seed: int, said: list[str]) ->
     kept = [(each, group) for each, group in zip(usable, groups, strict=True) if _held_out(each) == most[group]]
     if gone := len(usable) - len(kept):
         said.append(f"{gone:,} near copies of held-out images left out of the other splits")
-    if any(each.picture.split == "validation" for each, _ in kept):
+    if any(each.split == "validation" for each, _ in kept):
         return [each for each, _ in kept]
-    train = [(each, group) for each, group in kept if each.picture.split == "train"]
+    train = [(each, group) for each, group in kept if each.split == "train"]
     share = {"validation": HELD_OUT["validation"]}
-    names = split([each.picture.label for each, _ in train], [group for _, group in train], share, seed)
+    names = split([each.label for each, _ in train], [group for _, group in train], share, seed)
     said.append("no split validation: a tenth of each class of train is held out")
-    made = [_in(each, name) for (each, _), name in zip(train, names, strict=True)]
-    return [*made, *(each for each, _ in kept if each.picture.split != "train")]
-
-
-def _in(each: Seen, name: str) -> Seen:
-    return replace(each, picture=replace(each.picture, split=name))
+    made = [replace(each, split=name) for (each, _), name in zip(train, names, strict=True)]
+    return [*made, *(each for each, _ in kept if each.split != "train")]
 
 
 def _thumbs(seen: Sequence[Seen]) -> np.ndarray:
@@ -217,8 +203,8 @@ def _thumbs(seen: Sequence[Seen]) -> np.ndarray:
 
 def _table(survey: Survey) -> str:
     """Images of each class, of the largest and the smallest where there are many."""
-    files = Counter(each.picture.label for each in survey.seen)
-    there = Counter((each.picture.label, each.picture.split) for each in survey.chosen)
+    files = Counter(each.label for each in survey.seen)
+    there = Counter((each.label, each.split) for each in survey.chosen)
     order = sorted(survey.pictures.classes, key=lambda name: (-files[name], name))
     shown = order if len(order) <= SHOWN else [*order[: SHOWN - 3], *order[-3:]]
     rows = [[name, *(f"{n:,}" for n in (files[name], *(there[name, each] for each in SPLITS)))] for name in shown]

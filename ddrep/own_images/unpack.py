@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 
 from ddrep.data.disk import below, check_size, raw, reason
 from ddrep.data.lists import COLUMNS, write_rows
+from ddrep.data.readers.image_folder import SPLIT_OF
 from ddrep.data.readers.unlabelled import SUFFIXES
 from ddrep.data.tars import forward
 from ddrep.errors import UserError, some
 from ddrep.files import LONGEST_NAME, written_whole
-from ddrep.own_images.found import SPLIT_OF
 
 KINDS = {".tar": "WebDataset", ".parquet": "Hugging Face data set (Parquet)", ".arrow": "Hugging Face data set (Arrow)"}
 LIST = "metadata.csv"
@@ -119,7 +119,7 @@ def _of_table(file: Path, left: Counter[str]) -> Iterator[Sample]:
     try:
         schema, batches = _batches(file)
         image, label = _columns(file, schema)
-        names = _class_names(schema, label)
+        names = _numbered(schema).get(label, {}).get("names", [])
         for batch in batches:
             batch.validate(full=True)  # offsets of a broken file lead out of its memory, and the process dies of it
             for row in batch.select([image, label]).to_pylist():
@@ -154,19 +154,15 @@ def _columns(file: Path, schema: pa.Schema) -> tuple[str, str]:
 
     images = [each.name for each in schema if holds_bytes(each.type)]
     labels = [name for name in schema.names if name.lower() in COLUMNS["label"]]
-    labels += _features(schema, "ClassLabel")
+    labels += _numbered(schema)
     if not images or not labels:
         missing = "images (bytes)" if not images else "classes (label)"
         raise UserError(f"{file}: no column of {missing}; it has {', '.join(schema.names)}")
     return images[0], labels[0]
 
 
-def _class_names(schema: pa.Schema, label: str) -> list[str]:
-    """Of numbered classes, as Hugging Face's metadata have them."""
-    return _features(schema, "ClassLabel").get(label, {}).get("names", [])
-
-
-def _features(schema: pa.Schema, kind: str) -> dict[str, Any]:
+def _numbered(schema: pa.Schema) -> dict[str, Any]:
+    """The columns of numbered classes, as Hugging Face's metadata have them, with the `names` of these."""
     said = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = said.get("info", {}).get("features", {})
-    return {name: each for name, each in features.items() if isinstance(each, dict) and each.get("_type") == kind}
+    each = said.get("info", {}).get("features", {}).items()
+    return {name: kind for name, kind in each if isinstance(kind, dict) and kind.get("_type") == "ClassLabel"}

@@ -13,8 +13,9 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
+from ddrep import saved
 from ddrep.checks import check, networks
-from ddrep.checks.headers import Noise, denoiser_header, idx_image
+from ddrep.checks.headers import idx_image, most_steps
 from ddrep.checks.sets import image_shape, mask_classes
 from ddrep.config import Data, MaskData, load
 from ddrep.data import embedded
@@ -22,7 +23,7 @@ from ddrep.data.datasets import masked
 from ddrep.data.idx import write_idx
 from ddrep.data.readers import known, labelled
 from ddrep.denoiser.denoiser import Denoiser
-from ddrep.denoiser.network import UNetConfig
+from ddrep.denoiser.network import DenoiserFile, ScheduleConfig, UNetConfig
 from ddrep.denoiser.schedule import Schedule
 from ddrep.denoiser.unet import UNet
 from ddrep.errors import UserError
@@ -49,7 +50,7 @@ def test_the_embedded_images_are_as_they_are_read(per_class: int) -> None:
 @pytest.mark.parametrize("num_steps", [20, 1000, 4000])
 def test_most_steps_are_those_of_the_solvers(solver: Any, kind: Any, num_steps: int) -> None:
     """With as many the grid has no level twice, with one more it has, or there is none."""
-    most = Noise(kind, num_steps).most_steps(solver)
+    most = most_steps(ScheduleConfig(kind, num_steps), solver)
     grid = time_grid(Schedule(kind, num_steps), solver, most)
     assert len(set(grid)) == len(grid) == most
     try:
@@ -115,9 +116,9 @@ def test_an_architecture_that_passes_is_built_and_takes_the_images() -> None:
 
 def test_headers_are_what_was_saved(here: Path) -> None:
     made = Denoiser.load(embedded.FOLDER / "denoiser.safetensors")
-    header = denoiser_header(embedded.FOLDER / "denoiser.safetensors")
+    header = saved.header(embedded.FOLDER / "denoiser.safetensors", DenoiserFile)
     assert header.network == made.net.cfg
-    assert (header.noise.kind, header.noise.num_steps) == (made.schedule.kind, made.schedule.num_steps)
+    assert (header.schedule.kind, header.schedule.num_steps) == (made.schedule.kind, made.schedule.num_steps)
     for shape in ((3, 28, 28), (2, 16, 16, 3), (2, 16, 16, 1)):
         write_idx(Path("a.gz"), np.zeros(shape, np.uint8))
         assert idx_image(Path("a.gz")) == (*shape[1:3], shape[3] if len(shape) == 4 else 1)

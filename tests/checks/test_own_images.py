@@ -139,8 +139,7 @@ def test_only_subset_0_of_own_images(here: Path) -> None:
 def test_tiny_imagenet(here: Path) -> None:
     root = replicas.tiny_imagenet(here)
     for path in (root, replicas.zipped(root)):
-        table = {"path": str(path), "size": 28, "classes": 3, "train_per_class": 6, "test_per_class": 2,
-                 "validation_per_class": 1}  # fmt: skip
+        table = {**replicas.TINY, "path": str(path), "size": 28}
         settings = {"parts": ["augmentation"], "data": {"kind": "tiny-imagenet", "tiny_imagenet": table}}
         more = {"figures": {"figure3_classes": [2]}}
         line = said(settings, more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 
 WNIDS = ("n02124075", "n01443537", "n03126707")
 """Not in the order of their names, as in the published wnids.txt. Two of them share their first name."""
+TINY = {"size": 16, "classes": 3, "train_per_class": 6, "test_per_class": 2, "validation_per_class": 1}
+"""Settings of such a set."""
 WORDS = "n01443537\tgoldfish, Carassius auratus\nn02124075\tcrane\nn03126707\tcrane, hoist\nn09999999\tunused\n"
 
 
@@ -57,6 +60,19 @@ def png(number: int, size: tuple[int, int] = (8, 8)) -> bytes:
     return buffer.getvalue()
 
 
+def save(path: Path, red: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(png(red))
+    return path
+
+
+def samples(numbers: Iterable[int]) -> dict[str, bytes]:
+    """Members of a WebDataset: the red value is the sample's number, the label its last bit."""
+    return {
+        f"{i}.{ending}": content for i in numbers for ending, content in (("png", png(i)), ("cls", b"%d" % (i % 2)))
+    }
+
+
 def tar(path: Path, members: dict[str, bytes]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tarfile.open(path, "w") as archive:
@@ -65,6 +81,14 @@ def tar(path: Path, members: dict[str, bytes]) -> Path:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return path
+
+
+def rewrite(path: Path, change: Callable[[dict[str, bytes]], object]) -> None:
+    """Write a tar again with its members changed."""
+    with tarfile.open(path) as archive:
+        members = {m.name: file.read() for m in archive if (file := archive.extractfile(m))}
+    change(members)
+    tar(path, members)
 
 
 def celeba(root: Path, partition: tuple[int, int, int] = (6, 3, 4)) -> Path:

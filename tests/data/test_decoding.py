@@ -41,8 +41,7 @@ def in_folder(tmp_path: Path, content: bytes, channels: int) -> np.ndarray:
 
 
 def in_tar(tmp_path: Path, content: bytes, channels: int) -> np.ndarray:
-    train = {f"{i}.{e}": c for i in range(4) for e, c in (("cls", b"%d" % (i % 2)), ("png", replicas.png(i)))}
-    replicas.tar(tmp_path / "train.tar", train)
+    replicas.tar(tmp_path / "train.tar", replicas.samples(range(4)))
     replicas.tar(tmp_path / "test.tar", {"x.png": content, "x.cls": b"0"})
     table = {s: [tmp_path / f"{s}.tar"] for s in ("train", "test")} | {"size": SIDE, "channels": channels}
     return labelled(config.Data.model_validate({"kind": "webdataset", "webdataset": table}), "test", 0, 0).images[0]
@@ -303,15 +302,7 @@ def test_sixteen_bits_in_tiny_imagenet_and_celeba(tmp_path: Path) -> None:
     root = replicas.tiny_imagenet(tmp_path)
     deep = np.arange(256, dtype=np.uint16).reshape(16, 16) * 255
     (root / "val/images/val_1.JPEG").write_bytes(saved(Image.fromarray(deep)))
-    table = {
-        "path": root,
-        "size": 16,
-        "classes": 3,
-        "train_per_class": 6,
-        "test_per_class": 2,
-        "validation_per_class": 1,
-    }
-    data = config.Data.model_validate({"kind": "tiny-imagenet", "tiny_imagenet": table})
+    data = config.Data.model_validate({"kind": "tiny-imagenet", "tiny_imagenet": {**replicas.TINY, "path": root}})
     np.testing.assert_array_equal(labelled(data, "test", 0, 0).images[0], (deep >> 8)[..., None].repeat(3, -1))
     root = replicas.celeba(tmp_path / "celeba")
     (root / "img_align_celeba/000010.jpg").write_bytes(saved(Image.fromarray(np.full((218, 178), 0x4321, np.uint16))))

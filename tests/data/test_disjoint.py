@@ -14,6 +14,7 @@ from ddrep.data.embedded import FOLDER
 from ddrep.data.masks import read_masked_shards, write_masked_shard
 from ddrep.data.shards import LabelledImages, read_shards, write_shard
 from tests.data import replicas
+from tests.data.replicas import save
 
 SPLITS = ("test", "validation", "train")
 
@@ -26,11 +27,6 @@ def root(tmp_path: Path) -> Path:
             for i in numbers:
                 save(tmp_path / "set" / split / name / f"{i}.png", i + 30 * label)
     return tmp_path / "set"
-
-
-def save(path: Path, red: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(replicas.png(red))
 
 
 def write(root: Path, split: str, *held_out: Path, verb: str = "data", data: dict | None = None) -> tuple[int, Path]:

@@ -23,8 +23,7 @@ from tests.data.readers import SPLITS, complaint, reds, take
 def wds(tmp_path: Path) -> dict:
     """20 training samples in 2 tars, 4 test samples; the red value is the sample's number, the label its last bit."""
     for name, numbers in (("train/0", range(10)), ("train/1", range(10, 20)), ("test", range(100, 104))):
-        members = {f"{i}.{e}": c for i in numbers for e, c in (("png", replicas.png(i)), ("cls", b"%d" % (i % 2)))}
-        replicas.tar(tmp_path / f"{name}.tar", members)
+        replicas.tar(tmp_path / f"{name}.tar", replicas.samples(numbers))
     return {"train": [tmp_path / "train"], "test": [tmp_path / "test.tar"], "size": 8}
 
 
@@ -64,11 +63,8 @@ def test_the_same_key_in_two_tars_is_two_samples(wds: dict, tmp_path: Path) -> N
 
 def linked(path: Path, **links: str) -> None:
     """Members a.png (of red 7), a.cls (1), and links of the given names."""
-    with tarfile.open(path, "w") as tar:
-        for name, content in (("a.png", replicas.png(7)), ("a.cls", b"1"), ("b.png", replicas.png(8))):
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+    replicas.tar(path, {"a.png": replicas.png(7), "a.cls": b"1", "b.png": replicas.png(8)})
+    with tarfile.open(path, "a") as tar:
         for name, target in links.items():
             info = tarfile.TarInfo(name.replace("_", "."))
             info.type, info.linkname = (tarfile.SYMTYPE if target.startswith("./") else tarfile.LNKTYPE), target
@@ -164,8 +160,7 @@ LABELS = {
 
 @pytest.mark.parametrize("label", LABELS, ids=["10^12", "5000 digits"])
 def test_absurd_labels_are_one_line(wds: dict, tmp_path: Path, label: str) -> None:
-    members = {f"{i}.{e}": c for i in range(3) for e, c in (("png", replicas.png(i)), ("cls", b"%d" % (i % 2)))}
-    replicas.tar(tmp_path / "train/0.tar", members | {"2.cls": label.encode()})
+    replicas.tar(tmp_path / "train/0.tar", replicas.samples(range(3)) | {"2.cls": label.encode()})
     (tmp_path / "train/1.tar").unlink()
     assert LABELS[label] in complaint("webdataset", wds)
 

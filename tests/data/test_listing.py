@@ -19,14 +19,9 @@ from ddrep.data.readers import labelled
 from ddrep.errors import UserError
 from tests.data import replicas
 from tests.data.readers import SPLITS, complaint, reds, take
+from tests.data.replicas import TINY, save
 
 # Folders of images
-
-
-def save(path: Path, red: int) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(replicas.png(red))
-    return path
 
 
 @pytest.fixture
@@ -191,8 +186,6 @@ def test_sizes_beyond_the_memory_are_one_line(root: Path, size: int) -> None:
 
 
 # Tiny ImageNet and CelebA
-
-TINY = {"size": 16, "classes": 3, "train_per_class": 6, "test_per_class": 2, "validation_per_class": 1}
 
 
 def test_tiny_with_linked_folders(tmp_path: Path) -> None:

@@ -36,9 +36,7 @@ def root(tmp_path: Path) -> Path:
     for split, count in (("train", 3), ("test", 1)):
         for number, name in enumerate(NAMES):
             for i in range(count):
-                path = root / split / name / f"ü{i}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(replicas.png(40 * number + i + 10 * (split == "test")))
+                replicas.save(root / split / name / f"ü{i}.png", 40 * number + i + 10 * (split == "test"))
     return root
 
 
@@ -64,16 +62,17 @@ def test_class_names_are_those_on_the_disk(locale: str, made: Path, root: Path, 
 def test_tars_lists_and_words_are_read_alike(locale: str, made: Path, tmp_path: Path) -> None:
     home = tmp_path / "ü猫"
     home.mkdir()
-    tar = replicas.tar(home / "ü.tar", {f"猫/{i}.{e}": c for i in range(4) for e, c in
-                                        (("png", replicas.png(i)), ("cls", b"%d" % (i % 2)))})  # fmt: skip
+    tar = replicas.tar(home / "ü.tar", {f"猫/{name}": it for name, it in replicas.samples(range(4)).items()})
     test = replicas.tar(home / "t.tar", {"ü.png": replicas.png(9), "ü.cls": b"1"})
     tars = {"train": [str(tar)], "test": [str(test)], "size": 8, "classes": ["猫", "犬"]}
     tiny = replicas.tiny_imagenet(home)
     (tiny / "words.txt").write_text("n01443537\tPoisson doré\nn02124075\t猫\nn03126707\tGröße\n", encoding="utf-8")
-    table = {"size": 16, "classes": 3, "train_per_class": 6, "test_per_class": 2, "validation_per_class": 1}
     cases = {
         ("猫", "犬"): {"kind": "webdataset", "webdataset": tars},
-        ("Poisson doré", "猫", "Größe"): {"kind": "tiny-imagenet", "tiny_imagenet": {**table, "path": str(tiny)}},
+        ("Poisson doré", "猫", "Größe"): {
+            "kind": "tiny-imagenet",
+            "tiny_imagenet": {**replicas.TINY, "path": str(tiny)},
+        },
     }
     for classes, data in cases.items():
         out = tmp_path / "out.tar"

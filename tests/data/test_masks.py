@@ -16,7 +16,9 @@ from torch.nn.functional import interpolate
 
 from ddrep.data.masks import MaskedImages, read_masked_shards, resized, write_masked_shard
 from ddrep.data.shards import LabelledImages, read_shards, write_shard
+from ddrep.data.tars import encode_png
 from ddrep.errors import UserError
+from tests.data.replicas import rewrite
 
 
 def some(n: int, channels: int = 3, seed: int = 0, size: int = 9) -> MaskedImages:
@@ -89,26 +91,8 @@ def test_keys_that_webdataset_would_lose_are_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def _png(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def _rewrite(path: Path, change: Callable[[dict[str, bytes]], object]) -> None:
-    """Write the shard at `path` again with its members changed."""
-    with tarfile.open(path) as tar:
-        members = {m.name: file.read() for m in tar if (file := tar.extractfile(m))}
-    change(members)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-
-
 def _mask(*shape: int, value: int = 0) -> Callable[[dict[str, bytes]], object]:
-    return lambda members: members.update({"0-001.mask.png": _png(np.full(shape, value, np.uint8))})
+    return lambda members: members.update({"0-001.mask.png": encode_png(np.full(shape, value, np.uint8))})
 
 
 CHANGES = {
@@ -126,7 +110,7 @@ CHANGES = {
 @pytest.mark.parametrize("message", CHANGES)
 def test_broken_members_are_named(tmp_path: Path, message: str) -> None:
     write_masked_shard(tmp_path / "a.tar", some(3))
-    _rewrite(tmp_path / "a.tar", CHANGES[message])
+    rewrite(tmp_path / "a.tar", CHANGES[message])
     with pytest.raises(UserError, match=r"a\.tar: " + message) as e:
         read_masked_shards([tmp_path / "a.tar"])
     assert "\n" not in str(e.value)

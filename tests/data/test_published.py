@@ -17,8 +17,7 @@ from ddrep.data.shards import read_shards, write_shard
 from ddrep.errors import UserError
 from tests.data import replicas
 from tests.data.readers import complaint, take
-
-TINY = {"size": 16, "classes": 3, "train_per_class": 6, "test_per_class": 2, "validation_per_class": 1}
+from tests.data.replicas import TINY
 
 
 def refused_by_the_verb(data: dict, out: Path, capsys: pytest.CaptureFixture[str]) -> str:

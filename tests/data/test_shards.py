@@ -7,7 +7,6 @@ import resource
 import struct
 import tarfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from ddrep.data.shards import LabelledImages, read_shards, write_info, write_sha
 from ddrep.data.tars import read_meta
 from ddrep.errors import UserError
 from ddrep.own_images.unpack import unpack
+from tests.data.replicas import rewrite
 
 
 def some(n: int, channels: int = 1, seed: int = 0, size: int = 9) -> LabelledImages:
@@ -153,21 +153,9 @@ def _bomb() -> bytes:
     return whole[:12] + header + struct.pack(">I", zlib.crc32(header)) + whole[33:]
 
 
-def _rewrite(path: Path, change: Callable[[dict[str, bytes]], None]) -> None:
-    """Write the shard at `path` again with its members changed."""
-    with tarfile.open(path) as tar:
-        members = {m.name: file.read() for m in tar if (file := tar.extractfile(m))}
-    change(members)
-    with tarfile.open(path, "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-
-
 def _replace(path: Path, name: str, content: bytes) -> None:
     """One member of the shard."""
-    _rewrite(path, lambda members: members.update({name: content}))
+    rewrite(path, lambda members: members.update({name: content}))
 
 
 CHANGES = {
@@ -196,7 +184,7 @@ CHANGES = {
 @pytest.mark.parametrize("message", CHANGES)
 def test_broken_members_are_named(tmp_path, message) -> None:
     write_shard(tmp_path / "a.tar", some(3))
-    _rewrite(tmp_path / "a.tar", CHANGES[message])
+    rewrite(tmp_path / "a.tar", CHANGES[message])
     with pytest.raises(UserError, match=r"a\.tar: " + message) as e:
         read_shards([tmp_path / "a.tar"])
     assert "\n" not in str(e.value)
@@ -333,7 +321,7 @@ def test_soft_labels_that_are_none_are_named(tmp_path: Path) -> None:
 def test_what_a_shard_says_of_itself_is_read_alone(content, tmp_path) -> None:
     write_shard(tmp_path / "0.tar", some(3))
     assert (read_meta(tmp_path / "0.tar").images, read_meta(tmp_path / "0.tar").classes) == (3, some(3).classes)
-    _rewrite(tmp_path / "0.tar", lambda m: m.update({"__shard__": content}))
+    rewrite(tmp_path / "0.tar", lambda m: m.update({"__shard__": content}))
     with pytest.raises(UserError, match=r"0\.tar: no member __shard__ with classes and images"):
         read_meta(tmp_path / "0.tar")
 

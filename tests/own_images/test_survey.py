@@ -25,7 +25,7 @@ def of(root: Path) -> Survey:
 
 def counts(found: Survey) -> dict[str, dict[str, int]]:
     """Images of each split, by class."""
-    there = Counter((each.picture.label, each.picture.split) for each in found.chosen)
+    there = Counter((each.label, each.split) for each in found.chosen)
     return {label: {name: there[label, name] for name in ("train", "validation", "test")} for label in found.classes}
 
 
@@ -41,7 +41,7 @@ def test_a_folder_of_classes_is_split(tmp_path: Path) -> None:
     assert "9 test images: an accuracy is known to about 33 points either way" in found.text
     again = of(tmp_path / "set")
     assert [each.name for each in again.chosen] == [each.name for each in found.chosen]
-    assert [each.picture.split for each in again.chosen] == [each.picture.split for each in found.chosen]
+    assert [each.split for each in again.chosen] == [each.split for each in found.chosen]
 
 
 def test_an_empty_class(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_near_copies_are_in_one_split(tmp_path: Path) -> None:
         image = Image.open(path).resize((48, 48), Image.Resampling.BILINEAR)
         save(path.with_suffix(".jpg"), ImageEnhance.Brightness(image).enhance(0.8), quality=80)
     found = of(tmp_path)
-    where = {each.name: each.picture.split for each in found.chosen}
+    where = {each.name: each.split for each in found.chosen}
     assert len(where) == 48 and "48 images are near copies of others (groups: 24, 0 of them" in found.text
     assert all(where[name] == where[name.replace(".png", ".jpg")] for name in where)
     assert counts(found)["cat"] == {"train": 16, "validation": 2, "test": 6}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ddrep.errors import UserError
 from ddrep.own_images.found import labelled
 from ddrep.own_images.unpack import archives, unpack
 from tests import tiny
+from tests.data.replicas import tar
 from tests.own_images.folders import noise
 
 
@@ -87,11 +87,7 @@ def test_a_tar_without_splits_and_samples_that_are_not_whole(tmp_path: Path) -> 
         "d.PNG": other,
         "d.cls": b"7\n",
     }
-    with tarfile.open(tmp_path / "all.tar", "w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(f"x/{name}")
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+    tar(tmp_path / "all.tar", {f"x/{name}": content for name, content in members.items()})
     assert unpacked(tmp_path / "all.tar", tmp_path / "out") == {("", "0"): {first}, ("", "7"): {other}}
 
 
@@ -165,11 +161,7 @@ def test_a_class_beyond_its_names_is_one_line(tmp_path: Path) -> None:
 
 
 def test_images_of_keys_with_dots_are_counted(tmp_path: Path) -> None:
-    with tarfile.open(tmp_path / "a.tar", "w") as tar:
-        for name, content in {"1.v1.png": png(), "1.v1.cls": b"0", "2.png": png(), "2.cls": b"1"}.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+    tar(tmp_path / "a.tar", {"1.v1.png": png(), "1.v1.cls": b"0", "2.png": png(), "2.cls": b"1"})
     (said,) = left_out(tmp_path / "a.tar", tmp_path / "out")
     assert said.startswith("1 images beside no KEY.cls of the same KEY")
 

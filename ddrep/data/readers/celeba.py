@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ddrep.config import CelebA
-from ddrep.data.decoding import exact_size
+from ddrep.data.decoding import bilinear, exact_size
 from ddrep.data.disk import inside, look, raw, read_text
 from ddrep.data.listing import SPLITS, Entry, Listing, drawn, from_disk, listed
 from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted
@@ -116,13 +115,7 @@ def _partition(path: Path) -> tuple[dict[str, int], list[str]]:
 
 
 def _pixels(image: Image.Image, size: int) -> np.ndarray:
-    """(size, size, 3). Bilinear with anti-aliasing, which is what torchvision's Resize does to a Pillow image."""
-    square = exact_size(image, WIDTH, HEIGHT).convert("RGB").crop(BOX)
-    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def _places(cfg: CelebA) -> Iterator[Path]:
-    return (cfg.root / path for name, inner in FOLDERS.items() for path in (name, f"{inner}/{name}"))
+    return bilinear(exact_size(image, WIDTH, HEIGHT).crop(BOX), size)
 
 
 def _expected(cfg: CelebA) -> Known:
@@ -147,7 +140,7 @@ READERS.add(
         CelebA,
         celeba,
         paths=lambda cfg: [Named("root", cfg.root, "folder", "it holds CelebA's aligned images and its lists")],
-        places=_places,
+        places=lambda cfg: (cfg.root / path for name, inner in FOLDERS.items() for path in (name, f"{inner}/{name}")),
         expected=_expected,
         known=_known,
         with_attribute=lambda cfg, name: cfg.model_copy(update={"attribute": name}),

@@ -36,10 +36,6 @@ def _unlabelled(cfg: EmbeddedData, subset: int, seed: int) -> LabelledImages:
     return every.take(np.random.RandomState(seed % 2**32).permutation(others).tolist())
 
 
-def _with_labels(cfg: EmbeddedData, labels: int) -> EmbeddedData:
-    return EmbeddedData(per_class=labels, test_images=cfg.test_images)
-
-
 def _known(cfg: EmbeddedData) -> Known:
     validation, labels = (read_idx(embedded.path(split, "labels")) for split in ("validation", "train"))
     train = (cfg.per_class,) * len(embedded.CLASSES)
@@ -52,7 +48,7 @@ READERS.add(
         EmbeddedData,
         images=_images,
         expected=_known,
-        with_labels=_with_labels,
+        with_labels=lambda cfg, labels: EmbeddedData(per_class=labels, test_images=cfg.test_images),
         unlabelled=_unlabelled,
         image_shape=lambda _: embedded.SHAPE,
         subsets=embedded.SUBSETS,

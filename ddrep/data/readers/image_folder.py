@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from ddrep.config import ImageFolder
 from ddrep.data.decoding import FORMATS, fitted
 from ddrep.data.disk import Found, inside, look, names_in, raw, reason
-from ddrep.data.listing import Entry, Listing, drawn, from_disk, listed
-from ddrep.data.readers import READERS, Named, Reader
+from ddrep.data.listing import SPLITS, Entry, Listing, drawn, from_disk, listed
+from ddrep.data.readers import READERS, Named, Reader, square
 from ddrep.data.reading import warn
 from ddrep.errors import UserError, printable, some
 
-SPLIT_FOLDERS = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
+SPLIT_OF = {split: split for split in SPLITS} | {"valid": "validation", "val": "validation"}
 """What the folder of each split may be called, in large or small letters."""
 ADVICE = f"expected whole images ({', '.join(FORMATS)}) in folders named as train's; mend or remove them"
 EXPECTED = "expected test/CLASS/*, train/CLASS/* and, if there are such images, validation/CLASS/*"
@@ -38,8 +37,7 @@ def image_folder(cfg: ImageFolder, seed: int) -> Listing:
         complaints["validation"] = complaints["train"]
     splits = drawn(where, classes, given, seed, TWICE)
     pixels = partial(fitted, size=cfg.size, channels=cfg.channels)
-    shape = (cfg.size, cfg.size, cfg.channels)
-    return Listing(where, classes, splits, shape, from_disk, pixels, ADVICE, complaints)
+    return Listing(where, classes, splits, square(cfg), from_disk, pixels, ADVICE, complaints)
 
 
 def _splits(where: str, root: Found) -> dict[str, Found]:
@@ -50,7 +48,7 @@ def _splits(where: str, root: Found) -> dict[str, Found]:
     found: dict[str, Found] = {}
     unused = []
     for each in there:
-        split = next((split for split, names in SPLIT_FOLDERS.items() if each.name.lower() in names), None)
+        split = SPLIT_OF.get(each.name.lower())
         if split is None or not each.is_folder:
             unused.append(each.name + "/" * each.is_folder)
         elif split in found:
@@ -64,7 +62,7 @@ def _splits(where: str, root: Found) -> dict[str, Found]:
             )
     if unused:
         warn(f"{where}: {some(unused)}: not used; {EXPECTED}")
-    return {split: found[split] for split in SPLIT_FOLDERS if split in found}
+    return {split: found[split] for split in SPLITS if split in found}
 
 
 def _files(where: str, split: str, folder: Found) -> dict[str, list[Found]]:
@@ -104,17 +102,12 @@ def _entries(folder: str, files: dict[str, list[Found]], classes: Sequence[str])
     return entries, wrong + strange
 
 
-def _places(cfg: ImageFolder) -> Iterator[Path]:
-    known = {name for names in SPLIT_FOLDERS.values() for name in names}
-    return (cfg.root / name for name in names_in(cfg.root) if name.lower() in known)
-
-
 READERS.add(
     Reader(
         "image-folder",
         ImageFolder,
         image_folder,
         paths=lambda cfg: [Named("root", cfg.root, "folder", "it holds train/CLASS/* and test/CLASS/*")],
-        places=_places,
+        places=lambda cfg: (cfg.root / name for name in names_in(cfg.root) if name.lower() in SPLIT_OF),
     )
 )

@@ -38,12 +38,12 @@ class _Files:
 
     where: str
     names: Mapping[str, tuple[tuple[Any, ...], Any]]
-    read: Callable[[str], bytes]
+    read: Callable[[Any], bytes]
     contents: Callable[[Sequence[Entry]], Contents]
 
     def lines(self, name: str) -> list[str]:
         try:
-            text = as_text(self.read(name))
+            text = as_text(self.read(self.names[name][1]))
         except Exception as e:  # zipfile and zlib raise many kinds
             raise UserError(f"{self.where}: {name} cannot be read ({reason(e)}); {ADVICE}") from None
         return [line for line in text.splitlines() if line.strip()]
@@ -87,18 +87,17 @@ def _opened(path: Path) -> Iterator[_Files]:
     if found.is_folder:
         there = {each.name: each for each in below(found.path)}
         top = _top(where, there)
-        inner = {name.removeprefix(top): each for name, each in there.items() if name.startswith(top)}
-        entries, broken = listed((name, 0, each) for name, each in inner.items())
+        inner = ((name.removeprefix(top), 0, each) for name, each in there.items() if name.startswith(top))
+        entries, broken = listed(inner)
         complain(where, broken, "files cannot be used", ADVICE)
         names = {entry.name: (entry.place, entry.path) for entry in entries}
-        yield _Files(where, names, lambda name: read_bytes(inner[name].path), from_disk)
+        yield _Files(where, names, read_bytes, from_disk)
         return
     with _zip(where, found) as archive:
         members = [name for name in archive.namelist() if not name.endswith("/") and "/." not in f"/{name}"]
         top = _top(where, members)
-        named = {name.removeprefix(top): name for name in members if name.startswith(top)}
-        names = {short: ((*found.place, name), name) for short, name in named.items()}
-        yield _Files(where, names, lambda name: _unzipped(archive, named[name]), partial(_from_zip, where, found))
+        names = {name.removeprefix(top): ((*found.place, name), name) for name in members if name.startswith(top)}
+        yield _Files(where, names, partial(_unzipped, archive), partial(_from_zip, where, found))
 
 
 @contextmanager

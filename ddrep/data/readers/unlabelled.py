@@ -33,12 +33,15 @@ def unlabelled(cfg: Unlabelled, seed: int) -> Listing:
     return Listing(where, CLASSES, splits, shape, from_disk, pixels, advice, {"train": complaints})
 
 
+def is_image(found: Found) -> bool:
+    return PurePath(found.name).suffix.lower() in SUFFIXES
+
+
 def _folder(where: str, folder: Path) -> list[Found]:
     everything = list(below(raw(folder)))
-    images = [each for each in everything if PurePath(each.name).suffix.lower() in SUFFIXES]
-    if others := [each.name for each in everything if PurePath(each.name).suffix.lower() not in SUFFIXES]:
+    if others := [each.name for each in everything if not is_image(each)]:
         warn(f"{where}: {some(others)}: not used, as they are not called images ({', '.join(sorted(SUFFIXES))})")
-    return images
+    return list(filter(is_image, everything))
 
 
 def _listed(cfg: Unlabelled) -> Iterator[Found]:

@@ -14,11 +14,11 @@ from typing import Any
 
 from ddrep.config import WebDatasetFiles
 from ddrep.data.decoding import fitted
-from ddrep.data.disk import check_size, inside, look, names_in, opened, raw, reason
+from ddrep.data.disk import inside, look, names_in, opened, raw, reason
 from ddrep.data.listing import Contents, Entry, Listing, drawn, listed, once
-from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted
+from ddrep.data.readers import CHEAP, READERS, Known, Named, Reader, counted, square
 from ddrep.data.reading import complain, warn
-from ddrep.data.tars import forward
+from ddrep.data.tars import content_of, forward
 from ddrep.errors import UserError, some
 
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "ppm", "pgm")
@@ -56,8 +56,7 @@ def webdataset(cfg: WebDatasetFiles, seed: int) -> Listing:
         _check_labels(split, entries, classes)
     splits = drawn("data.webdataset", classes, read, seed, TWICE)
     pixels = partial(fitted, size=cfg.size, channels=cfg.channels)
-    shape = (cfg.size, cfg.size, cfg.channels)
-    return Listing("data.webdataset", classes, splits, shape, _contents, pixels, ADVICE)
+    return Listing("data.webdataset", classes, splits, square(cfg), _contents, pixels, ADVICE)
 
 
 def _tars(split: str, paths: Sequence[Path]) -> list[Entry]:
@@ -128,19 +127,12 @@ def _scanned(path: bytes) -> tuple[list[tarfile.TarInfo], dict[int, bytes]]:
         for member in forward(tar):
             members.append(member)
             if member.isreg() and member.size <= LABEL_BYTES:
-                small[member.offset_data] = _content(tar, member)
+                small[member.offset_data] = content_of(tar, member)
         assert tar.fileobj is not None
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise ValueError(f"cut short or broken at byte {tar.offset}")
     return members, small
-
-
-def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    check_size(member.size)
-    file = tar.extractfile(member)
-    assert file is not None  # of a regular member
-    return file.read()
 
 
 def _collected(
@@ -225,7 +217,7 @@ def _contents(entries: Sequence[Entry]) -> Contents:
         with suppress(tarfile.TarError, OSError, EOFError, zlib.error), _opened(path) as tar:
             for member in forward(tar):
                 if member.isreg() and member.offset_data in rows:
-                    yield rows.pop(member.offset_data), partial(_content, tar, member)
+                    yield rows.pop(member.offset_data), partial(content_of, tar, member)
                 if not rows:
                     break
 
