@@ -39,7 +39,7 @@ class Facts:
         try:
             return find()
         except UserError as e:
-            self.complaints.append(str(e) if str(e).startswith(key.split(".")[0]) else f"{key}: {e}")
+            self.complaints.append(str(e) if str(e).startswith(key.split(".")[0] + ".") else f"{key}: {e}")
         except OSError as e:
             self.complaints.append(f"{key}: {e.filename} cannot be read ({e.strerror}); mend that")
         return None

@@ -14,11 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddrep.data.disk import below, check_size, raw, reason
+from ddrep.data.disk import below, raw, reason
 from ddrep.data.lists import COLUMNS, write_rows
 from ddrep.data.readers.image_folder import SPLIT_OF
 from ddrep.data.readers.unlabelled import SUFFIXES
-from ddrep.data.tars import forward
+from ddrep.data.tars import content_of, forward
 from ddrep.errors import UserError, some
 from ddrep.files import LONGEST_NAME, written_whole
 
@@ -96,13 +96,10 @@ def _of_tar(file: Path, left: Counter[str]) -> Iterator[Sample]:
                 stem, _, ending = name.partition(".")
                 if (at := f"{PurePath(member.name).parent}/{stem}") != key:
                     key, image, label = at, None, None
-                content = tar.extractfile(member)
-                assert content
-                check_size(member.size)
                 if ending == "cls":
-                    label = content.read().decode("utf-8", "replace").strip()
+                    label = content_of(tar, member).decode("utf-8", "replace").strip()
                 elif f".{ending}".lower() in SUFFIXES:
-                    image = f".{ending}", content.read()
+                    image = f".{ending}", content_of(tar, member)
                 images += PurePath(name).suffix.lower() in SUFFIXES
                 if image and label is not None:
                     yield label, *image

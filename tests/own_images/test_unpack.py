@@ -91,6 +91,13 @@ def test_a_tar_without_splits_and_samples_that_are_not_whole(tmp_path: Path) -> 
     assert unpacked(tmp_path / "all.tar", tmp_path / "out") == {("", "0"): {first}, ("", "7"): {other}}
 
 
+def test_members_that_are_not_read_may_be_of_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = png()
+    monkeypatch.setattr("ddrep.data.disk.MAX_BYTES", len(image))
+    tar(tmp_path / "all.tar", {"a.cls": b"0", "a.mp4": bytes(len(image) + 1), "a.png": image})
+    assert unpacked(tmp_path / "all.tar", tmp_path / "out") == {("", "0"): {image}}
+
+
 WRONG: dict[str, tuple[Any, str]] = {
     "a broken tar": (("a.tar", b"no tar at all"), "a.tar: not a whole tar"),
     "an empty tar": (("a.tar", b""), "a.tar: not a whole tar .file could not be opened successfully: - method gz"),
