@@ -12,7 +12,7 @@ import pandas as pd
 
 from ddrep.config import GuidanceTable, Stage
 from ddrep.errors import UserError
-from ddrep.evaluation.frechet import enough, floor, frechet_distance
+from ddrep.evaluation.frechet import floor, frechet_distance
 from ddrep.evaluation.inception import LAYER
 from ddrep.evaluation.scores import read_features
 from ddrep.files import written_whole
@@ -137,10 +137,10 @@ def _distances(
         n = min(len(theirs), len(drawn))
         row = {name: cell[name] for name in KEYS[number]} | {"metric": metric, "distance": math.nan}
         row |= {"distance_n": n, "floor": math.nan, "floor_std": math.nan, "minimum": minimum}
-        if enough(len(theirs), len(drawn), minimum) and theirs.shape[1]:
-            row["distance"] = frechet_distance(theirs, drawn, seed, minimum).value
+        if n >= minimum and theirs.shape[1]:
+            row["distance"] = frechet_distance(theirs, drawn, seed, minimum)
             if known := floor(theirs, n, seed):
-                row["floor"], row["floor_std"] = known.value, known.spread
+                row["floor"], row["floor_std"] = known
         found.append(row)
     return pd.DataFrame(found)
 
