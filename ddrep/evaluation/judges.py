@@ -16,8 +16,8 @@ from ddrep.data.batches import stratified
 from ddrep.data.shards import read_shards
 from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.files import written_whole
 from ddrep.networks.judges import Judge
+from ddrep.rows import write_rows
 
 MEASURES = ("top1", "expected_calibration_error", "cross_entropy")
 
@@ -34,8 +34,7 @@ def run(
     p = loaded.probabilities(images.images)
     found = quality(torch.as_tensor(p), torch.as_tensor(images.labels), len(images.classes))
     row = {"judge": name, "subset": subset, "n": found["n"]} | {measure: found[measure] for measure in MEASURES}
-    with written_whole(out) as (draft,):
-        pd.DataFrame([row]).to_parquet(draft, index=False)
+    write_rows({out: pd.DataFrame([row])})
 
 
 @costs("score-judge")

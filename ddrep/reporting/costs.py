@@ -12,8 +12,8 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from ddrep.errors import UserError
-from ddrep.files import check_readable, written_whole
-from ddrep.rows import Kind, read_rows
+from ddrep.files import check_readable
+from ddrep.rows import Kind, read_rows, write_rows
 
 Job = tuple[str, str]
 """Stage and job, e.g. ("synthesis", "subset0/ours/00000")."""
@@ -39,9 +39,8 @@ def run(*, files: Sequence[Path], out: Path) -> None:
     measured = _by_job(benchmarks, _job_of_benchmark, _ran)
     counted = _by_job(attempts, _job_of_attempts, _counted)
     rows = {job: measured.get(job, {}) | counted.get(job, {}) for job in measured.keys() | counted.keys()}
-    table = pd.DataFrame([_row(job, row) for job, row in sorted(rows.items())], columns=list(TYPES)).astype(TYPES)
-    with written_whole(out) as (draft,):
-        table.to_parquet(draft, index=False)
+    table = pd.DataFrame([_row(job, row) for job, row in sorted(rows.items())], columns=list(TYPES))
+    write_rows({out: table.astype(TYPES)})
 
 
 TYPES = {

@@ -15,13 +15,11 @@ from ddrep.errors import UserError
 from ddrep.evaluation.frechet import floor, frechet_distance
 from ddrep.evaluation.inception import LAYER
 from ddrep.evaluation.scores import read_features
-from ddrep.files import written_whole
 from ddrep.methods import METHODS
 from ddrep.networks.metadata import WIDEST
 from ddrep.reporting import paper
 from ddrep.reporting.markdown import grid, shown, wrapped
-from ddrep.reporting.tables import write
-from ddrep.rows import Kind, read_rows
+from ddrep.rows import Kind, read_rows, write_rows
 
 KEYS = {1: ["attribute", "present", "method", "steps"], 2: ["method", "steps"]}
 MEASURE = {1: "share", 2: "miou"}
@@ -61,7 +59,8 @@ def run(
     distances = _distances(cells, number, scores, real, stage.config.minimum, stage.seed)
     cells = cells.merge(distances, on=KEYS[number], how="left")
     document = as_markdown(cells, number, beside_paper)
-    write(table, cells, document, (out, summary, markdown))
+    write_rows({out: table, summary: cells, markdown: document})
+    print(document)
 
 
 def _read(path: Path, number: int) -> pd.DataFrame:
@@ -262,9 +261,7 @@ def robustness(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     )
     titles = ["Attribute", "The guide reads", *(f"t={t:g}" for t in means.columns)]
     document = "\n\n".join(["# Who understands early estimates", wrapped(note), grid(titles, lines, 2)]) + "\n"
-    with written_whole(out, markdown) as (table_draft, text_draft):
-        table.to_parquet(table_draft, index=False)
-        text_draft.write_text(document, encoding="utf-8")
+    write_rows({out: table, markdown: document})
     print(document)
 
 

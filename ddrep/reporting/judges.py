@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from ddrep.errors import UserError
-from ddrep.files import written_whole
 from ddrep.reporting.markdown import counted, grid, mean_and_spread, wrapped
-from ddrep.rows import Kind, read_rows
+from ddrep.rows import Kind, read_rows, write_rows
 from ddrep.sources import judges
 
 TITLE = "What the judges know"
@@ -23,9 +22,7 @@ ROW: dict[str, Kind] = {
 def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     """Rows of judges (.parquet), one a labelled subset each -> one table, and its Markdown. Raises UserError."""
     table = read_judges(rows)
-    with written_whole(out, markdown) as (table_draft, text_draft):
-        table.to_parquet(table_draft, index=False)
-        text_draft.write_text(f"# {TITLE}\n\n{as_markdown(table)}\n", encoding="utf-8")
+    write_rows({out: table, markdown: f"# {TITLE}\n\n{as_markdown(table)}\n"})
 
 
 def read_judges(paths: Sequence[Path]) -> pd.DataFrame:

@@ -20,8 +20,8 @@ from ddrep.reporting.figures import WIDTH, save
 from ddrep.reporting.judges import section
 from ddrep.reporting.lettering import lettering
 from ddrep.reporting.markdown import counted, grid, with_spread, wrapped
-from ddrep.reporting.tables import difference, pairs_of, read_runs, write
-from ddrep.rows import Kind, read_rows
+from ddrep.reporting.tables import difference, pairs_of, read_runs
+from ddrep.rows import Kind, read_rows, write_rows
 from ddrep.sources import SOURCES
 
 CELL = ["source", "scale", "n_real"]
@@ -37,8 +37,9 @@ def run(
     """Row files of runs -> table, summary (.parquet) and Markdown, which is printed as well. Raises UserError."""
     table, correct = read_runs(rows, CELL)
     cells = summarise(table, correct, stage.config, stage.seed)
-    document = as_markdown(table, cells, correct.shape[1], stage.config.confidence)
-    write(table, cells, document + section(judges), (out, summary, markdown))
+    document = as_markdown(table, cells, correct.shape[1], stage.config.confidence) + section(judges)
+    write_rows({out: table, summary: cells, markdown: document})
+    print(document)
 
 
 def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed: int) -> pd.DataFrame:

@@ -12,12 +12,11 @@ import pandas as pd
 from ddrep.config import AccuracyTable, Stage
 from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference
-from ddrep.files import written_whole
 from ddrep.reporting.controls import headline, versus
 from ddrep.reporting.judges import section
 from ddrep.reporting.markdown import as_markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
-from ddrep.rows import Kind, read_rows
+from ddrep.rows import Kind, read_rows, write_rows
 from ddrep.sources import SOURCES
 
 ROW: dict[str, Kind] = {
@@ -43,8 +42,9 @@ def run(
     Raises UserError."""
     table, correct = read_runs(rows)
     cells = summarise(table, correct, stage.config, stage.seed, number)
-    document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence)
-    write(table, cells, document + section(judges), (out, summary, markdown))
+    document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence) + section(judges)
+    write_rows({out: table, summary: cells, markdown: document})
+    print(document)
 
 
 def read_cells(path: Path) -> pd.DataFrame:
@@ -54,15 +54,6 @@ def read_cells(path: Path) -> pd.DataFrame:
     columns |= {f"vs_control{end}": kind for end, kind in ENDS}
     later = {f"{versus(source)}{end}": kind for source in SOURCES for end, kind in ENDS}
     return read_rows(path, columns | later, "the summary of a table; make it with `ddrep table`", optional=[*later])
-
-
-def write(table: pd.DataFrame, cells: pd.DataFrame, document: str, places: tuple[Path, Path, Path]) -> None:
-    """Table, summary and Markdown, all or none; what is written for reading is printed as well."""
-    with written_whole(*places) as (table_draft, summary_draft, text_draft):
-        table.to_parquet(table_draft, index=False)
-        cells.to_parquet(summary_draft, index=False)
-        text_draft.write_text(document, encoding="utf-8")
-    print(document)
 
 
 def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.DataFrame, np.ndarray]:
