@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -68,6 +68,13 @@ def _fault(column: pa.ChunkedArray, kind: Kind) -> str:
     if kind == "whole" and len(column) and pc.min(column).as_py() < 0:
         return "has negative numbers"
     return ""
+
+
+def in_order(table: pd.DataFrame, by: Sequence[str], **orders: Sequence[object]) -> pd.DataFrame:
+    """Sorted by columns, of which some have orders of their own: what is not in these comes last."""
+    ranks = {column: {name: i for i, name in enumerate(order)} for column, order in orders.items()}
+    key = lambda values: values.map(ranks[values.name]) if values.name in ranks else values  # noqa: E731
+    return table.sort_values([*by], key=key)
 
 
 def write_rows(contents: Mapping[Path, pd.DataFrame | str]) -> None:

@@ -19,7 +19,8 @@ from ddrep.methods import METHODS
 from ddrep.networks.metadata import WIDEST
 from ddrep.reporting import paper
 from ddrep.reporting.markdown import grid, shown, wrapped
-from ddrep.rows import Kind, read_rows, write_rows
+from ddrep.reporting.tables import check_once
+from ddrep.rows import Kind, in_order, read_rows, write_rows
 
 KEYS = {1: ["attribute", "present", "method", "steps"], 2: ["method", "steps"]}
 MEASURE = {1: "share", 2: "miou"}
@@ -47,18 +48,19 @@ def run(
     """
     real = [path for path in files if path.suffix == ".npz"]
     rows = [path for path in files if path.suffix == ".parquet"]
-    beside_paper = stage.config.paper
     if not rows:
         raise UserError("files: expected at least one run's .score.parquet")
     if twice := [path for path in rows if rows.count(path) > 1]:
         raise UserError(f"{twice[0]}: given {rows.count(twice[0])} times; give it once")
     scores = {path: _read(path, number) for path in rows}
-    _check_once(scores, number)
-    table = _sorted(pd.concat(scores.values(), ignore_index=True), number)
-    cells = summarise(table, number, beside_paper)
+    table = pd.concat(scores)
+    check_once(table, KEYS[number])
+    table = in_order(table, [*KEYS[number], "subset", "seed"], present=[True, False], method=list(METHODS))
+    table = table.reset_index(drop=True)
+    cells = summarise(table, number, stage.config.paper)
     distances = _distances(cells, number, scores, real, stage.config.minimum, stage.seed)
     cells = cells.merge(distances, on=KEYS[number], how="left")
-    document = as_markdown(cells, number, beside_paper)
+    document = as_markdown(cells, number, stage.config.paper)
     write_rows({out: table, summary: cells, markdown: document})
     print(document)
 
@@ -69,24 +71,6 @@ def _read(path: Path, number: int) -> pd.DataFrame:
     if not len(table) or not table["n"].all():
         raise UserError(f"{path}: scores of no images; expected {expected}")
     return table
-
-
-def _check_once(scores: dict[Path, pd.DataFrame], number: int) -> None:
-    """Raise UserError for a run that is given twice: it would count as two."""
-    run, seen = [*KEYS[number], "subset", "seed"], set[tuple[Any, ...]]()
-    for path, rows in scores.items():
-        given = set(rows[run].itertuples(index=False, name=None))
-        if len(given) < len(rows) or given & seen:
-            raise UserError(f"{path}: a run of the same cell, subset and seed was given before; give it once")
-        seen |= given
-
-
-def _sorted(table: pd.DataFrame, number: int) -> pd.DataFrame:
-    ranks = table["method"].map({name: i for i, name in enumerate(METHODS)})
-    keys = [name for name in ("attribute", "present") if name in table.columns]
-    ascending = [name != "present" for name in keys] + [True] * 4
-    ordered = table.assign(rank=ranks).sort_values([*keys, "rank", "steps", "subset", "seed"], ascending=ascending)
-    return ordered.drop(columns="rank").reset_index(drop=True)
 
 
 def summarise(table: pd.DataFrame, number: int, beside_paper: bool = False) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from ddrep.errors import UserError
 from ddrep.reporting.markdown import counted, grid, mean_and_spread, wrapped
-from ddrep.rows import Kind, read_rows, write_rows
+from ddrep.rows import Kind, in_order, read_rows, write_rows
 from ddrep.sources import judges
 
 TITLE = "What the judges know"
@@ -30,10 +30,7 @@ def read_judges(paths: Sequence[Path]) -> pd.DataFrame:
     if not paths:
         raise UserError("rows: expected at least one judge's .parquet")
     parts = [read_rows(path, ROW, "the row of a judge; make it with `ddrep score-judge`") for path in paths]
-    table, order = pd.concat(parts, ignore_index=True), judges()
-    rank = table["judge"].map(lambda name: order.index(name) if name in order else len(order))
-    ordered = table.assign(rank=rank).sort_values(["rank", "subset"], kind="stable")
-    return ordered.drop(columns="rank").reset_index(drop=True)
+    return in_order(pd.concat(parts), ["judge", "subset"], judge=judges()).reset_index(drop=True)
 
 
 def section(judges: Path | None) -> str:

@@ -16,7 +16,7 @@ from ddrep.reporting.controls import headline, versus
 from ddrep.reporting.judges import section
 from ddrep.reporting.markdown import as_markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
-from ddrep.rows import Kind, read_rows, write_rows
+from ddrep.rows import Kind, in_order, read_rows, write_rows
 from ddrep.sources import SOURCES
 
 ROW: dict[str, Kind] = {
@@ -66,15 +66,17 @@ def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.Dat
     """
     if not paths:
         raise UserError("rows: expected at least one run's .parquet")
-    table = pd.concat([_read_row(path) for path in paths], ignore_index=True)
-    twice = table[table.duplicated([*cell, "subset", "seed"])]
-    if len(twice):
-        raise UserError(
-            f"{paths[twice.index[0]]}: a run of the same cell, subset and seed was given before; give it once"
-        )
-    table = table.iloc[np.lexsort(_sort_keys(table))]
-    sorted_paths = [paths[i] for i in table.index]
-    return table.reset_index(drop=True), _read_correct(sorted_paths, table["top1"].tolist())
+    table = pd.concat([_read_row(path) for path in paths], keys=paths)
+    check_once(table, cell)
+    other = sorted({*table["architecture"]} - {*ARCHITECTURES})
+    table = in_order(table, [*CELL, "subset", "seed"], architecture=[*ARCHITECTURES, *other], source=list(SOURCES))
+    return table.reset_index(drop=True), _read_correct([path for path, _ in table.index], table["top1"].tolist())
+
+
+def check_once(table: pd.DataFrame, cell: Sequence[str]) -> None:
+    """Raise UserError for a run that is given twice, for it would count as two; the index begins with the file."""
+    for path, _ in table.index[table.duplicated([*cell, "subset", "seed"])]:
+        raise UserError(f"{path}: a run of the same cell, subset and seed was given before; give it once")
 
 
 def _read_row(path: Path) -> pd.DataFrame:
@@ -82,17 +84,6 @@ def _read_row(path: Path) -> pd.DataFrame:
     if len(row) != 1:
         raise UserError(f"{path}: expected one row, the run's, got {len(row)}; make it anew")
     return row
-
-
-def _sort_keys(table: pd.DataFrame) -> list[np.ndarray]:
-    """For np.lexsort: the tables' order of cells, then subset and seed."""
-    source, architecture = _rank(table["source"], list(SOURCES)), _rank(table["architecture"], ARCHITECTURES)
-    keys: list[Any] = [table["seed"], table["subset"], table["scale"], source, table["mix"], table["architecture"]]
-    return [np.asarray(key) for key in [*keys, architecture]]
-
-
-def _rank(names: pd.Series, order: Sequence[str]) -> list[int]:
-    return [order.index(name) if name in order else len(order) for name in names]
 
 
 def _read_correct(paths: Sequence[Path], top1: Sequence[float]) -> np.ndarray:
