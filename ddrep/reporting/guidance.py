@@ -18,7 +18,7 @@ from ddrep.evaluation.scores import read_features
 from ddrep.methods import METHODS
 from ddrep.networks.metadata import WIDEST
 from ddrep.reporting import paper
-from ddrep.reporting.markdown import grid, shown, wrapped
+from ddrep.reporting.markdown import grid, shown, with_spread, wrapped
 from ddrep.reporting.tables import check_once
 from ddrep.rows import Kind, in_order, read_rows, write_rows
 
@@ -214,9 +214,7 @@ def _measured(cells: pd.DataFrame, number: int, metric: str) -> str:
 
 
 def _spread(values: pd.Series, stds: pd.Series, digits: int) -> list[str]:
-    """`76.1 ± 0.4`, without the second of one run."""
-    pairs = zip(values, stds, strict=True)
-    return [shown(v, digits) + ("" if math.isnan(std) else f" ± {std:.{digits}f}") for v, std in pairs]
+    return [with_spread(value, std, digits) for value, std in zip(values, stds, strict=True)]
 
 
 def _reported(number: int) -> list[str]:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from ddrep.errors import UserError
 from ddrep.reporting.markdown import counted, grid, mean_and_spread, wrapped
 from ddrep.rows import Kind, in_order, read_rows, write_rows
 from ddrep.sources import judges
@@ -27,8 +26,6 @@ def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
 
 def read_judges(paths: Sequence[Path]) -> pd.DataFrame:
     """In the order of the judges, then of the subsets. Raises UserError."""
-    if not paths:
-        raise UserError("rows: expected at least one judge's .parquet")
     parts = [read_rows(path, ROW, "the row of a judge; make it with `ddrep score-judge`") for path in paths]
     return in_order(pd.concat(parts), ["judge", "subset"], judge=judges()).reset_index(drop=True)
 

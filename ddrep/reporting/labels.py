@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +101,14 @@ def as_markdown(table: pd.DataFrame, cells: pd.DataFrame, test_images: int, conf
     )
     head = ["Source", *(f"{n:,}" for n in labels)]
     of = {(row["source"], row["scale"], row["n_real"]): row for row in cells.to_dict("records")}
-    names = list(dict.fromkeys((source, scale) for source, scale, _ in _in_order(of)))
+    order = list(SOURCES)
+    names = sorted({cell[:2] for cell in of}, key=lambda name: (order.index(name[0]), name[1]))
     means = [[_name(*name), *(_mean(of.get((*name, n))) for n in labels)] for name in names]
     worths = [
         [_name(*name), *(_worth(of.get((*name, n)), labels) for n in labels)] for name in names if name[0] != "real"
     ]
     parts = ["# Table 5: what a source is worth in labelled images", wrapped(text), grid(head, means, 1)]
     return "\n\n".join([*parts, "## As good as real alone with", grid(head, worths, 1)]) + "\n"
-
-
-def _in_order(cells: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
-    order = list(SOURCES)
-    return sorted(cells, key=lambda cell: (order.index(cell[0]), cell[1:]))
 
 
 def _name(source: str, scale: int) -> str:

@@ -64,8 +64,6 @@ def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.Dat
     Raises UserError: a file that is missing or not a run's; a run given twice; predictions of other test images than
     the first run's; predictions that do not give the row's top-1.
     """
-    if not paths:
-        raise UserError("rows: expected at least one run's .parquet")
     table = pd.concat([_read_row(path) for path in paths], keys=paths)
     check_once(table, cell)
     other = sorted({*table["architecture"]} - {*ARCHITECTURES})
