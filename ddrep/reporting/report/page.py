@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 import vl_convert
 
 from ddrep.config import Experiment
@@ -100,20 +99,22 @@ def _of_results(results: Results) -> Iterator[plots.Plot]:
     if cells is not None:
         yield from plots.differences(cells, results.experiment.tables.confidence)
         yield from plots.accuracy(cells)
-    robustness = results.rows("tables/robustness.parquet", ROBUSTNESS)
+    robustness = results.rows(results.folder / "tables/robustness.parquet", ROBUSTNESS)
     if robustness is not None:
         yield from plots.robustness(robustness)
 
 
 def _kept(results: Results) -> Iterator[plots.Plot]:
     names = caveats.filtering(results.attempts)
-    yield from plots.acceptance(results.attempts, names)
-    yield from plots.certainty(results.attempts, names)
+    if names:
+        yield plots.acceptance(results.attempts, names)
+        yield plots.certainty(results.attempts, names)
 
 
 def _costs(results: Results) -> Iterator[plots.Plot]:
-    table = results.rows("tables/costs.parquet", COSTS)
-    yield from plots.costs(table if table is not None else pd.DataFrame({"seconds": []}))
+    table = results.rows(results.folder / "tables/costs.parquet", COSTS)
+    if table is not None and len(table):
+        yield plots.costs(table)
 
 
 def _copies(found: list[neighbours.Neighbours]) -> list[str]:

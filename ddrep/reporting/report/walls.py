@@ -109,8 +109,7 @@ def _real(real: LabelledImages, label: int, each: int) -> Wall | None:
 
 
 def _of_source(results: Results, path: Path, classes: int, each: int) -> list[Wall | None]:
-    name = str(path.with_suffix(".parquet").relative_to(results.folder))
-    table = results.rows(name, {"key": "text", "attempt": "whole", **ATTEMPTS})
+    table = results.rows(path.with_suffix(".parquet"), {"key": "text", "attempt": "whole", **ATTEMPTS})
     if table is None:
         return [None] * classes
     images = read_shards([path])
