@@ -19,8 +19,6 @@ from ddrep.errors import UserError
 from ddrep.networks.judges import Judge
 from ddrep.rows import write_rows
 
-MEASURES = ("top1", "expected_calibration_error", "cross_entropy")
-
 
 def run(
     stage: Stage[JudgeScore], *, judge: Path, denoiser: Path, test: Path, name: str, subset: int, out: Path
@@ -33,7 +31,8 @@ def run(
         raise UserError(f"{judge}: knows {known} classes, {test} has {len(images.classes)}; train it on such labels")
     p = loaded.probabilities(images.images)
     found = quality(torch.as_tensor(p), torch.as_tensor(images.labels), len(images.classes))
-    row = {"judge": name, "subset": subset, "n": found["n"]} | {measure: found[measure] for measure in MEASURES}
+    measures = ("n", "top1", "expected_calibration_error", "cross_entropy")
+    row = {"judge": name, "subset": subset} | {measure: found[measure] for measure in measures}
     write_rows({out: pd.DataFrame([row])})
 
 
