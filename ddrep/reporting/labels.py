@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -142,7 +141,11 @@ def figure5(*, table: Path, out: Path) -> None:
     figure = Figure(figsize=(WIDTH * 0.7, 4.6), layout="constrained")
     axes = figure.subplots()
     for (source, scale), rows in cells.groupby(["source", "scale"], sort=False):
-        _line(axes, _name(str(source), int(str(scale))), SOURCES[str(source)].style, rows.sort_values("n_real"))
+        line, style = rows.sort_values("n_real"), SOURCES[str(source)].style
+        look = {"color": style.colour, "linestyle": style.dashes, "linewidth": style.width}
+        x, mean, name = line["n_real"], line["mean"], _name(str(source), int(str(scale)))
+        axes.plot(x, mean, label=name, marker="o", markersize=5, **look)
+        axes.errorbar(x, mean, line["std"].fillna(0), fmt="none", ecolor=style.colour, elinewidth=1, alpha=0.55)
     labels = sorted(cells["n_real"].unique())
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(labels))
@@ -153,10 +156,3 @@ def figure5(*, table: Path, out: Path) -> None:
     axes.grid(axis="y", color="#eeeeee", linewidth=0.8)
     axes.legend(frameon=False, fontsize=9.5, handlelength=2.8)
     save(figure, out)
-
-
-def _line(axes: Axes, name: str, style: Any, rows: pd.DataFrame) -> None:
-    look = {"color": style.colour, "linestyle": style.dashes, "linewidth": style.width}
-    axes.plot(rows["n_real"], rows["mean"], label=name, marker="o", markersize=5, **look)
-    bars = {"fmt": "none", "ecolor": style.colour, "elinewidth": 1, "alpha": 0.55}
-    axes.errorbar(rows["n_real"], rows["mean"], rows["std"].fillna(0), **bars)

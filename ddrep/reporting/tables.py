@@ -24,7 +24,6 @@ ROW: dict[str, Kind] = {
     "top1": "number", "n_real": "whole", "n_synthetic": "whole", "epochs": "whole", "steps": "whole",
 }  # fmt: skip
 """A run's columns, and what they hold."""
-COLUMNS = tuple(ROW)
 PREDICTIONS: dict[str, Kind] = {"key": "text", "label": "whole", "prediction": "whole"}
 CELL = ["architecture", "mix", "source", "scale"]
 ENDS: tuple[tuple[str, Kind], ...] = (

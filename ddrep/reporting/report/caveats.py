@@ -13,8 +13,8 @@ from ddrep.reporting.report.results import Results
 from ddrep.rows import Kind
 from ddrep.sources import SOURCES, controls
 
-FEW_RUNS, FEW_TEST_IMAGES = 3, 1000
-"""Below these an interval says little about other seeds, and is wide."""
+FEW_RUNS = 3
+"""Below it an interval says little about other seeds."""
 UNCALIBRATED, FEW_HELD_OUT = 0.15, 50
 """Expected calibration error; and images, below which the error itself is known badly."""
 ALMOST_ALL, ALMOST_NOTHING = 0.95, 0.05

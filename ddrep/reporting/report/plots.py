@@ -10,12 +10,10 @@ import altair as alt
 import pandas as pd
 
 from ddrep.reporting.controls import known
-from ddrep.reporting.tables import ARCHITECTURES
 from ddrep.sources import SOURCES, controls
 
 INK = "#000000"
 """Drawn in the colour of the text, light or dark (style.css)."""
-SHAPES = dict(zip(ARCHITECTURES, ("circle", "square", "triangle-up"), strict=True))
 MOST_CLASSES = 60
 """In a plot with a row for each: those of the lowest values."""
 ROW = 22
@@ -125,8 +123,8 @@ def _height(rows: int) -> int:
 def acceptance(attempts: pd.DataFrame, names: Sequence[str]) -> Plot:
     """Which share of the candidates of each class a judge keeps."""
     rows = attempts[attempts["source"].isin(names)]
-    share = rows.groupby(["source", "class"], sort=False)["accepted"].agg(["mean", "sum", "size"]).reset_index()
-    share.columns = ["source", "class", "share", "accepted", "attempts"]
+    kept = rows.groupby(["source", "class"], sort=False)["accepted"]
+    share = kept.agg(share="mean", accepted="sum", attempts="size").reset_index()
     hardest = share.groupby("class")["share"].min().sort_values().index[:MOST_CLASSES]
     shown = share[share["class"].isin(hardest)]
     colour, _ = sources_scale(list(names))
