@@ -47,8 +47,7 @@ def quality(p: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
     """
     top, guess = p.max(dim=1)
     right = guess == labels
-    confusion = torch.zeros(classes, classes, dtype=torch.long)
-    confusion.index_put_((labels, guess), torch.ones_like(labels), accumulate=True)
+    confusion = torch.bincount(labels * classes + guess, minlength=classes**2).view(classes, classes)
     bins = (top * 10).long().clamp(max=9)
     calibration = [
         {"n": int(here.sum()), "confidence": float(top[here].mean()), "accuracy": float(right[here].double().mean())}
@@ -56,6 +55,6 @@ def quality(p: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
         if (here := bins == b).any()
     ]
     gap = sum(c["n"] * abs(c["confidence"] - c["accuracy"]) for c in calibration) / len(labels)
+    loss = float(F.nll_loss(p.clamp(min=1e-12).log(), labels))
     report = {"n": len(labels), "top1": 100 * float(right.double().mean()), "expected_calibration_error": gap}
-    report["cross_entropy"] = float(F.nll_loss(p.clamp(min=1e-12).log(), labels))
-    return {**report, "confusion": confusion.tolist(), "calibration": calibration}
+    return {**report, "cross_entropy": loss, "confusion": confusion.tolist(), "calibration": calibration}

@@ -12,7 +12,7 @@ import pandas as pd
 from ddrep.config import AccuracyTable, Stage
 from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference
-from ddrep.reporting.controls import headline, versus
+from ddrep.reporting.controls import ENDS, headline, versus
 from ddrep.reporting.judges import section
 from ddrep.reporting.markdown import as_markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
@@ -26,10 +26,6 @@ ROW: dict[str, Kind] = {
 """A run's columns, and what they hold."""
 PREDICTIONS: dict[str, Kind] = {"key": "text", "label": "whole", "prediction": "whole"}
 CELL = ["architecture", "mix", "source", "scale"]
-ENDS: tuple[tuple[str, Kind], ...] = (
-    ("", "number or nan"), ("_low", "number or nan"), ("_high", "number or nan"), ("_pairs", "whole")
-)  # fmt: skip
-"""Of the columns of a difference."""
 ARCHITECTURES = tuple(dict.fromkeys(architecture for architecture, _ in TABLE4))
 
 
@@ -50,8 +46,9 @@ def read_cells(path: Path) -> pd.DataFrame:
     """The summary of Table 3 or 4, as `summarise` makes it. Raises UserError."""
     columns: dict[str, Kind] = {name: ROW[name] for name in CELL} | {"mean": "number", "std": "number or nan"}
     columns |= {"n": "whole", "n_real": "whole", "n_synthetic": "whole", "steps": "whole", "control": "text"}
-    columns |= {f"vs_control{end}": kind for end, kind in ENDS}
-    later = {f"{versus(source)}{end}": kind for source in SOURCES for end, kind in ENDS}
+    ends: dict[str, Kind] = {end: "whole" if end == "_pairs" else "number or nan" for end in ENDS}
+    columns |= {f"vs_control{end}": kind for end, kind in ends.items()}
+    later = {f"{versus(source)}{end}": kind for source in SOURCES for end, kind in ends.items()}
     return read_rows(path, columns | later, "the summary of a table; make it with `ddrep table`", optional=[*later])
 
 
@@ -115,7 +112,8 @@ def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed
     cells = [_cell(table.loc[index], cell, paper) for cell, index in groups.items()]
     for cell, row in zip(groups, cells, strict=True):
         for reference in list(SOURCES)[:-1]:
-            other = groups.get(_reference_cell(cell, reference), np.array([], int))
+            theirs = (*cell[:2], reference, cell[3] if SOURCES[reference].scaled else 0)
+            other = groups.get(theirs, np.array([], int))
             pairs = pairs_of(table, groups[cell], other) if reference != cell[2] else []
             row |= difference(versus(reference), table, correct, pairs, cfg, seed)
         row |= headline(row)
@@ -128,11 +126,6 @@ def _cell(rows: pd.DataFrame, cell: tuple[Any, ...], paper: int | None) -> dict[
     top1 = {"mean": rows["top1"].mean(), "std": rows["top1"].std(ddof=1), "n": len(rows)}
     known = paper_top1(paper, architecture, bool(mix), source, int(scale)) if paper else np.nan
     return dict(zip(CELL, cell, strict=True)) | top1 | counts | {"paper_top1": known}
-
-
-def _reference_cell(cell: tuple[Any, ...], reference: str) -> tuple[Any, ...]:
-    architecture, mix, _, scale = cell
-    return (architecture, mix, reference, scale if SOURCES[reference].scaled else 0)
 
 
 def pairs_of(table: pd.DataFrame, ours: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -79,9 +80,6 @@ def _machine() -> str:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    told = Path("/proc/cpuinfo")
+    name = re.search(r"^model name\s*:(.*)", told.read_text(encoding="utf-8"), re.M) if told.is_file() else None
+    return name[1].strip() if name else platform.machine()
