@@ -44,9 +44,8 @@ def _caption(table: pd.DataFrame, cells: pd.DataFrame, test_images: int) -> str:
     real, synthetic = cells.loc[cells["n_real"] > 0, "n_real"], cells[cells["n_synthetic"] > 0]
     sizes = [f"{test_images:,} test images"]
     sizes += [f"{_range(real, 'real image')} to train on"] if len(real) else []
-    sizes += (
-        [f"1x = {_range(synthetic['n_synthetic'] // synthetic['scale'], 'synthetic image')}"] if len(synthetic) else []
-    )
+    if len(synthetic):
+        sizes.append(f"1x = {_range(synthetic['n_synthetic'] // synthetic['scale'], 'synthetic image')}")
     paper = " The paper's figures are those of Tiny ImageNet." if cells["paper_top1"].notna().any() else ""
     return wrapped(f"{spread} ({design}); {', '.join(sizes)}.{paper}")
 

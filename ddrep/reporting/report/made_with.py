@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 
 import ddrep
 from ddrep.config import Experiment
+from ddrep.device import cpu_info
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "snakemake")
 
@@ -76,10 +76,4 @@ def _commit() -> str:
 
 def _machine() -> str:
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    return f"{platform.system()} on {_processor()}, {os.cpu_count()} cores{gpu}"
-
-
-def _processor() -> str:
-    told = Path("/proc/cpuinfo")
-    name = re.search(r"^model name\s*:(.*)", told.read_text(encoding="utf-8"), re.M) if told.is_file() else None
-    return name[1].strip() if name else platform.machine()
+    return f"{platform.system()} on {cpu_info('model name') or platform.machine()}, {os.cpu_count()} cores{gpu}"
