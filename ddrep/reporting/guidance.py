@@ -155,10 +155,9 @@ EXPLAINED = {
 def as_markdown(cells: pd.DataFrame, number: int, beside_paper: bool = False) -> str:
     """The summary of Table 1 or 2 as a document that reads well unrendered."""
     metric = str(cells["metric"].iloc[0])
-    runs = (
-        "one run a cell" if cells["runs"].max() == 1 else f"mean ± standard deviation over {cells['runs'].max()} runs"
-    )
-    notes = [f"{EXPLAINED[number]} {runs[0].upper()}{runs[1:]}.", _about_distances(cells, metric)]
+    most = cells["runs"].max()
+    runs = "One run a cell" if most == 1 else f"Mean ± standard deviation over {most} runs"
+    notes = [f"{EXPLAINED[number]} {runs}.", _about_distances(cells, metric)]
     if generated := [name for name in cells["method"].unique() if name in METHODS and METHODS[name].generator]:
         names = ", ".join(generated)
         notes.append(
