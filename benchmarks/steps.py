@@ -84,7 +84,7 @@ def row(
         "name": name(cfg), "candidates": len(labels), "evaluations": evaluations(cfg), "kept": kept.mean(),
         "evaluations an image kept": evaluations(cfg) / max(kept.mean(), 1e-9),
         "right of those kept": right[kept].mean() if kept.any() else 0.0,
-        "distance": frechet_distance(real, evaluator.features(images), 0, minimum=2).value,
+        "distance": frechet_distance(real, evaluator.features(images), 0, minimum=2),
     }  # fmt: skip
 
 

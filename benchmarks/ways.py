@@ -53,7 +53,7 @@ def drawn(results: Path, source: str, subset: int, evaluator: Evaluator, real: A
         "evaluations": attempts["evaluations"].iloc[0], "kept": attempts["accepted"].mean(),
         "evaluations an image kept": attempts["evaluations"].sum() / attempts["accepted"].sum(),
         "right of those kept": right.mean(),
-        "distance": frechet_distance(real, evaluator.features(found.images), 0, minimum=2).value,
+        "distance": frechet_distance(real, evaluator.features(found.images), 0, minimum=2),
     }  # fmt: skip
 
 

@@ -70,13 +70,14 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def multiplies_in_bf16(device: torch.device) -> bool:
     """Whether the hardware has instructions for it; a processor without emulates them."""
-    return device.type == "cuda" or "avx512_bf16" in _cpu_flags()
+    return device.type == "cuda" or "avx512_bf16" in cpu_info("flags")
 
 
-def _cpu_flags() -> str:
+def cpu_info(name: str) -> str:
+    """What Linux says of the processor under a name that begins so; "" where it says nothing."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as f:
-            return next((line for line in f if line.startswith("flags")), "")
+            return next((line.partition(":")[2].strip() for line in f if line.startswith(name)), "")
     except OSError:
         return ""
 

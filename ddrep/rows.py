@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ddrep.errors import UserError
-from ddrep.files import check_readable
+from ddrep.files import check_readable, written_whole
 
 Kind = Literal["text", "flag", "whole", "number", "number or nan"]
 """Of a column: strings, booleans, integers from 0, numbers up to LARGEST, or such of which some may be unknown."""
@@ -68,6 +68,23 @@ def _fault(column: pa.ChunkedArray, kind: Kind) -> str:
     if kind == "whole" and len(column) and pc.min(column).as_py() < 0:
         return "has negative numbers"
     return ""
+
+
+def in_order(table: pd.DataFrame, by: Sequence[str], **orders: Sequence[object]) -> pd.DataFrame:
+    """Sorted by columns, of which some have orders of their own: what is not in these comes last."""
+    ranks = {column: {name: i for i, name in enumerate(order)} for column, order in orders.items()}
+    key = lambda values: values.map(ranks[values.name]) if values.name in ranks else values  # noqa: E731
+    return table.sort_values([*by], key=key)
+
+
+def write_rows(contents: Mapping[Path, pd.DataFrame | str]) -> None:
+    """Tables, and what is said of them as text: all files or none."""
+    with written_whole(*contents) as drafts:
+        for draft, content in zip(drafts, contents.values(), strict=True):
+            if isinstance(content, str):
+                draft.write_text(content, encoding="utf-8")
+            else:
+                content.to_parquet(draft, index=False)
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import probe_features
 from ddrep.device import pick_device
-from ddrep.files import written_whole
+from ddrep.rows import write_rows
 
 READ_AT_ONCE = 250
 NEAR = 0.01
@@ -65,8 +65,7 @@ def run(
              "near_copies": float((found < near).mean()), "least": float(found[first]) / unit,
              "image": images.keys[first], "labelled_image": real.keys[index[first]]}
         )  # fmt: skip
-    with written_whole(out) as (draft,):
-        pd.DataFrame(rows).to_parquet(draft, index=False)
+    write_rows({out: pd.DataFrame(rows)})
 
 
 def _some(images: LabelledImages, n: int, seed: int) -> LabelledImages:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 
@@ -18,49 +16,28 @@ SPLITS = 10
 """Splits of the real images that a floor is the mean of: one alone is off by up to a third."""
 
 
-@dataclass(frozen=True)
-class Distance:
-    """A Fréchet distance, and with how many images of each set it was taken."""
-
-    value: float
-    n: int
-
-
-def enough(real: int, generated: int, minimum: int = MINIMUM) -> bool:
-    """Whether there is a distance between so many images of either set, which can be told before any is drawn."""
-    return min(real, generated) >= minimum
-
-
-def frechet_distance(real: np.ndarray, generated: np.ndarray, seed: int, minimum: int = MINIMUM) -> Distance:
+def frechet_distance(real: np.ndarray, generated: np.ndarray, seed: int, minimum: int = MINIMUM) -> float:
     """|mu1 - mu2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)) of features (N, D) and (M, D), by torch-fidelity.
 
     Of the larger set as many rows as the smaller has are drawn by the seed, for the distance depends on N. `minimum` is
     there for the paper's Table 2, a FID of 500 images. Raises UserError for fewer.
     """
     n = min(len(real), len(generated))
-    if not enough(len(real), len(generated), minimum):
+    if n < minimum:
         raise UserError(
             f"Fréchet distance: {len(real)} real and {len(generated)} generated images, expected {minimum} of each "
             "at least, for fewer say little; generate more"
         )
-    return Distance(_distance(_draw(real, n, seed), _draw(generated, n, seed)), n)
+    return _distance(_draw(real, n, seed), _draw(generated, n, seed))
 
 
-@dataclass(frozen=True)
-class Floor:
-    """What real images are apart: mean and standard deviation over SPLITS, and of how many images a set."""
+def floor(real: np.ndarray, n: int, seed: int) -> tuple[float, float] | None:
+    """Distance between real images and others of the same distribution, features (N, D), as if with n of each: mean and
+    standard deviation over SPLITS.
 
-    value: float
-    spread: float
-    n: int
-
-
-def floor(real: np.ndarray, n: int, seed: int) -> Floor | None:
-    """Distance between real images and others of the same distribution, features (N, D), as if with n of each.
-
-    Measured between disjoint random sets of m = min(n, N // 2) real images, the m that is returned. With fewer than
-    2 n real images m < n, and the figures are scaled by m / n: of one distribution the distance is all bias, which
-    falls as 1/m. None where m is not above D, for that law does not hold there.
+    Measured between disjoint random sets of m = min(n, N // 2) real images. With fewer than 2 n real images m < n, and
+    the figures are scaled by m / n: of one distribution the distance is all bias, which falls as 1/m. None where m is
+    not above D, for that law does not hold there.
     """
     m = min(n, len(real) // 2)
     if m <= real.shape[1]:
@@ -68,12 +45,10 @@ def floor(real: np.ndarray, n: int, seed: int) -> Floor | None:
     rng = np.random.default_rng(seed)
     orders = (rng.permutation(len(real)) for _ in range(SPLITS))
     values = [_distance(real[order[:m]], real[order[m : 2 * m]]) * m / n for order in orders]
-    return Floor(float(np.mean(values)), float(np.std(values, ddof=1)), m)
+    return float(np.mean(values)), float(np.std(values, ddof=1))
 
 
 def _draw(features: np.ndarray, n: int, seed: int) -> np.ndarray:
-    if len(features) == n:
-        return features
     return features[np.sort(np.random.default_rng(seed).choice(len(features), n, replace=False))]
 
 

@@ -16,10 +16,8 @@ from ddrep.data.batches import stratified
 from ddrep.data.shards import read_shards
 from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.files import written_whole
 from ddrep.networks.judges import Judge
-
-MEASURES = ("top1", "expected_calibration_error", "cross_entropy")
+from ddrep.rows import write_rows
 
 
 def run(
@@ -33,9 +31,9 @@ def run(
         raise UserError(f"{judge}: knows {known} classes, {test} has {len(images.classes)}; train it on such labels")
     p = loaded.probabilities(images.images)
     found = quality(torch.as_tensor(p), torch.as_tensor(images.labels), len(images.classes))
-    row = {"judge": name, "subset": subset, "n": found["n"]} | {measure: found[measure] for measure in MEASURES}
-    with written_whole(out) as (draft,):
-        pd.DataFrame([row]).to_parquet(draft, index=False)
+    measures = ("n", "top1", "expected_calibration_error", "cross_entropy")
+    row = {"judge": name, "subset": subset} | {measure: found[measure] for measure in measures}
+    write_rows({out: pd.DataFrame([row])})
 
 
 @costs("score-judge")
@@ -49,8 +47,7 @@ def quality(p: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
     """
     top, guess = p.max(dim=1)
     right = guess == labels
-    confusion = torch.zeros(classes, classes, dtype=torch.long)
-    confusion.index_put_((labels, guess), torch.ones_like(labels), accumulate=True)
+    confusion = torch.bincount(labels * classes + guess, minlength=classes**2).view(classes, classes)
     bins = (top * 10).long().clamp(max=9)
     calibration = [
         {"n": int(here.sum()), "confidence": float(top[here].mean()), "accuracy": float(right[here].double().mean())}
@@ -58,6 +55,6 @@ def quality(p: Tensor, labels: Tensor, classes: int) -> dict[str, Any]:
         if (here := bins == b).any()
     ]
     gap = sum(c["n"] * abs(c["confidence"] - c["accuracy"]) for c in calibration) / len(labels)
+    loss = float(F.nll_loss(p.clamp(min=1e-12).log(), labels))
     report = {"n": len(labels), "top1": 100 * float(right.double().mean()), "expected_calibration_error": gap}
-    report["cross_entropy"] = float(F.nll_loss(p.clamp(min=1e-12).log(), labels))
-    return {**report, "confusion": confusion.tolist(), "calibration": calibration}
+    return {**report, "cross_entropy": loss, "confusion": confusion.tolist(), "calibration": calibration}

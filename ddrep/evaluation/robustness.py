@@ -15,8 +15,8 @@ from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import add_noise, x0_from_eps
 from ddrep.device import pick_device
-from ddrep.files import written_whole
 from ddrep.networks.guides import Guide
+from ddrep.rows import write_rows
 
 
 def run(
@@ -39,9 +39,7 @@ def run(
         for guide in loaded:
             right = 100 * (guess(guide, estimate) == y).double().mean().item()
             rows.append({"reads": guide.meta.reads, "t": t, "accuracy": right, "n": len(y)})
-    table = pd.DataFrame(rows).assign(attribute=attribute, subset=subset, seed=run_seed)
-    with written_whole(out) as (draft,):
-        table.to_parquet(draft, index=False)
+    write_rows({out: pd.DataFrame(rows).assign(attribute=attribute, subset=subset, seed=run_seed)})
 
 
 @torch.no_grad()

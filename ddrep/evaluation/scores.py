@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +18,7 @@ from ddrep.evaluation.inception import Inception
 from ddrep.evaluation.segmentation import confusion, miou
 from ddrep.files import read_arrays, written_whole
 from ddrep.networks.measures import Evaluator, Segmenter
-from ddrep.rows import read_rows
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Which guided images: how they were made."""
-
-    method: str
-    steps: int
-    subset: int
-    seed: int
+from ddrep.rows import read_rows, write_rows
 
 
 def features_of(images: np.ndarray, evaluator: Path | None, inception: Path | None) -> tuple[str, np.ndarray]:
@@ -82,7 +71,6 @@ def score_attribute(
     if evaluator is None:
         raise UserError("--evaluator: missing; it says which images have the attribute")
     images, judge = read_shards([shard]), Evaluator.load(evaluator, pick_device())
-    cell = Cell(method, steps, subset, run_seed)
     names = stage.config.having
     if unknown := [name for name in names if name not in judge.classes]:
         raise UserError(f"{evaluator}: knows no class {unknown[0]}; it has {', '.join(judge.classes)}")
@@ -92,12 +80,11 @@ def score_attribute(
     rows = []
     for target in (1, 0):
         mine = images.labels == target
-        row: dict[str, Any] = {"attribute": stage.config.attribute, "present": bool(target), **cell.__dict__}
-        tried = int((attempts["class"] == target).sum())
-        rows.append(row | {"share": 100 * float(right[mine].mean()), "n": int(mine.sum()), "attempts": tried})
+        row: dict[str, Any] = {"attribute": stage.config.attribute, "present": bool(target), "method": method}
+        row |= {"steps": steps, "subset": subset, "seed": run_seed, "share": 100 * float(right[mine].mean())}
+        rows.append(row | {"n": int(mine.sum()), "attempts": int((attempts["class"] == target).sum())})
     save_features(features_out, *features_of(images.images, evaluator, inception), images.labels)
-    with written_whole(out) as (draft,):
-        pd.DataFrame(rows).to_parquet(draft, index=False)
+    write_rows({out: pd.DataFrame(rows)})
 
 
 def score_masks(
@@ -111,9 +98,8 @@ def score_masks(
     counts = confusion(oracle.label_maps(images.images), images.masks, len(images.classes))
     labels = np.zeros(len(images), np.int64)
     save_features(features_out, *features_of(images.images, evaluator, inception), labels)
-    with written_whole(out) as (draft,):
-        cell = Cell(method, steps, subset, run_seed)
-        pd.DataFrame([{**cell.__dict__, "miou": miou(counts), "n": len(images)}]).to_parquet(draft, index=False)
+    row = {"method": method, "steps": steps, "subset": subset, "seed": run_seed, "miou": miou(counts), "n": len(images)}
+    write_rows({out: pd.DataFrame([row])})
 
 
 @costs("real-features", "score-attribute", "score-masks")

@@ -25,7 +25,7 @@ def jobs_of(experiment: Experiment, cores: int) -> list[Job]:
     Read as Snakemake reads the workflow in a job's own process, where nobody asks for files that are not there yet.
     """
     found = dict[Any, Job]()
-    with _workflow(experiment, cores, types.WorkflowSettings(exec_mode=ExecMode.SUBPROCESS), forceall=True) as workflow:
+    with _workflow(experiment, cores, types.WorkflowSettings(exec_mode=ExecMode.SUBPROCESS), recover=False) as workflow:
         rules = [rule.name for rule in workflow.rules]
         for layer in workflow.dag.toposorted():
             made = {job: _job(job, rules, [found[other] for other in workflow.dag.dependencies[job]]) for job in layer}
@@ -34,10 +34,9 @@ def jobs_of(experiment: Experiment, cores: int) -> list[Job]:
 
 
 @contextlib.contextmanager
-def _workflow(
-    experiment: Experiment, cores: int, how: types.WorkflowSettings, forceall: bool, unlock: bool = False
-) -> Iterator[Any]:
-    """Snakemake's workflow, its DAG built, whoever has locked the folder; unlocked before, if that is wanted."""
+def _workflow(experiment: Experiment, cores: int, how: types.WorkflowSettings, recover: bool) -> Iterator[Any]:
+    """Snakemake's workflow, its DAG built, whoever has locked the folder: of all jobs; or, unlocked before, of those
+    left."""
     snakefile = Path("Snakefile")
     if not snakefile.is_file():
         raise UserError(f"{snakefile}: not in this folder; call ddrep where it lies beside config.yaml")
@@ -45,11 +44,11 @@ def _workflow(
     resources = types.ResourceSettings(cores=cores)
     with SnakemakeApi(types.OutputSettings(quiet={types.Quietness.ALL})) as api:
         described = api.workflow(resources, config, workflow_settings=how, snakefile=snakefile)
-        dag = described.dag(types.DAGSettings(forceall=forceall))
-        if unlock:
+        dag = described.dag(types.DAGSettings(forceall=not recover))
+        if recover:
             dag.unlock()
         workflow = described._workflow  # what SnakemakeApi itself offers of a DAG has no threads and no params
-        workflow._prepare_dag(forceall=forceall, ignore_incomplete=True, lock_warn_only=True, nolock=True)
+        workflow._prepare_dag(forceall=not recover, ignore_incomplete=True, lock_warn_only=True, nolock=True)
         workflow._build_dag()
         yield workflow
 
@@ -71,7 +70,7 @@ def recovered(experiment: Experiment, cores: int, whole: Callable[[Marked], bool
     """Take away Snakemake's locks of this folder, and its marks of jobs that are `whole`, which it then knows as if it
     had seen them end; their first outputs. Raises UserError."""
     found = []
-    with _workflow(experiment, cores, types.WorkflowSettings(), forceall=False, unlock=True) as workflow:
+    with _workflow(experiment, cores, types.WorkflowSettings(), recover=True) as workflow:
         known = workflow.persistence
         workflow.execution_settings = types.ExecutionSettings()
         for job in workflow.dag.jobs:

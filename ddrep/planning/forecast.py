@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -75,6 +75,14 @@ def forecast(plan: Plan, assumed: float = ASSUMED) -> list[Step]:
         row = f"{job.rule} {job.wildcards.get(KINDS.get(job.verb, ''), '')}".strip()
         steps.append(Step(job, row, cost.passes, sum(made) if draws else 0, disk))
     return steps
+
+
+def by_row(steps: Iterable[Step]) -> dict[str, list[Step]]:
+    """By their rows of the table, in the workflow's order."""
+    rows: dict[str, list[Step]] = {}
+    for step in sorted(steps, key=lambda step: step.job.rank):
+        rows.setdefault(step.row, []).append(step)
+    return rows
 
 
 def elapsed(steps: Sequence[Step], seconds: Callable[[Step], float], cores: int, gpus: int) -> float:

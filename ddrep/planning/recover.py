@@ -16,7 +16,7 @@ from pathlib import Path
 from ddrep import processes
 from ddrep.config import Experiment
 from ddrep.errors import UserError
-from ddrep.files import written_whole
+from ddrep.files import tail, written_whole
 from ddrep.locks import locks_in
 from ddrep.planning.dag import Marked, recovered
 from ddrep.stopping import WRITTEN
@@ -26,7 +26,7 @@ EVERY = 2.0
 PREFIX = "ddrep"
 """Of the names of SLURM jobs (workflow/profiles/slurm)."""
 LONGEST = 2**20
-"""Bytes of a log that are looked at."""
+"""Bytes of a log's first line that are looked at."""
 SUBMITTED = Path(".snakemake/slurm_logs")
 """Where Snakemake has used SLURM from this folder."""
 COLUMNS = ("s", "h:m:s", "max_rss", "max_vms", "max_uss", "max_pss", "io_in", "io_out", "mean_load", "cpu_time")
@@ -130,26 +130,18 @@ def _is_whole(job: Marked) -> bool:
     """Whether a job ended as it should, by what it wrote: by its log this very command, on inputs that have not changed
     since it began, and all of its outputs. Its benchmark, which Snakemake would have written, is then written here."""
     try:
-        began, ended = _first_and_last(job.log)
+        with job.log.open("rb") as log:
+            began, end = log.readline(LONGEST).decode(errors="replace"), tail(job.log)
         inputs = [path.stat().st_mtime for path in job.inputs]
         written = [path.stat().st_mtime for path in job.outputs]
     except OSError:
         return False
     same = _words(began.partition(" ddrep ")[2]) == _words(job.command.partition("ddrep ")[2])
-    if not (same and ended.endswith(WRITTEN) and max(inputs, default=0) <= job.begun <= min(written)):
+    if not (same and end.endswith(WRITTEN) and max(inputs, default=0) <= job.begun <= min(written)):
         return False
     if job.benchmark:
         _write_benchmark(job.benchmark, max(written) - job.begun)
     return True
-
-
-def _first_and_last(log: Path) -> tuple[str, str]:
-    """Lines of a log. Raises OSError."""
-    with log.open("rb") as file:
-        first = file.readline(LONGEST)
-        file.seek(max(0, log.stat().st_size - LONGEST))
-        last = file.read().splitlines()[-1:]
-    return first.decode(errors="replace"), b"".join(last).decode(errors="replace")
 
 
 def _words(command: str) -> list[str]:

@@ -14,7 +14,7 @@ from ddrep.config import Experiment
 from ddrep.cost import DENOISER, ENCODER
 from ddrep.planning.dag import jobs_of
 from ddrep.planning.draws import ASSUMED, RANGE, beside, read_verdicts, shares_of, source
-from ddrep.planning.forecast import Plan, Step, elapsed, forecast
+from ddrep.planning.forecast import Plan, Step, by_row, elapsed, forecast
 from ddrep.planning.sizes import denoiser_of, sizes_of
 from ddrep.planning.speed import measure
 from ddrep.reporting.markdown import grid
@@ -79,10 +79,7 @@ def run(experiment: Experiment, cores: int | None, gpus: int | None, startup: fl
 
 def _table(steps: Sequence[Step], seconds: Callable[[Step], float]) -> str:
     titles = ["Stage", "Jobs", "Images", "Denoiser", "Encoder", "Classifiers", "Disk", "Time"]
-    rows: dict[str, list[Step]] = {}
-    for step in sorted(steps, key=lambda step: step.job.rank):
-        rows.setdefault(step.row, []).append(step)
-    return grid(titles, [_line(name, of, seconds) for name, of in {**rows, "total": steps}.items()], 1)
+    return grid(titles, [_line(name, of, seconds) for name, of in {**by_row(steps), "total": steps}.items()], 1)
 
 
 def _line(name: str, steps: Sequence[Step], seconds: Callable[[Step], float]) -> list[str]:

@@ -18,7 +18,7 @@ from ddrep.config import Experiment
 from ddrep.cost import Job
 from ddrep.errors import LOGGED
 from ddrep.files import tail
-from ddrep.planning.forecast import Step, elapsed
+from ddrep.planning.forecast import Step, by_row, elapsed
 from ddrep.planning.report import Forecast, forecast_of, time_text
 from ddrep.reporting.markdown import grid
 
@@ -68,7 +68,8 @@ def status(made: Forecast, now: float) -> tuple[str, bool]:
     if parts:
         to_go = elapsed(steps, lambda step: left[step.job], made.cores, made.gpus)
         head += f", {', '.join(parts)}; about {time_text(to_go)} to go"
-    lines = [line for step in steps for line in _line(step, at[step.job])]
+    begun = [(job.log, found) for job, found in at.items() if found.state in (RUNNING, FAILED, STOPPED)]
+    lines = [f"{found.state}: {log}, {time_text(found.since)} ago: {found.line}" for log, found in begun]
     said = [head, _table(steps, at, left), *lines, *_pictures(made.plan.experiment)]
     return "\n".join(said), counts[DONE] == len(steps)
 
@@ -97,11 +98,8 @@ def _seconds_left(made: Forecast, steps: Sequence[Step], at: dict[Job, At]) -> d
     took = {step.job: seconds for step in steps if (seconds := _took(step.job)) is not None}
     planned = sum(made.seconds(step) for step in steps if step.job in took)
     wrong = sum(took.values()) / planned if planned else 1.0
-    of_row: dict[str, list[float]] = {}
-    for step in steps:
-        if step.job in took:
-            of_row.setdefault(step.row, []).append(took[step.job])
-    mean = {row: sum(times) / len(times) for row, times in of_row.items()}
+    ended = by_row(step for step in steps if step.job in took)
+    mean = {row: sum(took[step.job] for step in of) / len(of) for row, of in ended.items()}
     whole = {step.job: mean.get(step.row, wrong * made.seconds(step)) for step in steps}
     return {
         job: 0.0 if each.state == DONE else whole[job] if each.left is None else each.left for job, each in at.items()
@@ -117,22 +115,13 @@ def _took(job: Job) -> float | None:
 
 
 def _table(steps: Sequence[Step], at: dict[Job, At], left: dict[Job, float]) -> str:
-    """A line a stage that is not done."""
-    rows: dict[str, list[Step]] = {}
-    for step in sorted(steps, key=lambda step: step.job.rank):
-        rows.setdefault(step.row, []).append(step)
+    """A line a stage."""
     lines = []
-    for row, of in rows.items():
+    for row, of in by_row(steps).items():
         counts = [sum(at[step.job].state == state for step in of) for state in STATES]
         time_left = sum(left[step.job] for step in of)
         lines.append([row, *(str(n or "") for n in counts), time_text(time_left) if time_left else ""])
     return grid(["stage", *STATES, "to do"], lines, 1)
-
-
-def _line(step: Step, at: At) -> Iterator[str]:
-    """What the log of a job says that is begun and not done."""
-    if at.state in (RUNNING, FAILED, STOPPED):
-        yield f"{at.state}: {step.job.log}, {time_text(at.since)} ago: {at.line}"
 
 
 def _pictures(experiment: Experiment) -> Iterator[str]:

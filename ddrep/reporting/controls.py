@@ -12,6 +12,10 @@ Cell = Mapping[Any, Any]
 """A row of a summary (ddrep.reporting.tables)."""
 
 
+ENDS = ("", "_low", "_high", "_pairs")
+"""Of the names of a difference's columns: its value, its interval, and how many pairs of runs it is of."""
+
+
 def versus(reference: str) -> str:
     """Name of the column with the difference from a reference."""
     return f"vs_{reference.replace('-', '_')}"
@@ -19,7 +23,7 @@ def versus(reference: str) -> str:
 
 def ends(cell: Cell, reference: str) -> list[float]:
     """Difference from a reference, ends of its interval, and pairs of runs; NaN where it is not there."""
-    return [cell.get(f"{versus(reference)}{suffix}", math.nan) for suffix in ("", "_low", "_high", "_pairs")]
+    return [cell.get(f"{versus(reference)}{suffix}", math.nan) for suffix in ENDS]
 
 
 def known(cell: Cell) -> list[str]:
@@ -38,11 +42,8 @@ def headline(cell: Cell) -> dict[str, Any]:
     """
     paired = [name for name in controls(cell["source"]) if cell[f"{versus(name)}_pairs"]]
     control = min(paired, key=lambda name: cell[versus(name)], default="")
-    value, low, high, pairs = ends(cell, control) if control else (math.nan, math.nan, math.nan, 0)
-    return {
-        "control": control, "vs_control": value, "vs_control_low": low, "vs_control_high": high,
-        "vs_control_pairs": pairs,
-    }  # fmt: skip
+    found = ends(cell, control) if control else [math.nan, math.nan, math.nan, 0]
+    return {"control": control} | {f"vs_control{end}": value for end, value in zip(ENDS, found, strict=True)}
 
 
 def sure(cell: Cell, reference: str) -> bool:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ddrep.errors import UserError
-from ddrep.files import written_whole
 from ddrep.reporting.markdown import grid, mean_and_spread, wrapped
-from ddrep.rows import Kind, read_rows
+from ddrep.rows import Kind, read_rows, write_rows
 from ddrep.sources import SOURCES
 
 ROW: dict[str, Kind] = {
@@ -26,8 +24,6 @@ TEXT = (
 
 def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     """Rows (.parquet) of labelled subsets -> one table, and its Markdown. Raises UserError."""
-    if not rows:
-        raise UserError("rows: expected at least one labelled subset's .parquet")
     parts = [read_rows(path, ROW, "near copies by source; make them with `ddrep copies`") for path in rows]
     table = pd.concat(parts, ignore_index=True)
     order = {name: i for i, name in enumerate(SOURCES)}
@@ -44,6 +40,4 @@ def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     ]
     head = ["Source", "Images", "Median distance", "Near copies (%)", "Least distance"]
     text = "\n\n".join(["# Memorisation: near copies of labelled images", wrapped(TEXT), grid(head, lines, 1)]) + "\n"
-    with written_whole(out, markdown) as (table_draft, text_draft):
-        table.to_parquet(table_draft, index=False)
-        text_draft.write_text(text, encoding="utf-8")
+    write_rows({out: table, markdown: text})

@@ -12,8 +12,8 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from ddrep.errors import UserError
-from ddrep.files import check_readable, written_whole
-from ddrep.rows import Kind, read_rows
+from ddrep.files import check_readable
+from ddrep.rows import Kind, read_rows, write_rows
 
 Job = tuple[str, str]
 """Stage and job, e.g. ("synthesis", "subset0/ours/00000")."""
@@ -36,12 +36,11 @@ def run(*, files: Sequence[Path], out: Path) -> None:
     took is not known, and seconds_per_accepted is empty. Raises UserError.
     """
     benchmarks, attempts = ([path for path in files if path.suffix == suffix] for suffix in (".tsv", ".parquet"))
-    measured = _by_job(benchmarks, _job_of_benchmark, _ran)
+    measured = _by_job(benchmarks, _job_of_benchmark, _measured)
     counted = _by_job(attempts, _job_of_attempts, _counted)
     rows = {job: measured.get(job, {}) | counted.get(job, {}) for job in measured.keys() | counted.keys()}
-    table = pd.DataFrame([_row(job, row) for job, row in sorted(rows.items())], columns=list(TYPES)).astype(TYPES)
-    with written_whole(out) as (draft,):
-        table.to_parquet(draft, index=False)
+    table = pd.DataFrame([_row(job, row) for job, row in sorted(rows.items())], columns=list(TYPES))
+    write_rows({out: table.astype(TYPES)})
 
 
 TYPES = {
@@ -83,7 +82,8 @@ def _job_of_attempts(path: Path) -> Job:
 
 
 def _measured(path: Path) -> dict[str, Any]:
-    """Mean time and largest memory of the repeats; Snakemake writes NA or - for what was too short to measure."""
+    """Mean time and largest memory of the repeats, and whether the time is partial. Snakemake writes NA or - for what
+    was too short to measure, and of a job that was forked (ddrep.warm) it sees the caller's memory alone."""
     check_readable(path, "a benchmark of Snakemake's; run the job anew")
     try:
         table = pd.read_csv(path, sep="\t", na_values=["-"])
@@ -93,14 +93,8 @@ def _measured(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: expected Snakemake's columns s and max_rss; run the job anew")
     if not all(is_numeric_dtype(table[name]) for name in ("s", "max_rss")):
         raise UserError(f"{path}: expected numbers in the columns s and max_rss; run the job anew")
-    return {"seconds": table["s"].mean(), "max_rss_mb": table["max_rss"].max()}
-
-
-def _ran(benchmark: Path) -> dict[str, Any]:
-    """Time, memory and whether the time is partial. Of a job that was forked (ddrep.warm) Snakemake sees the caller's
-    memory alone."""
-    measured, (partial, peak) = _measured(benchmark), _logged(benchmark)
-    return measured | {"max_rss_mb": np.fmax(measured["max_rss_mb"], peak), "partial": partial}
+    partial, peak = _logged(path)
+    return {"seconds": table["s"].mean(), "max_rss_mb": np.fmax(table["max_rss"].max(), peak), "partial": partial}
 
 
 RESUMED = re.compile(r"resuming at step [1-9]")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ ATTEMPTS: dict[str, Kind] = {
     "key": "text", "class": "whole", "attempt": "whole", "seed": "whole", "p": "number", "accepted": "flag"
 }  # fmt: skip
 TABLE4 = "Table 4 (.parquet); make it with `ddrep table`"
+UNDATED = {"Software": None}, {"CreationDate": None, "Creator": None, "Producer": None}
+"""Metadata that a PNG and a PDF are to be without."""
 MARKERS = dict(zip(ARCHITECTURES, "os^", strict=True))
 
 
@@ -54,12 +56,8 @@ def figure1(stage: Stage[Figure1], *, shards: Sequence[Path], out: Path) -> None
     tiles = [_tiles(path, row, s) for path, row, s in zip(shards, rows, images, strict=True)]
     (name,) = _class_names(images[0], [cfg.figure1_class])
     heading = f"{name}: the first {cfg.figure1_images} attempts, one starting noise a column"
-    refused = sum(int((~row["accepted"]).sum()) for row in rows)
-    note = (
-        "ours draws classifier-free's candidates; hatched: refused, with the probability p of its class"
-        if refused
-        else ""
-    )
+    note = "ours draws classifier-free's candidates; hatched: refused, with the probability p of its class"
+    note = "" if all(row["accepted"].all() for row in rows) else note
     save(tile_grid([path.parent.name for path in shards], tiles, cfg.figure1_images, heading, note), out)
 
 
@@ -74,7 +72,7 @@ def figure3(stage: Stage[Figure3], *, shard: Path, out: Path) -> None:
         row = _attempts(shard, label, "figures.figure3_classes", images)
         tiles.append(dict(enumerate(_tiles(shard, row[row["accepted"]].head(cfg.figure3_images), images).values())))
     heading = f"Accepted images: {shard.parent.name}"
-    save(tile_grid(_class_names(images, labels), tiles, cfg.figure3_images, heading, ""), out)
+    save(tile_grid(_class_names(images, labels), tiles, cfg.figure3_images, heading), out)
 
 
 def _class_names(images: LabelledImages, labels: Sequence[int]) -> list[str]:
@@ -103,7 +101,7 @@ def _tiles(path: Path, attempts: pd.DataFrame, images: LabelledImages) -> dict[i
 
 
 def tile_grid(
-    names: Sequence[str], rows: Sequence[dict[int, np.ndarray | float]], count: int, heading: str, note: str
+    names: Sequence[str], rows: Sequence[dict[int, np.ndarray | float]], count: int, heading: str, note: str = ""
 ) -> Figure:
     """Rows of `count` tiles under a heading, row names at the left; column -> image, or p of what was refused, or
     nothing."""
@@ -146,26 +144,20 @@ def figure4(*, table: Path, out: Path) -> None:
 
     Lines: means over runs; the band and the bars: their standard deviation (ddof 1); points: the runs.
     """
-    runs = _read_runs(table)
+    runs = read_rows(table, ROW, TABLE4)
+    if not len(runs):
+        raise UserError(f"{table}: has no rows; expected {TABLE4}")
     mixes = [mix for mix in (False, True) if (runs["mix"] == mix).any()]
     spans = [max(2, int(runs.loc[runs["mix"] == mix, "scale"].max())) + 1 for mix in mixes]
     figure = Figure(figsize=(WIDTH, 4.9), layout="constrained")
     panels = figure.subplots(1, len(mixes), sharey=True, squeeze=False, width_ratios=spans)[0]
     for axes, mix in zip(panels, mixes, strict=True):
-        part = runs[runs["mix"] == mix]
-        _panel(axes, part)
+        _panel(axes, runs[runs["mix"] == mix])
         axes.set_title(f"{'with' if mix else 'without'} Mixup+CutMix", loc="left", fontsize=11, weight="bold")
     panels[0].set_ylabel("top-1 accuracy (%)")
     handles, size = _handles(runs), {"handlelength": 2.8, "fontsize": 9.5}
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, **size)
     save(figure, out)
-
-
-def _read_runs(table: Path) -> pd.DataFrame:
-    runs = read_rows(table, ROW, TABLE4)
-    if not len(runs):
-        raise UserError(f"{table}: has no rows; expected {TABLE4}")
-    return runs
 
 
 def _panel(axes: Axes, runs: pd.DataFrame) -> None:
@@ -245,9 +237,5 @@ def _handles(runs: pd.DataFrame) -> list[Artist]:
 def save(figure: Figure, out: Path) -> None:
     """PNG at `out` and a PDF beside it, without dates and version in their metadata."""
     with written_whole(out, out.with_suffix(".pdf")) as drafts:
-        for draft, metadata in zip(drafts, _undated(), strict=True):
+        for draft, metadata in zip(drafts, UNDATED, strict=True):
             figure.savefig(draft, dpi=150, metadata=metadata)
-
-
-def _undated() -> Iterable[dict[str, None]]:
-    return {"Software": None}, {"CreationDate": None, "Creator": None, "Producer": None}

@@ -12,16 +12,15 @@ import pandas as pd
 
 from ddrep.config import GuidanceTable, Stage
 from ddrep.errors import UserError
-from ddrep.evaluation.frechet import enough, floor, frechet_distance
+from ddrep.evaluation.frechet import floor, frechet_distance
 from ddrep.evaluation.inception import LAYER
 from ddrep.evaluation.scores import read_features
-from ddrep.files import written_whole
 from ddrep.methods import METHODS
 from ddrep.networks.metadata import WIDEST
 from ddrep.reporting import paper
-from ddrep.reporting.markdown import grid, shown, wrapped
-from ddrep.reporting.tables import write
-from ddrep.rows import Kind, read_rows
+from ddrep.reporting.markdown import grid, shown, with_spread, wrapped
+from ddrep.reporting.tables import check_once
+from ddrep.rows import Kind, in_order, read_rows, write_rows
 
 KEYS = {1: ["attribute", "present", "method", "steps"], 2: ["method", "steps"]}
 MEASURE = {1: "share", 2: "miou"}
@@ -49,19 +48,21 @@ def run(
     """
     real = [path for path in files if path.suffix == ".npz"]
     rows = [path for path in files if path.suffix == ".parquet"]
-    beside_paper = stage.config.paper
     if not rows:
         raise UserError("files: expected at least one run's .score.parquet")
     if twice := [path for path in rows if rows.count(path) > 1]:
         raise UserError(f"{twice[0]}: given {rows.count(twice[0])} times; give it once")
     scores = {path: _read(path, number) for path in rows}
-    _check_once(scores, number)
-    table = _sorted(pd.concat(scores.values(), ignore_index=True), number)
-    cells = summarise(table, number, beside_paper)
+    table = pd.concat(scores)
+    check_once(table, KEYS[number])
+    table = in_order(table, [*KEYS[number], "subset", "seed"], present=[True, False], method=list(METHODS))
+    table = table.reset_index(drop=True)
+    cells = summarise(table, number, stage.config.paper)
     distances = _distances(cells, number, scores, real, stage.config.minimum, stage.seed)
     cells = cells.merge(distances, on=KEYS[number], how="left")
-    document = as_markdown(cells, number, beside_paper)
-    write(table, cells, document, (out, summary, markdown))
+    document = as_markdown(cells, number, stage.config.paper)
+    write_rows({out: table, summary: cells, markdown: document})
+    print(document)
 
 
 def _read(path: Path, number: int) -> pd.DataFrame:
@@ -70,24 +71,6 @@ def _read(path: Path, number: int) -> pd.DataFrame:
     if not len(table) or not table["n"].all():
         raise UserError(f"{path}: scores of no images; expected {expected}")
     return table
-
-
-def _check_once(scores: dict[Path, pd.DataFrame], number: int) -> None:
-    """Raise UserError for a run that is given twice: it would count as two."""
-    run, seen = [*KEYS[number], "subset", "seed"], set[tuple[Any, ...]]()
-    for path, rows in scores.items():
-        given = set(rows[run].itertuples(index=False, name=None))
-        if len(given) < len(rows) or given & seen:
-            raise UserError(f"{path}: a run of the same cell, subset and seed was given before; give it once")
-        seen |= given
-
-
-def _sorted(table: pd.DataFrame, number: int) -> pd.DataFrame:
-    ranks = table["method"].map({name: i for i, name in enumerate(METHODS)})
-    keys = [name for name in ("attribute", "present") if name in table.columns]
-    ascending = [name != "present" for name in keys] + [True] * 4
-    ordered = table.assign(rank=ranks).sort_values([*keys, "rank", "steps", "subset", "seed"], ascending=ascending)
-    return ordered.drop(columns="rank").reset_index(drop=True)
 
 
 def summarise(table: pd.DataFrame, number: int, beside_paper: bool = False) -> pd.DataFrame:
@@ -137,10 +120,10 @@ def _distances(
         n = min(len(theirs), len(drawn))
         row = {name: cell[name] for name in KEYS[number]} | {"metric": metric, "distance": math.nan}
         row |= {"distance_n": n, "floor": math.nan, "floor_std": math.nan, "minimum": minimum}
-        if enough(len(theirs), len(drawn), minimum) and theirs.shape[1]:
-            row["distance"] = frechet_distance(theirs, drawn, seed, minimum).value
+        if n >= minimum and theirs.shape[1]:
+            row["distance"] = frechet_distance(theirs, drawn, seed, minimum)
             if known := floor(theirs, n, seed):
-                row["floor"], row["floor_std"] = known.value, known.spread
+                row["floor"], row["floor_std"] = known
         found.append(row)
     return pd.DataFrame(found)
 
@@ -172,10 +155,9 @@ EXPLAINED = {
 def as_markdown(cells: pd.DataFrame, number: int, beside_paper: bool = False) -> str:
     """The summary of Table 1 or 2 as a document that reads well unrendered."""
     metric = str(cells["metric"].iloc[0])
-    runs = (
-        "one run a cell" if cells["runs"].max() == 1 else f"mean ± standard deviation over {cells['runs'].max()} runs"
-    )
-    notes = [f"{EXPLAINED[number]} {runs[0].upper()}{runs[1:]}.", _about_distances(cells, metric)]
+    most = cells["runs"].max()
+    runs = "One run a cell" if most == 1 else f"Mean ± standard deviation over {most} runs"
+    notes = [f"{EXPLAINED[number]} {runs}.", _about_distances(cells, metric)]
     if generated := [name for name in cells["method"].unique() if name in METHODS and METHODS[name].generator]:
         names = ", ".join(generated)
         notes.append(
@@ -231,9 +213,7 @@ def _measured(cells: pd.DataFrame, number: int, metric: str) -> str:
 
 
 def _spread(values: pd.Series, stds: pd.Series, digits: int) -> list[str]:
-    """`76.1 ± 0.4`, without the second of one run."""
-    pairs = zip(values, stds, strict=True)
-    return [shown(v, digits) + ("" if math.isnan(std) else f" ± {std:.{digits}f}") for v, std in pairs]
+    return [with_spread(value, std, digits) for value, std in zip(values, stds, strict=True)]
 
 
 def _reported(number: int) -> list[str]:
@@ -262,9 +242,7 @@ def robustness(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     )
     titles = ["Attribute", "The guide reads", *(f"t={t:g}" for t in means.columns)]
     document = "\n\n".join(["# Who understands early estimates", wrapped(note), grid(titles, lines, 2)]) + "\n"
-    with written_whole(out, markdown) as (table_draft, text_draft):
-        table.to_parquet(table_draft, index=False)
-        text_draft.write_text(document, encoding="utf-8")
+    write_rows({out: table, markdown: document})
     print(document)
 
 

@@ -33,7 +33,7 @@ def figure2(stage: Stage[Figure2], *, shards: Sequence[Path], out: Path) -> None
             raise UserError(f"{path}: other masks than {shards[0]}; draw the images anew")
         rows.append(dict(enumerate(shard.images[:count])))
         names.append(f"{path.parent.name}, {path.stem} steps")
-    save(tile_grid(names, rows, count, "Images drawn for target masks", ""), out)
+    save(tile_grid(names, rows, count, "Images drawn for target masks"), out)
 
 
 def coloured(masks: np.ndarray, classes: int) -> np.ndarray:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ddrep.errors import UserError
-from ddrep.files import written_whole
 from ddrep.reporting.markdown import counted, grid, mean_and_spread, wrapped
-from ddrep.rows import Kind, read_rows
+from ddrep.rows import Kind, in_order, read_rows, write_rows
 from ddrep.sources import judges
 
 TITLE = "What the judges know"
@@ -23,20 +21,13 @@ ROW: dict[str, Kind] = {
 def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     """Rows of judges (.parquet), one a labelled subset each -> one table, and its Markdown. Raises UserError."""
     table = read_judges(rows)
-    with written_whole(out, markdown) as (table_draft, text_draft):
-        table.to_parquet(table_draft, index=False)
-        text_draft.write_text(f"# {TITLE}\n\n{as_markdown(table)}\n", encoding="utf-8")
+    write_rows({out: table, markdown: f"# {TITLE}\n\n{as_markdown(table)}\n"})
 
 
 def read_judges(paths: Sequence[Path]) -> pd.DataFrame:
     """In the order of the judges, then of the subsets. Raises UserError."""
-    if not paths:
-        raise UserError("rows: expected at least one judge's .parquet")
     parts = [read_rows(path, ROW, "the row of a judge; make it with `ddrep score-judge`") for path in paths]
-    table, order = pd.concat(parts, ignore_index=True), judges()
-    rank = table["judge"].map(lambda name: order.index(name) if name in order else len(order))
-    ordered = table.assign(rank=rank).sort_values(["rank", "subset"], kind="stable")
-    return ordered.drop(columns="rank").reset_index(drop=True)
+    return in_order(pd.concat(parts), ["judge", "subset"], judge=judges()).reset_index(drop=True)
 
 
 def section(judges: Path | None) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -20,8 +19,8 @@ from ddrep.reporting.figures import WIDTH, save
 from ddrep.reporting.judges import section
 from ddrep.reporting.lettering import lettering
 from ddrep.reporting.markdown import counted, grid, with_spread, wrapped
-from ddrep.reporting.tables import difference, pairs_of, read_runs, write
-from ddrep.rows import Kind, read_rows
+from ddrep.reporting.tables import difference, pairs_of, read_runs
+from ddrep.rows import Kind, read_rows, write_rows
 from ddrep.sources import SOURCES
 
 CELL = ["source", "scale", "n_real"]
@@ -37,8 +36,9 @@ def run(
     """Row files of runs -> table, summary (.parquet) and Markdown, which is printed as well. Raises UserError."""
     table, correct = read_runs(rows, CELL)
     cells = summarise(table, correct, stage.config, stage.seed)
-    document = as_markdown(table, cells, correct.shape[1], stage.config.confidence)
-    write(table, cells, document + section(judges), (out, summary, markdown))
+    document = as_markdown(table, cells, correct.shape[1], stage.config.confidence) + section(judges)
+    write_rows({out: table, summary: cells, markdown: document})
+    print(document)
 
 
 def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed: int) -> pd.DataFrame:
@@ -100,18 +100,14 @@ def as_markdown(table: pd.DataFrame, cells: pd.DataFrame, test_images: int, conf
     )
     head = ["Source", *(f"{n:,}" for n in labels)]
     of = {(row["source"], row["scale"], row["n_real"]): row for row in cells.to_dict("records")}
-    names = list(dict.fromkeys((source, scale) for source, scale, _ in _in_order(of)))
+    order = list(SOURCES)
+    names = sorted({cell[:2] for cell in of}, key=lambda name: (order.index(name[0]), name[1]))
     means = [[_name(*name), *(_mean(of.get((*name, n))) for n in labels)] for name in names]
     worths = [
         [_name(*name), *(_worth(of.get((*name, n)), labels) for n in labels)] for name in names if name[0] != "real"
     ]
     parts = ["# Table 5: what a source is worth in labelled images", wrapped(text), grid(head, means, 1)]
     return "\n\n".join([*parts, "## As good as real alone with", grid(head, worths, 1)]) + "\n"
-
-
-def _in_order(cells: Iterable[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
-    order = list(SOURCES)
-    return sorted(cells, key=lambda cell: (order.index(cell[0]), cell[1:]))
 
 
 def _name(source: str, scale: int) -> str:
@@ -145,7 +141,11 @@ def figure5(*, table: Path, out: Path) -> None:
     figure = Figure(figsize=(WIDTH * 0.7, 4.6), layout="constrained")
     axes = figure.subplots()
     for (source, scale), rows in cells.groupby(["source", "scale"], sort=False):
-        _line(axes, _name(str(source), int(str(scale))), SOURCES[str(source)].style, rows.sort_values("n_real"))
+        line, style = rows.sort_values("n_real"), SOURCES[str(source)].style
+        look = {"color": style.colour, "linestyle": style.dashes, "linewidth": style.width}
+        x, mean, name = line["n_real"], line["mean"], _name(str(source), int(str(scale)))
+        axes.plot(x, mean, label=name, marker="o", markersize=5, **look)
+        axes.errorbar(x, mean, line["std"].fillna(0), fmt="none", ecolor=style.colour, elinewidth=1, alpha=0.55)
     labels = sorted(cells["n_real"].unique())
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(FixedLocator(labels))
@@ -156,10 +156,3 @@ def figure5(*, table: Path, out: Path) -> None:
     axes.grid(axis="y", color="#eeeeee", linewidth=0.8)
     axes.legend(frameon=False, fontsize=9.5, handlelength=2.8)
     save(figure, out)
-
-
-def _line(axes: Axes, name: str, style: Any, rows: pd.DataFrame) -> None:
-    look = {"color": style.colour, "linestyle": style.dashes, "linewidth": style.width}
-    axes.plot(rows["n_real"], rows["mean"], label=name, marker="o", markersize=5, **look)
-    bars = {"fmt": "none", "ecolor": style.colour, "elinewidth": 1, "alpha": 0.55}
-    axes.errorbar(rows["n_real"], rows["mean"], rows["std"].fillna(0), **bars)

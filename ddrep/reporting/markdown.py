@@ -44,9 +44,8 @@ def _caption(table: pd.DataFrame, cells: pd.DataFrame, test_images: int) -> str:
     real, synthetic = cells.loc[cells["n_real"] > 0, "n_real"], cells[cells["n_synthetic"] > 0]
     sizes = [f"{test_images:,} test images"]
     sizes += [f"{_range(real, 'real image')} to train on"] if len(real) else []
-    sizes += (
-        [f"1x = {_range(synthetic['n_synthetic'] // synthetic['scale'], 'synthetic image')}"] if len(synthetic) else []
-    )
+    if len(synthetic):
+        sizes.append(f"1x = {_range(synthetic['n_synthetic'] // synthetic['scale'], 'synthetic image')}")
     paper = " The paper's figures are those of Tiny ImageNet." if cells["paper_top1"].notna().any() else ""
     return wrapped(f"{spread} ({design}); {', '.join(sizes)}.{paper}")
 
@@ -136,12 +135,10 @@ def _alone(cells: pd.DataFrame) -> str:
     """What to make of gains over real where a source was trained for more steps and nothing tells what these give."""
     rows = cells.to_dict("records")
     real = {(row["architecture"], row["mix"]): row["steps"] for row in rows if row["source"] == "real"}
-    control = LONGER
-    mine = [row for row in rows if row["control"] == "real" and math.isnan(row[versus(control)])]
-    longer = [row["steps"] > real[row["architecture"], row["mix"]] for row in mine]
-    if not any(longer):
+    mine = [row for row in rows if row["control"] == "real" and math.isnan(row[versus(LONGER)])]
+    if not any(row["steps"] > real[row["architecture"], row["mix"]] for row in mine):
         return ""
-    return f" Where {control} is not there, a gain over real may be that of longer training."
+    return f" Where {LONGER} is not there, a gain over real may be that of longer training."
 
 
 def _sources(cells: pd.DataFrame) -> str:
@@ -162,7 +159,9 @@ def _scales(cells: pd.DataFrame) -> list[str]:
 def _some_scales(cells: pd.DataFrame, scales: Sequence[int]) -> str:
     rows: list[list[str]] = []
     for (architecture, mix), block in cells[cells["scale"].isin(scales)].groupby(["architecture", "mix"], sort=False):
-        lines = [[name, *_line(block, name, scales)] for name in block["source"].unique()]
+        means = {(cell["source"], cell["scale"]): _mean(cell) for cell in block.to_dict("records")}
+        names = block["source"].unique()
+        lines = [[name, *(means.get((name, scale), "") for scale in scales)] for name in names]
         paper = block.dropna(subset="paper_top1").drop_duplicates("scale").set_index("scale")["paper_top1"]
         if len(paper):
             figures = [f"({paper[scale]:.2f})" if scale in paper else "" for scale in scales]
@@ -171,12 +170,6 @@ def _some_scales(cells: pd.DataFrame, scales: Sequence[int]) -> str:
         rows += [head + line for head, line in zip(heads, lines, strict=True)]
     titles = ["Real only" if scale == 0 else f"+{scale}x" for scale in scales]
     return grid(["Architecture", "Mixup+CutMix", "Source", *titles], rows, 3)
-
-
-def _line(block: pd.DataFrame, source: str, scales: Sequence[int]) -> list[str]:
-    """The means of the source's cells by scale; only source real has scale 0."""
-    found = {cell["scale"]: _mean(cell) for cell in block[block["source"] == source].to_dict("records")}
-    return [found.get(scale, "") for scale in scales]
 
 
 def _differences(cells: pd.DataFrame) -> list[str]:
@@ -221,11 +214,12 @@ def _mean(cell: Mapping[Any, Any]) -> str:
 
 
 def mean_and_spread(values: pd.Series, digits: int = 1) -> str:
-    """`81.2 ± 0.4`; of one value without the standard deviation (ddof 1)."""
+    """Of one value without the standard deviation (ddof 1)."""
     return with_spread(values.mean(), values.std(ddof=1), digits)
 
 
 def with_spread(mean: float, std: float, digits: int) -> str:
+    """`81.2 ± 0.4`, without a standard deviation that is NaN."""
     return shown(mean, digits) + ("" if math.isnan(std) else f" ± {std:.{digits}f}")
 
 

@@ -35,8 +35,9 @@ class Report(BaseModel):
 @lettering()
 def figure(*, reports: Sequence[Path], out: Path) -> None:
     """A heat map of top-1 out of fold, inside the labelled images: the mean over the reports, one a labelled subset."""
-    scores = pd.concat([_scores(path) for path in reports])
-    grid = scores.pivot_table("top1", "block", "timestep", aggfunc="mean", sort=False).sort_index(axis=1)
+    expected = "the report of a judge of probes; make it with `ddrep probe`"
+    tried = [each.model_dump() for path in reports for each in read_json(path, Report, expected).tried]
+    grid = pd.DataFrame(tried).pivot_table("top1", "block", "timestep", aggfunc="mean", sort=False).sort_index(axis=1)
     drawn = Figure(
         figsize=(max(4.5, 1.6 + 0.85 * len(grid.columns)), max(2.6, 1.3 + 0.5 * len(grid))), layout="constrained"
     )
@@ -47,16 +48,9 @@ def figure(*, reports: Sequence[Path], out: Path) -> None:
     axes.set_yticks(range(len(grid)), list(grid.index))
     axes.set(xlabel="timestep to which the image is noised", ylabel="block")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
-    for row, of_block in enumerate(values):
-        for column, value in enumerate(of_block):
-            if isnan(value):
-                continue
+    for (row, column), value in np.ndenumerate(values):
+        if not isnan(value):
             colour = "black" if value > middle else "white"
             axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, fontsize=9)
     drawn.colorbar(shown, label="top-1 out of fold (%)")
     save(drawn, out)
-
-
-def _scores(path: Path) -> pd.DataFrame:
-    report = read_json(path, Report, "the report of a judge of probes; make it with `ddrep probe`")
-    return pd.DataFrame([each.model_dump() for each in report.tried])

@@ -12,12 +12,11 @@ import pandas as pd
 from ddrep.config import AccuracyTable, Stage
 from ddrep.errors import UserError
 from ddrep.evaluation.bootstrap import paired_difference
-from ddrep.files import written_whole
-from ddrep.reporting.controls import headline, versus
+from ddrep.reporting.controls import ENDS, headline, versus
 from ddrep.reporting.judges import section
 from ddrep.reporting.markdown import as_markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
-from ddrep.rows import Kind, read_rows
+from ddrep.rows import Kind, in_order, read_rows, write_rows
 from ddrep.sources import SOURCES
 
 ROW: dict[str, Kind] = {
@@ -25,13 +24,8 @@ ROW: dict[str, Kind] = {
     "top1": "number", "n_real": "whole", "n_synthetic": "whole", "epochs": "whole", "steps": "whole",
 }  # fmt: skip
 """A run's columns, and what they hold."""
-COLUMNS = tuple(ROW)
 PREDICTIONS: dict[str, Kind] = {"key": "text", "label": "whole", "prediction": "whole"}
 CELL = ["architecture", "mix", "source", "scale"]
-ENDS: tuple[tuple[str, Kind], ...] = (
-    ("", "number or nan"), ("_low", "number or nan"), ("_high", "number or nan"), ("_pairs", "whole")
-)  # fmt: skip
-"""Of the columns of a difference."""
 ARCHITECTURES = tuple(dict.fromkeys(architecture for architecture, _ in TABLE4))
 
 
@@ -43,26 +37,19 @@ def run(
     Raises UserError."""
     table, correct = read_runs(rows)
     cells = summarise(table, correct, stage.config, stage.seed, number)
-    document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence)
-    write(table, cells, document + section(judges), (out, summary, markdown))
+    document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence) + section(judges)
+    write_rows({out: table, summary: cells, markdown: document})
+    print(document)
 
 
 def read_cells(path: Path) -> pd.DataFrame:
     """The summary of Table 3 or 4, as `summarise` makes it. Raises UserError."""
     columns: dict[str, Kind] = {name: ROW[name] for name in CELL} | {"mean": "number", "std": "number or nan"}
     columns |= {"n": "whole", "n_real": "whole", "n_synthetic": "whole", "steps": "whole", "control": "text"}
-    columns |= {f"vs_control{end}": kind for end, kind in ENDS}
-    later = {f"{versus(source)}{end}": kind for source in SOURCES for end, kind in ENDS}
+    ends: dict[str, Kind] = {end: "whole" if end == "_pairs" else "number or nan" for end in ENDS}
+    columns |= {f"vs_control{end}": kind for end, kind in ends.items()}
+    later = {f"{versus(source)}{end}": kind for source in SOURCES for end, kind in ends.items()}
     return read_rows(path, columns | later, "the summary of a table; make it with `ddrep table`", optional=[*later])
-
-
-def write(table: pd.DataFrame, cells: pd.DataFrame, document: str, places: tuple[Path, Path, Path]) -> None:
-    """Table, summary and Markdown, all or none; what is written for reading is printed as well."""
-    with written_whole(*places) as (table_draft, summary_draft, text_draft):
-        table.to_parquet(table_draft, index=False)
-        cells.to_parquet(summary_draft, index=False)
-        text_draft.write_text(document, encoding="utf-8")
-    print(document)
 
 
 def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.DataFrame, np.ndarray]:
@@ -73,17 +60,17 @@ def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.Dat
     Raises UserError: a file that is missing or not a run's; a run given twice; predictions of other test images than
     the first run's; predictions that do not give the row's top-1.
     """
-    if not paths:
-        raise UserError("rows: expected at least one run's .parquet")
-    table = pd.concat([_read_row(path) for path in paths], ignore_index=True)
-    twice = table[table.duplicated([*cell, "subset", "seed"])]
-    if len(twice):
-        raise UserError(
-            f"{paths[twice.index[0]]}: a run of the same cell, subset and seed was given before; give it once"
-        )
-    table = table.iloc[np.lexsort(_sort_keys(table))]
-    sorted_paths = [paths[i] for i in table.index]
-    return table.reset_index(drop=True), _read_correct(sorted_paths, table["top1"].tolist())
+    table = pd.concat([_read_row(path) for path in paths], keys=paths)
+    check_once(table, cell)
+    other = sorted({*table["architecture"]} - {*ARCHITECTURES})
+    table = in_order(table, [*CELL, "subset", "seed"], architecture=[*ARCHITECTURES, *other], source=list(SOURCES))
+    return table.reset_index(drop=True), _read_correct([path for path, _ in table.index], table["top1"].tolist())
+
+
+def check_once(table: pd.DataFrame, cell: Sequence[str]) -> None:
+    """Raise UserError for a run that is given twice, for it would count as two; the index begins with the file."""
+    for path, _ in table.index[table.duplicated([*cell, "subset", "seed"])]:
+        raise UserError(f"{path}: a run of the same cell, subset and seed was given before; give it once")
 
 
 def _read_row(path: Path) -> pd.DataFrame:
@@ -91,17 +78,6 @@ def _read_row(path: Path) -> pd.DataFrame:
     if len(row) != 1:
         raise UserError(f"{path}: expected one row, the run's, got {len(row)}; make it anew")
     return row
-
-
-def _sort_keys(table: pd.DataFrame) -> list[np.ndarray]:
-    """For np.lexsort: the tables' order of cells, then subset and seed."""
-    source, architecture = _rank(table["source"], list(SOURCES)), _rank(table["architecture"], ARCHITECTURES)
-    keys: list[Any] = [table["seed"], table["subset"], table["scale"], source, table["mix"], table["architecture"]]
-    return [np.asarray(key) for key in [*keys, architecture]]
-
-
-def _rank(names: pd.Series, order: Sequence[str]) -> list[int]:
-    return [order.index(name) if name in order else len(order) for name in names]
 
 
 def _read_correct(paths: Sequence[Path], top1: Sequence[float]) -> np.ndarray:
@@ -136,7 +112,8 @@ def summarise(table: pd.DataFrame, correct: np.ndarray, cfg: AccuracyTable, seed
     cells = [_cell(table.loc[index], cell, paper) for cell, index in groups.items()]
     for cell, row in zip(groups, cells, strict=True):
         for reference in list(SOURCES)[:-1]:
-            other = groups.get(_reference_cell(cell, reference), np.array([], int))
+            theirs = (*cell[:2], reference, cell[3] if SOURCES[reference].scaled else 0)
+            other = groups.get(theirs, np.array([], int))
             pairs = pairs_of(table, groups[cell], other) if reference != cell[2] else []
             row |= difference(versus(reference), table, correct, pairs, cfg, seed)
         row |= headline(row)
@@ -149,11 +126,6 @@ def _cell(rows: pd.DataFrame, cell: tuple[Any, ...], paper: int | None) -> dict[
     top1 = {"mean": rows["top1"].mean(), "std": rows["top1"].std(ddof=1), "n": len(rows)}
     known = paper_top1(paper, architecture, bool(mix), source, int(scale)) if paper else np.nan
     return dict(zip(CELL, cell, strict=True)) | top1 | counts | {"paper_top1": known}
-
-
-def _reference_cell(cell: tuple[Any, ...], reference: str) -> tuple[Any, ...]:
-    architecture, mix, _, scale = cell
-    return (architecture, mix, reference, scale if SOURCES[reference].scaled else 0)
 
 
 def pairs_of(table: pd.DataFrame, ours: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:

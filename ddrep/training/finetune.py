@@ -29,8 +29,9 @@ from ddrep.denoiser.schedule import add_noise
 from ddrep.denoiser.unet import UNet, bytes_of
 from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.files import sha256, state_path, written_whole
+from ddrep.files import sha256, state_path
 from ddrep.grids import save_grid
+from ddrep.rows import write_rows
 from ddrep.sampling.sampler import image_seed, sample
 from ddrep.solvers import most_steps
 from ddrep.training import parallel
@@ -149,8 +150,7 @@ class _History:
         log.info("step %d: the own label helps on %.1f%% of unseen images", step, 100 * margin)
 
     def save(self, path: Path) -> None:
-        with written_whole(path) as (draft,):
-            pd.DataFrame(self.rows, columns=["step", "loss", "label_margin"]).to_parquet(draft, index=False)
+        write_rows({path: pd.DataFrame(self.rows, columns=["step", "loss", "label_margin"])})
 
 
 def save_samples(model: Denoiser, seed: int, path: Path) -> None:

@@ -52,11 +52,7 @@ def answers(results: Results) -> list[Answer]:
         return [NOT_ASKED]
     cells, confidence = results.cells, results.experiment.tables.confidence
     found = [] if cells is None else [cell for name in headlines() if (cell := main_cell(cells, name))]
-    return [_answer(cell, confidence) for cell in found] or [NONE]
-
-
-def _answer(cell: Mapping[Any, Any], confidence: float) -> Answer:
-    return Answer(sentence(cell, confidence), *_verdict(cell), cell["source"])
+    return [Answer(sentence(cell, confidence), *_verdict(cell), cell["source"]) for cell in found] or [NONE]
 
 
 def plain(source: str) -> str:

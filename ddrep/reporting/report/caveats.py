@@ -10,10 +10,11 @@ import pandas as pd
 from ddrep.errors import some
 from ddrep.reporting.markdown import LONGER, counted
 from ddrep.reporting.report.results import Results
+from ddrep.rows import Kind
 from ddrep.sources import SOURCES, controls
 
-FEW_RUNS, FEW_TEST_IMAGES = 3, 1000
-"""Below these an interval says little about other seeds, and is wide."""
+FEW_RUNS = 3
+"""Below it an interval says little about other seeds."""
 UNCALIBRATED, FEW_HELD_OUT = 0.15, 50
 """Expected calibration error; and images, below which the error itself is known badly."""
 ALMOST_ALL, ALMOST_NOTHING = 0.95, 0.05
@@ -24,8 +25,8 @@ NAMED = 6
 
 def caveats(results: Results) -> list[str]:
     """Sentences, the gravest first."""
-    found = [*_unfinished(results), _runs(results), _controls(results), _longer(results), *_acceptance(results)]
-    return [said for said in [*found, *_judges(results), *_distances(results), *_uneven(results)] if said]
+    kinds = (_unfinished, _table4, _acceptance, _judges, _distances, _uneven)
+    return [said for kind in kinds for said in kind(results)]
 
 
 def _unfinished(results: Results) -> Iterator[str]:
@@ -40,37 +41,24 @@ def _unfinished(results: Results) -> Iterator[str]:
         yield f"Failed: {job}: {line}{more}."
 
 
-def _runs(results: Results) -> str:
+def _table4(results: Results) -> Iterator[str]:
     cells = results.cells
-    if cells is None or cells["n"].min() >= FEW_RUNS:
-        return ""
+    if cells is None:
+        return
     few = int(cells["n"].min())
     if cells["n"].max() == 1:
-        return "Few seeds: one run a cell. The intervals speak of other test images, not of other runs."
-    return f"Few seeds: some cells have {counted(few, 'run')} only. Their intervals speak little of other runs."
-
-
-def _controls(results: Results) -> str:
-    cells = results.cells
-    if cells is None:
-        return ""
+        yield "Few seeds: one run a cell. The intervals speak of other test images, not of other runs."
+    elif few < FEW_RUNS:
+        yield f"Few seeds: some cells have {counted(few, 'run')} only. Their intervals speak little of other runs."
     there = set(cells["source"])
-    lacking = sorted({name for source in there for name in controls(source)} - there)
-    return f"No control {', '.join(lacking)} in Table 4: a gain may be that of longer training." if lacking else ""
-
-
-def _longer(results: Results) -> str:
-    cells = results.cells
-    if cells is None:
-        return ""
-    longer = cells[cells["source"] == LONGER]
-    gains = longer[longer["vs_real_low"] > 1]
-    if gains.empty:
-        return ""
-    return (
-        f"The real images alone gain {gains['vs_real'].max():.1f} points from longer training: they were trained too "
-        "briefly, and differences from them are too large. Go by the differences from equal steps."
-    )
+    if lacking := sorted({name for source in there for name in controls(source)} - there):
+        yield f"No control {', '.join(lacking)} in Table 4: a gain may be that of longer training."
+    gains = cells[(cells["source"] == LONGER) & (cells["vs_real_low"] > 1)]
+    if len(gains):
+        yield (
+            f"The real images alone gain {gains['vs_real'].max():.1f} points from longer training: they were trained "
+            "too briefly, and differences from them are too large. Go by the differences from equal steps."
+        )
 
 
 def filtering(table: pd.DataFrame) -> list[str]:
@@ -98,10 +86,10 @@ def _acceptance(results: Results) -> Iterator[str]:
 
 def _judges(results: Results) -> Iterator[str]:
     """Of each judge the worst over the labelled subsets."""
-    reports = [(path.parent.name, results.json(path)) for path in results.files("subset*/*/report.json")]
     errors: dict[str, float] = {}
     images: dict[str, int] = {}
-    for name, report in reports:
+    for path, report in results.reports.items():
+        name = path.parent.name
         errors[name] = max(errors.get(name, 0.0), float(report.get("expected_calibration_error", 0)))
         images[name] = min(images.get(name, FEW_HELD_OUT), int(report.get("n", FEW_HELD_OUT)))
     off = [f"{name} ({100 * error:.0f} points on average)" for name, error in errors.items() if error > UNCALIBRATED]
@@ -114,8 +102,9 @@ def _judges(results: Results) -> Iterator[str]:
 
 
 def _distances(results: Results) -> Iterator[str]:
+    columns: dict[str, Kind] = {"distance_n": "whole", "minimum": "whole"}
     for name in ("table1", "table2"):
-        cells = results.rows(f"tables/{name}-summary.parquet", {"distance_n": "whole", "minimum": "whole"})
+        cells = results.rows(results.folder / f"tables/{name}-summary.parquet", columns)
         if cells is not None and len(few := cells[cells["distance_n"] < cells["minimum"]]):
             yield (
                 f"{name.capitalize()}: too few images for a Fréchet distance "

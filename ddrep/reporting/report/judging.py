@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import altair as alt
@@ -12,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from ddrep.reporting.report.plots import INK, Plot, plot
-from ddrep.reporting.report.results import Results
-from ddrep.rows import Kind
+from ddrep.reporting.report.results import EXPECTED, Results
+from ddrep.rows import Kind, read_rows
 
 BEST = re.compile(r"epoch (\d+): held-out cross-entropy ([\d.]+)")
 """What ddrep.training.judges says in the log of a judge whenever it got better."""
@@ -28,36 +27,25 @@ def trained(results: Results) -> Iterator[Plot]:
     yield from _finetunes(results)
     yield from _judges(results)
     yield from _calibration(results)
-    reports = [(path.parent.name, results.json(path)) for path in results.files("subset*/*/report.json")]
-    for name in dict.fromkeys(name for name, _ in reports):
-        mine = [report for judge, report in reports if judge == name]
+    for name in dict.fromkeys(path.parent.name for path in results.reports):
+        mine = [report for path, report in results.reports.items() if path.parent.name == name]
         yield from _confusion(results, [report["confusion"] for report in mine if "confusion" in report], name)
         yield from _probes([probe for report in mine for probe in report.get("tried", [])], name)
 
 
-def _named(path: Path) -> str:
-    return f"{path.parent.name}, {path.parts[-3]}"
-
-
 def _finetunes(results: Results) -> Iterator[Plot]:
-    parts = []
-    for path in results.files("subset*/finetuned.parquet"):
-        history = results.rows(str(path.relative_to(results.folder)), HISTORY, [*HISTORY][1:])
-        if history is not None:
-            parts.append(history.assign(subset=path.parent.name))
+    paths = results.files("subset*/finetuned.parquet")
+    parts = [read_rows(path, HISTORY, EXPECTED, [*HISTORY][1:]).assign(subset=path.parent.name) for path in paths]
     if not parts:
         return
     rows = pd.concat(parts, ignore_index=True)
-    for column, title, text in (
-        ("loss", "loss", "Mean squared error of the noise, on the labelled images."),
-        (
-            "label_margin",
-            "share",
-            "Share of unseen images on which an image's own label helps more than another: 0.5 means no help.",
-        ),
+    of_loss = "Mean squared error of the noise, on the labelled images."
+    of_margin = "Share of unseen images on which an image's own label helps more than another: 0.5 means no help."
+    for column, title, name, text in (
+        ("loss", "loss", "Fine-tune: loss", of_loss),
+        ("label_margin", "share", "Fine-tune: does the label help?", of_margin),
     ):
         if column in rows:
-            name = {"loss": "Fine-tune: loss", "label_margin": "Fine-tune: does the label help?"}[column]
             y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(zero=False))
             yield plot(name, text, _curve(rows, "step", y), rows[["subset", "step", column]], 220)
 
@@ -87,9 +75,9 @@ def _judges(results: Results) -> Iterator[Plot]:
 
 def _calibration(results: Results) -> Iterator[Plot]:
     rows = [
-        {"judge": _named(path), **bin_}
-        for path in results.files("subset*/*/report.json")
-        for bin_ in results.json(path).get("calibration", [])
+        {"judge": f"{path.parent.name}, {path.parts[-3]}", **bin_}
+        for path, report in results.reports.items()
+        for bin_ in report.get("calibration", [])
     ]
     if not rows:
         return

@@ -14,6 +14,7 @@ import yaml
 
 import ddrep
 from ddrep.config import Experiment
+from ddrep.device import cpu_info
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "scipy", "scikit-learn", "pandas", "snakemake")
 
@@ -75,13 +76,4 @@ def _commit() -> str:
 
 def _machine() -> str:
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    return f"{platform.system()} on {_processor()}, {os.cpu_count()} cores{gpu}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    return f"{platform.system()} on {cpu_info('model name') or platform.machine()}, {os.cpu_count()} cores{gpu}"

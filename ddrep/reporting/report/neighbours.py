@@ -23,8 +23,6 @@ from ddrep.reporting.report.results import Results
 from ddrep.reporting.report.walls import Sheet, sheet
 from ddrep.sources import in_figure
 
-Read = Callable[[np.ndarray], np.ndarray]
-"""Images, or rows of a set -> features of length 1, (N, F)."""
 CLASSES, IMAGES, NEAREST = 20, 4, 4
 """The first classes, generated images of each, and labelled images beside each."""
 UNSEEN = 100
@@ -66,27 +64,27 @@ def neighbours(results: Results) -> list[Neighbours]:
     model, made = Denoiser.load(denoiser, pick_device()), read_shards(shards[:1])
     labelled, test = (read_shards([path]) for path in shown)
     read = lambda images: unit(_features(model, images, about.settings))  # noqa: E731
-    sets = [(labelled, lambda rows: unit(stored["features"][rows])), (test, lambda rows: read(test.images[rows]))]
-    found = [_of_class(label, made, read, sets) for label in range(len(labelled.classes))[:CLASSES]]
+    classes = range(len(labelled.classes))[:CLASSES]
+    found = [_of_class(label, made, labelled, stored["features"], test, read) for label in classes]
     return [each for each in found if each is not None]
 
 
 def _of_class(
-    label: int, made: LabelledImages, read: Read, sets: Sequence[tuple[LabelledImages, Read]]
-) -> Neighbours | None:
-    theirs = np.flatnonzero(made.labels == label)
+    label: int, made: LabelledImages, labelled: LabelledImages, stored: np.ndarray, test: LabelledImages,
+    read: Callable[[np.ndarray], np.ndarray],
+) -> Neighbours | None:  # fmt: skip
+    """stored: features of the labelled images; read: images -> features of length 1, (N, F)."""
+    theirs, rows, unseen = (np.flatnonzero(images.labels == label) for images in (made, labelled, test))
     theirs = theirs[np.argsort(np.array(made.keys)[theirs], kind="stable")][:IMAGES]
-    rows, unseen = (np.flatnonzero(images.labels == label) for images, _ in sets)
     unseen = unseen[: min(len(rows), UNSEEN)]
     if not (len(theirs) and len(unseen)):
         return None
     drawn = read(made.images[theirs])
-    near, far = (1 - drawn @ features(of).T for of, (_, features) in zip((rows, unseen), sets, strict=True))
-    order, other = np.argsort(near, axis=1, kind="stable")[:, :NEAREST], far.argmin(axis=1)
+    near, far = 1 - drawn @ unit(stored[rows]).T, 1 - drawn @ read(test.images[unseen]).T
+    order = np.argsort(near, axis=1, kind="stable")[:, :NEAREST]
     pictures: list[np.ndarray] = []
-    for generated, nearest, test in zip(theirs, order, other, strict=True):
-        (labelled, _), (tested, _) = sets
-        pictures += [made.images[generated], *labelled.images[rows[nearest]], tested.images[unseen[test]]]
+    for generated, nearest, other in zip(theirs, rows[order], unseen[far.argmin(axis=1)], strict=True):
+        pictures += [made.images[generated], *labelled.images[nearest], test.images[other]]
     distances = [[round(float(d), 3) for d in row] for row in np.take_along_axis(near, order, axis=1)]
     of_unseen = [round(float(d), 3) for d in far.min(axis=1)]
     return Neighbours(made.classes[label], sheet(pictures, 2 + order.shape[1]), distances, of_unseen)

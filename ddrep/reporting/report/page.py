@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pandas as pd
 import vl_convert
 
 from ddrep.config import Experiment
@@ -36,14 +34,6 @@ PLOTTED = {"figure4": TABLE4, "robustness": "tables/robustness.parquet"}
 """Figures that the page draws itself, and the tables that it draws them of."""
 COSTS: dict[str, Kind] = {"stage": "text", "job": "text"}
 COSTS |= dict.fromkeys(("seconds", "max_rss_mb", "attempts", "accepted"), "number or nan")
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A file's content as an address, and what it shows."""
-
-    source: str
-    caption: str
 
 
 def run(experiment: Experiment, out: Path) -> None:
@@ -100,20 +90,22 @@ def _of_results(results: Results) -> Iterator[plots.Plot]:
     if cells is not None:
         yield from plots.differences(cells, results.experiment.tables.confidence)
         yield from plots.accuracy(cells)
-    robustness = results.rows("tables/robustness.parquet", ROBUSTNESS)
+    robustness = results.rows(results.folder / "tables/robustness.parquet", ROBUSTNESS)
     if robustness is not None:
         yield from plots.robustness(robustness)
 
 
 def _kept(results: Results) -> Iterator[plots.Plot]:
     names = caveats.filtering(results.attempts)
-    yield from plots.acceptance(results.attempts, names)
-    yield from plots.certainty(results.attempts, names)
+    if names:
+        yield plots.acceptance(results.attempts, names)
+        yield plots.certainty(results.attempts, names)
 
 
 def _costs(results: Results) -> Iterator[plots.Plot]:
-    table = results.rows("tables/costs.parquet", COSTS)
-    yield from plots.costs(table if table is not None else pd.DataFrame({"seconds": []}))
+    table = results.rows(results.folder / "tables/costs.parquet", COSTS)
+    if table is not None and len(table):
+        yield plots.costs(table)
 
 
 def _copies(found: list[neighbours.Neighbours]) -> list[str]:
@@ -127,9 +119,11 @@ def _copies(found: list[neighbours.Neighbours]) -> list[str]:
     ]
 
 
-def _pictures(results: Results) -> Iterator[Picture]:
+def _pictures(results: Results) -> Iterator[dict[str, str]]:
+    """Each as an address that holds it, and what it shows."""
     drawn = {name for name, table in PLOTTED.items() if (results.folder / table).is_file()}
     figures = [path for path in results.files("figures/*.png") if path.stem not in drawn]
     for path in [*figures, *results.files("denoiser.png"), *results.files("subset*/finetuned.png")]:
         of = f" ({path.parent.name})" if path.parent.name.startswith("subset") else ""
-        yield Picture(walls.data_uri(path.read_bytes(), "png"), f"{CAPTIONS.get(path.stem, path.stem)}{of}.")
+        caption = f"{CAPTIONS.get(path.stem, path.stem)}{of}."
+        yield {"source": walls.data_uri(path.read_bytes(), "png"), "caption": caption}

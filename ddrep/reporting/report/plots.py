@@ -10,12 +10,10 @@ import altair as alt
 import pandas as pd
 
 from ddrep.reporting.controls import known
-from ddrep.reporting.tables import ARCHITECTURES
 from ddrep.sources import SOURCES, controls
 
 INK = "#000000"
 """Drawn in the colour of the text, light or dark (style.css)."""
-SHAPES = dict(zip(ARCHITECTURES, ("circle", "square", "triangle-up"), strict=True))
 MOST_CLASSES = 60
 """In a plot with a row for each: those of the lowest values."""
 ROW = 22
@@ -70,10 +68,10 @@ def accuracy(cells: pd.DataFrame) -> Iterator[Plot]:
 
 
 def _lines(rows: pd.DataFrame) -> alt.LayerChart:
-    colour, dash = sources_scale(rows["line"].tolist())
+    (colour, dash), scales = sources_scale(rows["line"].tolist()), sorted(set(rows["scale"].tolist()))
     tips = ["source", "scale", alt.Tooltip("mean", format=".2f"), alt.Tooltip("std", format=".2f"), "n", "n_synthetic"]
     base = alt.Chart(rows[["line", "source", "scale", "mean", "std", "low", "high", "n", "n_synthetic"]]).encode(
-        x=alt.X("scale:Q", title="synthetic images (multiples of 1x)", axis=_whole(rows)),
+        x=alt.X("scale:Q", title="synthetic images (multiples of 1x)", axis=alt.Axis(values=scales, format="d")),
         color=alt.Color("line:N", scale=colour, legend=LINES),
     )
     title = "top-1 accuracy (%)"
@@ -82,10 +80,6 @@ def _lines(rows: pd.DataFrame) -> alt.LayerChart:
     bars = base.mark_rule(strokeWidth=1.5, opacity=0.5).encode(y=alt.Y("low:Q", title=title), y2="high:Q")
     points = base.mark_point(filled=True, size=70, opacity=1).encode(y=y, tooltip=tips)
     return line + bars + points
-
-
-def _whole(rows: pd.DataFrame) -> alt.Axis:
-    return alt.Axis(values=sorted(set(rows["scale"].tolist())), format="d")
 
 
 def differences(cells: pd.DataFrame, confidence: float) -> Iterator[Plot]:
@@ -128,13 +122,11 @@ def _height(rows: int) -> int:
     return ROW * max(rows, 3) + 20
 
 
-def acceptance(attempts: pd.DataFrame, names: Sequence[str]) -> Iterator[Plot]:
+def acceptance(attempts: pd.DataFrame, names: Sequence[str]) -> Plot:
     """Which share of the candidates of each class a judge keeps."""
     rows = attempts[attempts["source"].isin(names)]
-    if rows.empty:
-        return
-    share = rows.groupby(["source", "class"], sort=False)["accepted"].agg(["mean", "sum", "size"]).reset_index()
-    share.columns = ["source", "class", "share", "accepted", "attempts"]
+    kept = rows.groupby(["source", "class"], sort=False)["accepted"]
+    share = kept.agg(share="mean", accepted="sum", attempts="size").reset_index()
     hardest = share.groupby("class")["share"].min().sort_values().index[:MOST_CLASSES]
     shown = share[share["class"].isin(hardest)]
     colour, _ = sources_scale(list(names))
@@ -151,14 +143,12 @@ def acceptance(attempts: pd.DataFrame, names: Sequence[str]) -> Iterator[Plot]:
     )
     fewer = f" The {MOST_CLASSES} hardest classes." if len(hardest) == MOST_CLASSES else ""
     text = f"The share of a class's candidates that its judge keeps; the hardest class first.{fewer}"
-    yield plot("Acceptance by class", text, chart, share, _height(len(hardest)))
+    return plot("Acceptance by class", text, chart, share, _height(len(hardest)))
 
 
-def certainty(attempts: pd.DataFrame, names: Sequence[str]) -> Iterator[Plot]:
+def certainty(attempts: pd.DataFrame, names: Sequence[str]) -> Plot:
     """How sure the judges are of the candidates: p of the class that was asked for."""
     rows = attempts[attempts["source"].isin(names)]
-    if rows.empty:
-        return
     bins = (rows["p"].clip(0, 1 - 1e-9) * 20).astype(int) / 20
     counts = rows.assign(p=bins).groupby(["source", "p"]).size().rename("candidates").reset_index()
     counts["share"] = counts["candidates"] / counts.groupby("source")["candidates"].transform("sum")
@@ -174,7 +164,7 @@ def certainty(attempts: pd.DataFrame, names: Sequence[str]) -> Iterator[Plot]:
             tooltip=["source", "p", "to", "candidates", alt.Tooltip("share", format=".1%")],
         )
     )
-    yield plot(
+    return plot(
         "What the judges say of candidates", "Candidates by the judge's p, in steps of 0.05.", chart, counts, 240
     )
 
@@ -198,10 +188,8 @@ def robustness(table: pd.DataFrame) -> Iterator[Plot]:
         yield plot(f"Guides on early estimates: {attribute}", text, chart, rows, 240)
 
 
-def costs(table: pd.DataFrame) -> Iterator[Plot]:
+def costs(table: pd.DataFrame) -> Plot:
     """Time by stage."""
-    if table.empty:
-        return
     rows = table.groupby("stage", sort=False).agg(
         jobs=("job", "size"), seconds=("seconds", "sum"), largest_memory_mb=("max_rss_mb", "max"),
         attempts=("attempts", "sum"), accepted=("accepted", "sum"),
@@ -219,4 +207,4 @@ def costs(table: pd.DataFrame) -> Iterator[Plot]:
     )
     total = shown["seconds"].sum() / 3600
     text = f"All jobs took {total:.1f} hours of computing, some at the same time."
-    yield plot("Time by stage", text, chart, shown, _height(len(shown)))
+    return plot("Time by stage", text, chart, shown, _height(len(shown)))

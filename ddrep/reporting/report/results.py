@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ from ddrep.runs import REPORT, cost_jobs, targets
 from ddrep.saved import read_json
 
 TABLE4 = "tables/table4-summary.parquet"
+EXPECTED = "a table of this experiment; make it anew"
 ATTEMPTS: dict[str, Kind] = {"class": "whole", "p": "number", "accepted": "flag"}
 OTHER_SIZE = re.compile(r"subset\d+-")
 """The folder of a labelled set that has its own number of labels a class (ddrep.runs.subset_of)."""
@@ -69,11 +70,9 @@ class Results:
     experiment: Experiment
     folder: Path
 
-    def rows(self, name: str, columns: Mapping[str, Kind], optional: Collection[str] = ()) -> pd.DataFrame | None:
-        """Columns of a Parquet file by its path in the folder. Raises UserError, as `read_rows` does."""
-        path = self.folder / name
-        expected = "a table of this experiment; make it anew"
-        return read_rows(path, columns, expected, optional) if path.is_file() else None
+    def rows(self, path: Path, columns: Mapping[str, Kind]) -> pd.DataFrame | None:
+        """Columns of a Parquet file. Raises UserError, as `read_rows` does."""
+        return read_rows(path, columns, EXPECTED) if path.is_file() else None
 
     @cached_property
     def cells(self) -> pd.DataFrame | None:
@@ -81,15 +80,17 @@ class Results:
         path = self.folder / TABLE4
         return read_cells(path) if path.is_file() else None
 
-    def json(self, path: Path) -> dict[str, Any]:
-        """A report of a judge's, with what there is of `JudgeReport`. Raises UserError for one that is broken."""
-        expected = "the report of a judge; make it anew"
-        found = read_json(path, JudgeReport, expected)
-        if self.labelled and len(found.confusion) not in (0, classes := len(self.labelled.classes)):
-            raise UserError(
-                f"{path}: confusion: of {len(found.confusion)} classes, the images have {classes}; make it anew"
-            )
-        return found.model_dump(exclude_unset=True)
+    @cached_property
+    def reports(self) -> dict[Path, dict[str, Any]]:
+        """Of each judge's, what there is of `JudgeReport`. Raises UserError for one that is broken."""
+        found = {}
+        for path in self.files("subset*/*/report.json"):
+            report = read_json(path, JudgeReport, "the report of a judge; make it anew")
+            there = len(report.confusion)
+            if self.labelled and there not in (0, classes := len(self.labelled.classes)):
+                raise UserError(f"{path}: confusion: of {there} classes, the images have {classes}; make it anew")
+            found[path] = report.model_dump(exclude_unset=True)
+        return found
 
     @cached_property
     def labelled(self) -> LabelledImages | None:
@@ -99,15 +100,11 @@ class Results:
 
     @cached_property
     def attempts(self) -> pd.DataFrame:
-        """A row for each attempt at an image of a source: subset, source, class (its name), p, accepted."""
-        parts = []
-        for path in self.files("subset*/synthetic/*/*.parquet"):
-            rows = self.rows(str(path.relative_to(self.folder)), ATTEMPTS)
-            if rows is not None:
-                subset = int(path.parts[-4].removeprefix("subset"))
-                parts.append(rows.assign(subset=subset, source=path.parent.name))
+        """A row for each attempt at an image of a source: class (its name), p, accepted, source."""
+        paths = self.files("subset*/synthetic/*/*.parquet")
+        parts = [read_rows(path, ATTEMPTS, EXPECTED).assign(source=path.parent.name) for path in paths]
         if not parts:
-            return pd.DataFrame(columns=["subset", "source", "class", "p", "accepted"])
+            return pd.DataFrame(columns=[*ATTEMPTS, "source"])
         table = pd.concat(parts, ignore_index=True)
         return table.assign(**{"class": table["class"].map(self.class_name)})
 

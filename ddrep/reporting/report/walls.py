@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from PIL import Image
 
 from ddrep.data.shards import LabelledImages, read_shards
@@ -90,8 +89,7 @@ def walls(results: Results) -> Walls | None:
     shards = {name: path for name, path in shards.items() if path.is_file()}
     classes, each = _room(real, len(shards) + 1)
     found: dict[str, list[Wall | None]] = {"real": [_real(real, label, each) for label in range(classes)]}
-    for name, path in shards.items():
-        found[name] = _of_source(results, path, classes, each)
+    found |= {name: _of_source(results, path, classes, each) for name, path in shards.items()}
     return Walls(list(real.classes[:classes]), len(real.classes) - classes, found)
 
 
@@ -109,39 +107,31 @@ def _real(real: LabelledImages, label: int, each: int) -> Wall | None:
 
 
 def _of_source(results: Results, path: Path, classes: int, each: int) -> list[Wall | None]:
-    name = str(path.with_suffix(".parquet").relative_to(results.folder))
-    table = results.rows(name, {"key": "text", "attempt": "whole", **ATTEMPTS})
+    table = results.rows(path.with_suffix(".parquet"), {"key": "text", "attempt": "whole", **ATTEMPTS})
     if table is None:
         return [None] * classes
     images = read_shards([path])
     place = {key: i for i, key in enumerate(images.keys)}
     table = table[table["class"] < classes].sort_values(["class", "attempt"])
-    kept = table[table["accepted"]].groupby("class").head(each)
-    refused = table[~table["accepted"]].groupby("class").head(each)
-    known = {(c, a): images.images[place[key]] for c, a, key in _rows(kept) if key in place}
-    drawn = from_pool(results.folder / "pool", path.stem, known, [(c, a) for c, a, _ in _rows(refused)])
-    return [_wall(label, kept, refused, known, drawn) for label in range(classes)]
+    columns = ["class", "attempt", "key", "p"]
+    kept, refused = (
+        [*table[mask].groupby("class").head(each)[columns].itertuples(index=False, name=None)]
+        for mask in (table["accepted"], ~table["accepted"])
+    )
+    known = {(label, attempt): images.images[place[key]] for label, attempt, key, _ in kept if key in place}
+    drawn = from_pool(results.folder / "pool", path.stem, known, [row[:2] for row in refused])
+    return [_wall(label, (kept, known), (refused, drawn)) for label in range(classes)]
 
 
-def _rows(table: pd.DataFrame) -> Iterator[tuple[int, int, str]]:
-    return zip(table["class"].tolist(), table["attempt"].tolist(), table["key"].tolist(), strict=True)
-
-
-def _wall(
-    label: int, kept: pd.DataFrame, refused: pd.DataFrame, known: Mapping[Attempt, np.ndarray],
-    drawn: Mapping[Attempt, np.ndarray],
-) -> Wall | None:  # fmt: skip
-    parts: list[tuple[np.ndarray, float]] = []
-    counts = []
-    for rows, there in ((kept, known), (refused, drawn)):
-        of_class = rows[rows["class"] == label]
-        p = dict(zip(of_class["attempt"].tolist(), of_class["p"].tolist(), strict=True))
-        parts += (found := [(there[label, a], value) for a, value in p.items() if (label, a) in there])
-        counts.append(len(found))
-    if not parts:
+def _wall(label: int, *shown: tuple[list[tuple[Any, ...]], Mapping[Attempt, np.ndarray]]) -> Wall | None:
+    """shown: class, attempt, key and p of what was kept, and of what was refused, with the images that are there."""
+    kept, refused = (
+        [(round(p, 3), there[of, attempt]) for of, attempt, _, p in rows if of == label and (of, attempt) in there]
+        for rows, there in shown
+    )
+    if not (kept or refused):
         return None
-    values = [round(value, 3) for _, value in parts]
-    return Wall(sheet([image for image, _ in parts]), list(values[: counts[0]]), values[counts[0] :])
+    return Wall(sheet([image for _, image in kept + refused]), [p for p, _ in kept], [p for p, _ in refused])
 
 
 def from_pool(
@@ -179,11 +169,7 @@ def as_json(found: Walls) -> dict[str, Any]:
         "first": next((name for name in in_figure(3) if name in found.sources), "real"),
         "sources": [
             {"name": name, "about": plain(name), "filtered": SOURCES[name].filtered,
-             "walls": [None if wall is None else _as_json(wall) for wall in of_class]}
+             "walls": [wall and vars(wall.sheet) | {"kept": wall.kept, "refused": wall.refused} for wall in of_class]}
             for name, of_class in found.sources.items()
         ],
     }  # fmt: skip
-
-
-def _as_json(wall: Wall) -> dict[str, Any]:
-    return {**wall.sheet.__dict__, "kept": wall.kept, "refused": wall.refused}

@@ -88,8 +88,7 @@ def test_judges(tmp_path: Path) -> None:
 def test_a_confusion_that_is_none_is_one_line(tmp_path: Path) -> None:
     write_judge(tmp_path)
     path = tmp_path / "subset0/probe/report.json"
-    results = Results(experiment(), tmp_path)
-    assert results.json(path)["confusion"] == [[9, 1], [2, 8]]
+    assert Results(experiment(), tmp_path).reports[path]["confusion"] == [[9, 1], [2, 8]]
     path.write_text(path.read_text().replace("[2, 8]", "[2]"))
     with pytest.raises(UserError, match=r"report.json: confusion: expected 2 numbers in each row"):
-        results.json(path)
+        _ = Results(experiment(), tmp_path).reports

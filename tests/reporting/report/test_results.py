@@ -19,13 +19,14 @@ def test_labelled_sets_of_other_sizes_are_left_out(tmp_path: Path) -> None:
         rows.to_parquet(folder / "00000.parquet", index=False)
     results = Results(Experiment(), tmp_path)
     assert [path.parts[-4] for path in results.files("subset*/synthetic/*/*.parquet")] == ["subset0", "subset1"]
-    assert results.attempts["subset"].tolist() == [0, 0, 1, 1]
+    assert results.attempts["accepted"].tolist() == [False, True] * 2
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"n": "many"}', '{"calibration": [{"n": 1}]}', '{"tried": [1]}'])
 def test_a_report_that_is_none_is_one_line(content: str, tmp_path: Path) -> None:
-    (path := tmp_path / "report.json").write_text(content)
+    (path := tmp_path / "subset0/probe/report.json").parent.mkdir(parents=True)
+    path.write_text(content)
     with pytest.raises(UserError, match=r"report.json: .*expected the report of a judge; make it anew"):
-        Results(Experiment(), tmp_path).json(path)
+        _ = Results(Experiment(), tmp_path).reports
     path.write_text('{"n": 3, "more": [null]}')
-    assert Results(Experiment(), tmp_path).json(path) == {"n": 3}
+    assert Results(Experiment(), tmp_path).reports == {path: {"n": 3}}
