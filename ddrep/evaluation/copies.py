@@ -12,6 +12,7 @@ import torch
 from ddrep.config import Copies, ProbeReading, Stage, Tap
 from ddrep.cost import ENCODER, Cost, Job, Passes, costs
 from ddrep.data.batches import finite, stratified, to_unit
+from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import probe_features
@@ -34,7 +35,8 @@ def run(
     the nearest labelled one, the share of near copies, and the nearest pair.
 
     Distances are Euclidean, between the standardised features of a decoder block, in units of the validation images'
-    median. The validation images say what a near copy is, the test images how many of such there are by chance.
+    median. The validation images say what a near copy is, the test images how many of such there are by chance. Raises
+    UserError where a validation image is a labelled one.
     """
     from sklearn.neighbors import NearestNeighbors  # a second, which those that read the cost alone do without
 
@@ -49,7 +51,9 @@ def run(
         found, index = nearest.kneighbors((_features(model, images, cfg) - mean) / scale)
         return found[:, 0], index[:, 0]
 
-    unseen = distances(_some(read_shards([validation]), cfg.images, stage.seed))[0]
+    others = read_shards([validation])
+    check_disjoint(others, real, (validation, labelled))
+    unseen = distances(_some(others, cfg.images, stage.seed))[0]
     unit, near = float(np.median(unseen)), float(np.quantile(unseen, NEAR))
     by_source: dict[str, list[Path]] = {}
     for path in shards:

@@ -57,10 +57,12 @@ def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.Dat
 
     cell: columns that runs apart from subset and seed are told apart by.
 
-    Raises UserError: a file that is missing or not a run's; a run given twice; predictions of other test images than
-    the first run's; predictions that do not give the row's top-1.
+    Raises UserError: a file that is missing or not a run's; an unknown source; a run given twice; predictions of other
+    test images than the first run's; predictions that do not give the row's top-1.
     """
     table = pd.concat([_read_row(path) for path in paths], keys=paths)
+    for name in table["source"]:
+        SOURCES[name]  # raises for one that is not declared here
     check_once(table, cell)
     other = sorted({*table["architecture"]} - {*ARCHITECTURES})
     table = in_order(table, [*CELL, "subset", "seed"], architecture=[*ARCHITECTURES, *other], source=list(SOURCES))

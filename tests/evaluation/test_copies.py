@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 
 from ddrep.config import Copies, Stage
 from ddrep.data.shards import LabelledImages, write_shard
+from ddrep.errors import UserError
 from ddrep.evaluation.copies import TEST, _features, run
 from tests import tiny
 
@@ -35,6 +36,14 @@ def test_a_source_that_repeats_is_seen(files: dict[str, Path], tmp_path: Path) -
     assert rows["memoriser"]["near_copies"] == 1 and rows["memoriser"]["least"] == pytest.approx(0, abs=1e-6)
     assert rows["memoriser"]["image"] == rows["memoriser"]["labelled_image"]
     assert rows["honest"]["near_copies"] < 0.2 and 0.5 < rows["honest"]["median"] < 2
+
+
+def test_labelled_images_among_the_validation_images_are_named(files: dict[str, Path], tmp_path: Path) -> None:
+    shards = [files.pop("memoriser/00000"), files.pop("honest/00000")]
+    files["validation"] = files["labelled"]
+    with pytest.raises(UserError, match=r"labelled.tar: 60 images are in \S+labelled.tar too"):
+        run(Stage[Copies](config=CFG), **files, shards=shards, subset=1, out=tmp_path / "rows.parquet")
+    assert not (tmp_path / "rows.parquet").exists()
 
 
 def test_distances_are_those_of_other_code(files: dict[str, Path], tmp_path: Path) -> None:

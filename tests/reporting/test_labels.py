@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from ddrep.config import AccuracyTable, Stage
+from ddrep.errors import UserError
 from ddrep.reporting.labels import figure5, run, worth
 from ddrep.runs import Run
 from tests.reporting.make_runs import write_run
@@ -66,3 +67,10 @@ def test_table_5(rows: list[Path], tmp_path: Path) -> None:
     assert "| ours 3x | 65.0 ± 0.0 (+5.0 [" in text and "| ours 3x | 141 [" in text and "> 400 [" in text
     figure5(table=keys["summary"], out=tmp_path / "figure5.png")
     assert (tmp_path / "figure5.png").stat().st_size > 5000
+
+
+def test_a_source_that_is_not_declared_is_one_line(rows: list[Path], tmp_path: Path) -> None:
+    pd.read_parquet(rows[-1]).assign(source="gone").to_parquet(rows[-1])
+    outputs = {name: tmp_path / name for name in ("out", "summary", "markdown")}
+    with pytest.raises(UserError, match="no source gone"):
+        run(Stage[AccuracyTable](config=AccuracyTable()), rows=rows, judges=None, **outputs)
