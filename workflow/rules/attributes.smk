@@ -47,9 +47,7 @@ use rule job as attribute_shard with:
         out="<drawn>.tar",
         beside="<drawn>.parquet",
     pathvars:
-        **of_methods(
-            guided(), drawn="<run>/{method}/{steps}", job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"
-        ),
+        **of_methods(guided(), job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"),
     resources:
         **on_gpu(16000, 480),
     params:
@@ -78,9 +76,7 @@ use rule attribute_shard as attribute_generated with:
         generator=lambda w: kept(generator_path(METHODS[w.method].generator, EXPERIMENT)),
         judge=lambda w: f"<run>/{METHODS[w.method].generator}.safetensors",
     pathvars:
-        **of_methods(
-            generated(), drawn="<run>/{method}/{steps}", job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"
-        ),
+        **of_methods(generated(), job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"),
     params:
         **told("generated", "generate-attribute --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
 

@@ -50,12 +50,7 @@ use rule attribute_shard as mask_shard with:
     output:
         out="<drawn>.tar",
     pathvars:
-        **of_methods(
-            guided(),
-            run="<subset>/masks/{run}",
-            drawn="<run>/{method}/{steps}",
-            job="guided/subset{subset}/masks/{run}-{method}-{steps}",
-        ),
+        **of_methods(guided(), run="<subset>/masks/{run}", job="guided/subset{subset}/masks/{run}-{method}-{steps}"),
     params:
         **told("guided", "guide-masks --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
     message:
@@ -81,12 +76,7 @@ use rule mask_shard as mask_generated with:
         judge=lambda w: f"<run>/{METHODS[w.method].generator}.safetensors",
         masks="<results>/masks/test.tar",
     pathvars:
-        **of_methods(
-            generated(),
-            run="<subset>/masks/{run}",
-            drawn="<run>/{method}/{steps}",
-            job="guided/subset{subset}/masks/{run}-{method}-{steps}",
-        ),
+        **of_methods(generated(), run="<subset>/masks/{run}", job="guided/subset{subset}/masks/{run}-{method}-{steps}"),
     params:
         **told("generated", "generate-masks --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
 
