@@ -100,6 +100,12 @@ def read_json(path: Path, kind: type[M], expected: str) -> M:
         raise UserError(f"{path}: {explain(e)}; expected {expected}") from None
 
 
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    with written_whole(path) as (draft,):
+        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
 def save(path: Path, content: Saved, weights: Mapping[str, Tensor]) -> None:
     """Write a file, whole or not at all."""
     with written_whole(path) as (draft,):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import itertools
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -23,13 +22,12 @@ from torch import Tensor
 
 from ddrep import stopping
 from ddrep.data.batches import to_uint8, to_unit
-from ddrep.files import written_whole
 from ddrep.networks.judges import Judge
 from ddrep.sampling.engine import Tally, hopeless
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.rows import in_rows
 from ddrep.sampling.slots import Slots
-from ddrep.saved import read_json
+from ddrep.saved import read_json, write_json
 
 log = logging.getLogger("ddrep")
 
@@ -136,8 +134,7 @@ def checks_of(
         if not file.is_file():
             early, final = pilot(slots, judge, seed, classes, threshold)
             found = calibrate(early, final, threshold, share)
-            with written_whole(file) as (draft,):
-                draft.write_text(json.dumps(asdict(found), indent=1), encoding="utf-8")
+            write_json(file, asdict(found))
         checks = read_json(file, Checks, "checks as a pilot leaves them; remove it, and they are found anew")
     if not checks.steps:
         log.warning("%s: of %d candidates %d are kept; nothing is refused early", file, checks.pilot, checks.kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,14 +17,14 @@ from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.device import pick_device
 from ddrep.errors import UserError
-from ddrep.files import fingerprint, sha256, written_whole
+from ddrep.files import fingerprint, sha256
 from ddrep.networks.judges import Judge
 from ddrep.sampling import early
 from ddrep.sampling.engine import ANY, Balanced, Engine, Tally, check_full, fill
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.sampler import evaluations, image_seed, levels, sample
 from ddrep.sampling.slots import Slots
-from ddrep.saved import read_json
+from ddrep.saved import read_json, write_json
 
 log = logging.getLogger("ddrep")
 
@@ -266,8 +265,7 @@ def match_threshold(
         "n": len(ours),
     }
     log.info("%s", content)
-    with written_whole(out) as (draft,):
-        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(out, content)
 
 
 def matched(p: np.ndarray, share: float) -> float:

@@ -9,7 +9,6 @@ least cost is found by dynamic programming. Published settings, but where said, 
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +24,11 @@ from ddrep.data.batches import finite
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.errors import UserError
-from ddrep.files import sha256, written_whole
+from ddrep.files import sha256
 from ddrep.sampling.guidance import EpsFunction
 from ddrep.sampling.sampler import ImageNoise, image_seed, levels, solve
 from ddrep.sampling.synthesis import unconditional
+from ddrep.saved import write_json
 from ddrep.solvers import Estimate, most_steps
 
 log = logging.getLogger("ddrep")
@@ -56,8 +56,7 @@ def run(stage: Stage[FitGrid], *, denoiser: Path, out: Path) -> None:
         "denoiser_sha256": sha256(denoiser),
     }
     log.info("%s", content)
-    with written_whole(out) as (draft,):
-        draft.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_json(out, content)
 
 
 @torch.no_grad()

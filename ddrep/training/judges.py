@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +27,7 @@ from ddrep.files import sha256, tensors_from_disk, tensors_on_disk, written_whol
 from ddrep.networks import architectures
 from ddrep.networks.judges import Judge
 from ddrep.networks.metadata import FeaturesFile, JudgeMeta
+from ddrep.saved import write_json
 from ddrep.training.loop import LoopConfig, train
 
 log = logging.getLogger("ddrep")
@@ -121,9 +121,7 @@ def _run(
     labels, sizes = torch.as_tensor(data.labels), {"hidden": cfg.hidden, "dropout": cfg.dropout}
     meta = JudgeMeta(channels=views[0].shape[1], num_classes=len(data.classes), **sizes, **reads)
     net, held_out = train_head(meta, views, labels, cfg, seed=stage.seed, device=pick_device())
-    with written_whole(report) as (draft,):
-        assessment = assess(net, _batches(views[0], held_out), labels[held_out], meta.num_classes)
-        draft.write_text(json.dumps(assessment, indent=1), encoding="utf-8")
+    write_json(report, assess(net, _batches(views[0], held_out), labels[held_out], meta.num_classes))
     Judge(net, meta).save(out)
 
 

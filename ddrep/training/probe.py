@@ -7,7 +7,6 @@ cross-validation inside the labelled images alone. Sources: DDAE (Xiang et al. 2
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,10 +27,11 @@ from ddrep.denoiser.features import tap_features
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.evaluation.judges import quality
-from ddrep.files import sha256, written_whole
+from ddrep.files import sha256
 from ddrep.networks.architectures import Probes
 from ddrep.networks.judges import Judge
 from ddrep.networks.metadata import JudgeMeta
+from ddrep.saved import write_json
 
 log = logging.getLogger("ddrep")
 
@@ -74,8 +74,7 @@ def run(stage: Stage[Probe], *, denoiser: Path, train: Path, out: Path, report: 
         "tried": [_said(each, data.labels) for each in tried],
     }
     log.info("out of fold: top-1 %.1f of %d images, temperature %.2f", found["top1"], len(data), temperature)
-    with written_whole(report) as (draft,):
-        draft.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    write_json(report, found)
     judge.save(out)
 
 
