@@ -10,6 +10,7 @@ from torch import Tensor
 from ddrep.denoiser.schedule import Schedule, x0_from_eps
 from ddrep.generators.base import latent_seed
 from ddrep.sampling.rows import in_rows
+from ddrep.sampling.sampler import ImageNoise
 from ddrep.solvers import Estimate, ddim_step, time_grid
 
 PERCEPTRON_ROWS = 256
@@ -26,8 +27,7 @@ def drawn(
     eps: of latents (N, *shape) and times (N,) in embedded units. Raises UserError for steps that the schedule has not.
     """
     grid = time_grid(schedule, "ddim", steps)
-    generators = [torch.Generator().manual_seed(latent_seed(seed)) for seed in seeds]
-    z = torch.stack([torch.randn(shape, generator=g) for g in generators]).to(device)
+    z = ImageNoise(list(map(latent_seed, seeds)), shape, device).draw()
     rows = PERCEPTRON_ROWS if len(shape) == 1 else None
     for here, after in zip(grid, [*grid[1:], -1], strict=True):
         index = torch.full((len(z),), here, device=device)

@@ -31,7 +31,7 @@ def image_seed(experiment: int, label: int, shard: int, attempt: int) -> int:
 class ImageNoise:
     """Standard normal noise with a generator of its own for each image, drawn on the CPU whatever the device."""
 
-    def __init__(self, seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device):
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, ...], device: torch.device):
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         self.shape, self.device = shape, device
 
