@@ -13,7 +13,7 @@ from snakemake.utils import min_version
 
 from ddrep import config as settings
 from ddrep import runs, warm
-from ddrep.derived import denoiser_path, generator_path, pretrained_on_data, shard_of
+from ddrep.derived import network_path, pretrained_on_data, shard_of
 from ddrep.errors import UserError
 from ddrep.methods import METHODS, generated, generators, guided
 from ddrep.registry import declare_members
@@ -56,7 +56,7 @@ if workflow.storage_settings.default_storage_provider:
 NAME = EXPERIMENT.experiment
 # What the user brings stays where it is, wherever the results go.
 kept = lambda path: path if path.startswith("results/") else local(path)
-DENOISER = kept(denoiser_path(EXPERIMENT))
+DENOISER = kept(network_path("denoiser", EXPERIMENT))
 EVALUATOR, SEGMENTER, INCEPTION = [
     local(str(path)) if (path := getattr(EXPERIMENT.evaluation, name)) else []
     for name in ("evaluator", "segmenter", "inception")

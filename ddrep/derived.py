@@ -23,16 +23,9 @@ P = TypeVar("P", config.Pretrain, config.PretrainDiffAE, config.PretrainD2C, con
 Wildcards = Mapping[str, str]
 
 
-def denoiser_path(experiment: Experiment) -> str:
-    """Where the unconditional denoiser is, or will be."""
-    if experiment.denoiser.kind == "pretrain":
-        return f"results/{experiment.experiment}/denoiser.safetensors"
-    return str(experiment.denoiser.file.path)
-
-
-def generator_path(name: str, experiment: Experiment) -> str:
-    """Where a generator beside the denoiser is, or will be."""
-    choice = getattr(experiment.generators, name)
+def network_path(name: str, experiment: Experiment) -> str:
+    """Where the unconditional `denoiser`, or a generator beside it, is or will be."""
+    choice = experiment.denoiser if name == "denoiser" else getattr(experiment.generators, name)
     return f"results/{experiment.experiment}/{name}.safetensors" if choice.kind == "pretrain" else str(choice.file.path)
 
 

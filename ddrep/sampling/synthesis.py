@@ -67,8 +67,11 @@ class Drawer:
     """Names all that determines a candidate beside its class, shard and attempt."""
 
 
-def conditional(stage: Stage[Shard], finetuned: Path, pretrained: Path) -> Drawer:
-    """Of the fine-tuned denoiser. Raises UserError for another."""
+def drawer_of(stage: Stage[Shard], finetuned: Path | None, pretrained: Path) -> Drawer:
+    """The fine-tuned denoiser or, without one, the pretrained one. Raises UserError for others."""
+    if not finetuned:
+        denoiser = unconditional(stage.config.sampling.guidance_scale, pretrained)
+        return Drawer(denoiser, None, _key(stage, denoiser, pretrained))
     device = pick_device()
     denoiser = Denoiser.load(finetuned, device)
     if not denoiser.net.cfg.num_classes:
@@ -142,15 +145,10 @@ def run(
     Without `finetuned` as many in all, of the classes of the shard `labelled` as they come. Raises UserError.
     """
     stage = _with_grid(stage, grid, pretrained)
-    if finetuned:
-        drawer = conditional(stage, finetuned, pretrained)
-        classes = drawer.denoiser.classes
-    elif labelled:
-        denoiser = unconditional(stage.config.sampling.guidance_scale, pretrained)
-        drawer = Drawer(denoiser, None, _key(stage, denoiser, pretrained))
-        classes = read_shards([labelled]).classes
-    else:
+    if not finetuned and not labelled:
         raise UserError("synthesize: expected --finetuned, or --labelled for images of no class")
+    drawer = drawer_of(stage, finetuned, pretrained)
+    classes = read_shards([labelled]).classes if labelled and not finetuned else drawer.denoiser.classes
     engine = engine_of(drawer, stage, index, pool, batch)
     loaded = Judge.load(judge, pretrained, pick_device())
     if (known := loaded.meta.num_classes) != len(classes):
@@ -241,7 +239,7 @@ def match_threshold(
     Both judge the first `per_class` attempts of each class of shard 0, which `improved-ddpm` needs anyway.
     """
     stage = _with_grid(stage, grid, pretrained)
-    drawer = conditional(stage, finetuned, pretrained)
+    drawer = drawer_of(stage, finetuned, pretrained)
     engine, classes = engine_of(drawer, stage, 0, pool, batch), len(drawer.denoiser.classes)
     cfg, device = stage.config.synthesis, pick_device()
     quota = cfg.per_class // cfg.shards_per_scale
