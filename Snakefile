@@ -12,8 +12,8 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from ddrep import config as settings
-from ddrep import warm
-from ddrep.derived import denoiser_path, generator_path, pretrained_on_data, shard_of
+from ddrep import runs, warm
+from ddrep.derived import network_path, pretrained_on_data, shard_of
 from ddrep.errors import UserError
 from ddrep.methods import METHODS, generated, generators, guided
 from ddrep.registry import declare_members
@@ -27,23 +27,6 @@ from ddrep.rules import (
     on_gpu,
     params,
     resolve_first,
-)
-from ddrep.runs import (
-    REPORT,
-    compared_sets,
-    cost_attempts,
-    cost_jobs,
-    figure2_runs,
-    first_shards,
-    guide_folders,
-    judge_scores,
-    probe_reports,
-    shard_paths,
-    shards_asked,
-    table1_runs,
-    table2_runs,
-    table_runs,
-    targets,
 )
 from ddrep.sources import SOURCES, in_figure, judges, of_origin
 
@@ -73,14 +56,14 @@ if workflow.storage_settings.default_storage_provider:
 NAME = EXPERIMENT.experiment
 # What the user brings stays where it is, wherever the results go.
 kept = lambda path: path if path.startswith("results/") else local(path)
-DENOISER = kept(denoiser_path(EXPERIMENT))
+DENOISER = kept(network_path("denoiser", EXPERIMENT))
 EVALUATOR, SEGMENTER, INCEPTION = [
     local(str(path)) if (path := getattr(EXPERIMENT.evaluation, name)) else []
     for name in ("evaluator", "segmenter", "inception")
 ]
 told = partial(params, EXPERIMENT)
 shards_of = lambda w, scale: [
-    f"<results>/{path}" for path in shard_paths(w.subset, w.source, scale, EXPERIMENT.synthesis.shards_per_scale)
+    f"<results>/{path}" for path in runs.shard_paths(w.subset, w.source, scale, EXPERIMENT.synthesis.shards_per_scale)
 ]
 CONSTRAINTS = {
     "experiment": NAME.replace(".", r"\."),
@@ -104,7 +87,9 @@ CONSTRAINTS = {
 }
 paths = partial(constrained, CONSTRAINTS)
 # Guided and generated images lie in folders alike: which rule draws them is told by the method.
-of_methods = lambda methods, **given: constrained({**CONSTRAINTS, "method": any_of(methods)}, **given)
+of_methods = lambda methods, **given: constrained(
+    {**CONSTRAINTS, "method": any_of(methods)}, drawn="<run>/{method}/{steps}", **given
+)
 # `workflow.cores` would refuse what computes nothing and is given none: --unlock, --dag.
 CORES = workflow.resource_settings.cores or 1
 # Threads of the jobs that others wait for. With a small denoiser two are 1.4 times as fast as one, and more than 4 gain
@@ -144,7 +129,7 @@ onstart:
 rule all:
     default_target: True
     input:
-        [f"results/{NAME}/{target}" for target in targets(EXPERIMENT)],
+        [f"results/{NAME}/{target}" for target in runs.targets(EXPERIMENT)],
 
 
 include: "workflow/rules/job.smk"

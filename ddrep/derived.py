@@ -9,39 +9,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from ddrep.config import (
-    CELEBA_19,
-    AccuracyTable,
-    AttributeImages,
-    Attributes,
-    AttributeScores,
-    Data,
-    EvenSampling,
-    Experiment,
-    Figure1,
-    Figure2,
-    Figure3,
-    FitGrid,
-    GeneratedMasks,
-    GeneratedShard,
-    GuidanceTable,
-    Guide,
-    GuidedShard,
-    JudgeScore,
-    Masks,
-    Mix,
-    Pretrain,
-    PretrainD2C,
-    PretrainDiffAE,
-    PretrainNVAE,
-    Section,
-    Shard,
-    Stage,
-    Synthesis,
-    Training,
-    UnlabelledImages,
-    subset_seed,
-)
+from ddrep import config
+from ddrep.config import CELEBA_19, Attributes, Data, Experiment, Masks, Section
 from ddrep.data.digest import digest, places
 from ddrep.data.readers import has_unlabelled, reader_of, with_labels
 from ddrep.errors import UserError
@@ -49,25 +18,18 @@ from ddrep.methods import METHODS
 from ddrep.runs import subset_of
 from ddrep.sources import SOURCES
 
-F = TypeVar("F", Figure1, Figure2, Figure3)
-P = TypeVar("P", Pretrain, PretrainDiffAE, PretrainD2C, PretrainNVAE)
+F = TypeVar("F", config.Figure1, config.Figure2, config.Figure3)
+P = TypeVar("P", config.Pretrain, config.PretrainDiffAE, config.PretrainD2C, config.PretrainNVAE)
 Wildcards = Mapping[str, str]
 
 
-def denoiser_path(experiment: Experiment) -> str:
-    """Where the unconditional denoiser is, or will be."""
-    if experiment.denoiser.kind == "pretrain":
-        return f"results/{experiment.experiment}/denoiser.safetensors"
-    return str(experiment.denoiser.file.path)
-
-
-def generator_path(name: str, experiment: Experiment) -> str:
-    """Where a generator beside the denoiser is, or will be."""
-    choice = getattr(experiment.generators, name)
+def network_path(name: str, experiment: Experiment) -> str:
+    """Where the unconditional `denoiser`, or a generator beside it, is or will be."""
+    choice = experiment.denoiser if name == "denoiser" else getattr(experiment.generators, name)
     return f"results/{experiment.experiment}/{name}.safetensors" if choice.kind == "pretrain" else str(choice.file.path)
 
 
-def pretrained_on_data(experiment: Experiment, section: UnlabelledImages) -> bool:
+def pretrained_on_data(experiment: Experiment, section: config.UnlabelledImages) -> bool:
     """Whether a denoiser or generator is trained on a data set, beside which images are held out."""
     return section.data is not None and set(experiment.parts) != {"masks"}
 
@@ -98,7 +60,7 @@ def _its_table(data: Data) -> Data:
     )
 
 
-def shard_of(source: str, experiment: Experiment) -> Shard:
+def shard_of(source: str, experiment: Experiment) -> config.Shard:
     """The shard section of a source: with settings of its own for sampling; at threshold 0 if it keeps every candidate.
 
     Writing these as settings, not as cases, keeps a changed threshold from replanning what has none.
@@ -108,52 +70,51 @@ def shard_of(source: str, experiment: Experiment) -> Shard:
     sampling = experiment.sampling.model_copy(update={"guidance_scale": scale, **own.sampling})
     accepts: dict[str, Any] = {} if own.filtered else {"threshold": 0.0, "early_refusal": 0.0}
     accepts |= {} if own.origin == "pretrained" else {"balance": False}
-    return Shard(
-        sampling=sampling, synthesis=experiment.synthesis.model_copy(update=accepts), labels=own.labels
-    )  # fmt: skip
+    synthesis = experiment.synthesis.model_copy(update=accepts)
+    return config.Shard(sampling=sampling, synthesis=synthesis, labels=own.labels)
 
 
-def labelling_of(source: str | None, experiment: Experiment) -> Synthesis:
+def labelling_of(source: str | None, experiment: Experiment) -> config.Synthesis:
     """The section of labelled images that a judge labels, or of a shard of a source's images without labels, of which
     only the size counts."""
     if source is None:
-        return Synthesis()
+        return config.Synthesis()
     cfg = experiment.synthesis
-    return Synthesis(per_class=cfg.per_class, shards_per_scale=cfg.shards_per_scale)
+    return config.Synthesis(per_class=cfg.per_class, shards_per_scale=cfg.shards_per_scale)
 
 
-def training_of(source: str, mixed: bool, experiment: Experiment) -> Training:
+def training_of(source: str, mixed: bool, experiment: Experiment) -> config.Training:
     """The training section of a run: no Mixup settings for the unmixed, the size of 1x for equal steps alone."""
-    classifier = experiment.classifier if mixed else experiment.classifier.model_copy(update={"mix": Mix()})
+    classifier = experiment.classifier if mixed else experiment.classifier.model_copy(update={"mix": config.Mix()})
     per_class = experiment.synthesis.per_class if SOURCES[source].equal_steps else 0
-    return Training(classifier=classifier, mixed=mixed, per_class=per_class)
+    return config.Training(classifier=classifier, mixed=mixed, per_class=per_class)
 
 
-def attribute_images_of(attribute: str, examples: bool, experiment: Experiment) -> AttributeImages:
+def attribute_images_of(attribute: str, examples: bool, experiment: Experiment) -> config.AttributeImages:
     """All images of an attribute, or the examples that guides learn from."""
     section = experiment.attributes
     if attribute not in section.having:
         raise UserError(f"attributes.groups: no {attribute}; it has {', '.join(section.having)}")
     count = section.examples if examples else 0
     having = section.having[attribute]
-    return AttributeImages(data=data_of(experiment), attribute=attribute, having=having, examples=count)
+    return config.AttributeImages(data=data_of(experiment), attribute=attribute, having=having, examples=count)
 
 
-def scores_of(attribute: str, experiment: Experiment) -> AttributeScores:
+def scores_of(attribute: str, experiment: Experiment) -> config.AttributeScores:
     """Which of the evaluator's classes have an attribute: one trained for the attribute knows it by its name."""
     given = experiment.evaluation.evaluator is not None
     having = experiment.attributes.having[attribute] if given else (attribute,)
-    return AttributeScores(attribute=attribute, having=having)
+    return config.AttributeScores(attribute=attribute, having=having)
 
 
-def guide_of(section: Attributes | Masks, reads: str) -> Guide:
+def guide_of(section: Attributes | Masks, reads: str) -> config.Guide:
     """The section of a guide on features, or on pixels, which has no taps."""
-    return Guide(taps=section.taps if reads == "features" else None, training=section.training)
+    return config.Guide(taps=section.taps if reads == "features" else None, training=section.training)
 
 
 def guided_of(
     section: Attributes | Masks, method: str, steps: int, experiment: Experiment, first: int = 0
-) -> GuidedShard:
+) -> config.GuidedShard:
     """The section of a shard of guided images: with a scale if the method steers, and a threshold if it refuses.
 
     first: of masks, as Table2.first has it.
@@ -161,8 +122,8 @@ def guided_of(
     Writing these as settings keeps a changed scale from replanning what is not guided.
     """
     drawn, how = section.sampling, METHODS[method]
-    sampling = EvenSampling(solver=drawn.solver, steps=steps, eta=drawn.eta)
-    shard = GuidedShard(sampling=sampling, scale=drawn.scale if how.steered else 0.0)
+    sampling = config.EvenSampling(solver=drawn.solver, steps=steps, eta=drawn.eta)
+    shard = config.GuidedShard(sampling=sampling, scale=drawn.scale if how.steered else 0.0)
     if isinstance(section, Masks):
         return shard.model_copy(update={"images": experiment.table2.images, "first": first})
     table = experiment.table1
@@ -172,32 +133,32 @@ def guided_of(
 
 def generated_of(
     section: Attributes | Masks, method: str, steps: int, experiment: Experiment, first: int = 0
-) -> GeneratedShard | GeneratedMasks:
+) -> config.GeneratedShard | config.GeneratedMasks:
     """The section of a shard of a generator's images, drawn by the solver of guided ones. first: see `guided_of`."""
     drawn, own = section.sampling, METHODS[method]
-    sampling = EvenSampling(solver=drawn.solver, steps=steps, eta=drawn.eta)
+    sampling = config.EvenSampling(solver=drawn.solver, steps=steps, eta=drawn.eta)
     told: dict[str, Any] = {"sampling": sampling}
     if not own.one_pass:  # without a setting of its own, the table's steps are those of latents
         told["latent_steps"] = getattr(getattr(experiment.generators, own.generator), "latent_steps", steps)
     if isinstance(section, Masks):
         masks = experiment.table2
-        return GeneratedMasks(images=masks.images, candidates=masks.candidates, first=first, **told)
-    table = experiment.table1
-    return GeneratedShard(images=table.images, threshold=table.threshold, max_attempts=table.max_attempts, **told)
+        return config.GeneratedMasks(images=masks.images, candidates=masks.candidates, first=first, **told)
+    t = experiment.table1
+    return config.GeneratedShard(images=t.images, threshold=t.threshold, max_attempts=t.max_attempts, **told)
 
 
-def accuracy_table_of(experiment: Experiment) -> AccuracyTable:
+def accuracy_table_of(experiment: Experiment) -> config.AccuracyTable:
     """The section of Tables 3 and 4. The paper's figures stand beside its own data set and the embedded one, which the
     project compares with it; beside other images they would look comparable."""
-    return AccuracyTable(**experiment.tables.model_dump(), paper=3 in reader_of(experiment.data).paper)
+    return config.AccuracyTable(**experiment.tables.model_dump(), paper=3 in reader_of(experiment.data).paper)
 
 
-def guidance_table_of(number: int, experiment: Experiment) -> GuidanceTable:
+def guidance_table_of(number: int, experiment: Experiment) -> config.GuidanceTable:
     """The section of Table 1 or 2, with the paper's figures beside the same data sets and the embedded one."""
     masks = experiment.masks.data
     of_faces = masks.kind == "celebamask-hq" or (masks.few_shot is not None and masks.few_shot.classes == CELEBA_19)
     paper = {1: 1 in reader_of(experiment.data).paper, 2: masks.kind == "embedded" or of_faces}[number]
-    return GuidanceTable(minimum=experiment.evaluation.minimum, paper=paper)
+    return config.GuidanceTable(minimum=experiment.evaluation.minimum, paper=paper)
 
 
 def figure_of(kind: type[F], experiment: Experiment) -> F:
@@ -233,7 +194,7 @@ STAGES: dict[str, Told] = {
     "pretrain-d2c": Told(1, lambda e, w: pretrain_of(e.generators.d2c.pretrain)),
     "pretrain-nvae": Told(1, lambda e, w: pretrain_of(e.generators.nvae.pretrain)),
     "finetune": Told(1, lambda e, w: e.finetune, of_subset=True),
-    "fit-grid": Told(2, lambda e, w: FitGrid(steps=e.sampling.steps)),
+    "fit-grid": Told(2, lambda e, w: config.FitGrid(steps=e.sampling.steps)),
     "features": Told(1, lambda e, w: e.features),
     "rejection": Told(1, lambda e, w: e.rejection, of_subset=True),
     "pixel-rejection": Told(1, lambda e, w: e.pixel_rejection, of_subset=True),
@@ -241,15 +202,15 @@ STAGES: dict[str, Told] = {
     "pixel-threshold": Told(2, lambda e, w: shard_of("pixel-rejection", e), of_subset=True),
     "synthesis": Told(2, lambda e, w: shard_of(w["source"], e), of_subset=True),
     "label": Told(1, lambda e, w: labelling_of(w.get("source"), e)),
-    "judge-score": Told(1, lambda e, w: JudgeScore(images=e.tables.judged)),
+    "judge-score": Told(1, lambda e, w: config.JudgeScore(images=e.tables.judged)),
     "judges-table": Told(1, lambda e, w: Section()),
     "copies": Told(1, lambda e, w: e.copies),
     "copies-table": Told(1, lambda e, w: Section()),
     "classifier": Told(1, lambda e, w: training_of(w["source"], w["mix"] == "mix", e), of_subset=True),
     "tables": Told(6, lambda e, w: accuracy_table_of(e)),
-    "figure1": Told(2, lambda e, w: figure_of(Figure1, e)),
-    "figure2": Told(2, lambda e, w: figure_of(Figure2, e)),
-    "figure3": Told(2, lambda e, w: figure_of(Figure3, e)),
+    "figure1": Told(2, lambda e, w: figure_of(config.Figure1, e)),
+    "figure2": Told(2, lambda e, w: figure_of(config.Figure2, e)),
+    "figure3": Told(2, lambda e, w: figure_of(config.Figure3, e)),
     "figure4": Told(2, lambda e, w: Section()),
     "figure5": Told(1, lambda e, w: Section()),
     "probe-figure": Told(1, lambda e, w: Section()),
@@ -277,21 +238,21 @@ def told(stage: str, experiment: Experiment, wildcards: Wildcards) -> str:
     section = STAGES[stage].section(experiment, wildcards)
     seed = experiment.seed
     if STAGES[stage].of_subset:
-        seed = subset_seed(seed, subset_of(wildcards["subset"])[0])
+        seed = config.subset_seed(seed, subset_of(wildcards["subset"])[0])
     return stage_json(stage, section, seed, digest(places(section), experiment.digest))
 
 
-def stage_json(stage: str, config: BaseModel, seed: int, files: str = "") -> str:
+def stage_json(stage: str, cfg: BaseModel, seed: int, files: str = "") -> str:
     """The canonical JSON of a stage: equal exactly when the stage would do the same (inputs apart).
 
     files: digest of the data set that it reads, if any (ddrep.data.digest).
     """
-    content = {"stage": stage, "version": STAGES[stage].version, "seed": seed, "config": config.model_dump(mode="json")}
+    content = {"stage": stage, "version": STAGES[stage].version, "seed": seed, "config": cfg.model_dump(mode="json")}
     content |= {"files": files} if files else {}
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
-def check_version(stage: Stage[Any]) -> None:
+def check_version(stage: config.Stage[Any]) -> None:
     """Raises ValueError for a stage that was told for another version of its code."""
     now = STAGES[stage.stage].version if stage.stage in STAGES else None
     if stage.version != now:

@@ -17,13 +17,13 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """From GNU's malloc.h: how much free memory the heap keeps at its top (-1: all), and how many blocks lie outside it."""
 
 
-def pick_device(wanted: int = 1) -> torch.device:
+def pick_device() -> torch.device:
     """The first visible GPU, else the CPU.
 
-    Where no scheduler has given this job its GPUs, it takes `wanted` that no other job holds and makes them the only
-    visible ones (ddrep.gpus).
+    Where no scheduler has given this job its GPUs, it takes one that no other job holds and makes it the only visible
+    one (ddrep.gpus).
     """
-    gpus.claim(wanted, count_gpus)
+    gpus.claim(1, count_gpus)
     if torch.cuda.is_available():
         return torch.device("cuda")
     keep_freed_memory()

@@ -27,16 +27,16 @@ class Registry(dict[str, M]):
         super().__init__()
         self.kind = kind
 
-    def add(self, member: M) -> M:
-        """Declare a member. Raises ValueError if its name is taken, or is none for a part of a file's name."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_-]*", member.name):
-            raise ValueError(
-                f"{self.kind} {member.name!r}: expected letters, digits, . + - and _, for files bear its name"
-            )
-        if member.name in self:
-            raise ValueError(f"{self.kind} {member.name}: declared twice")
-        self[member.name] = member
-        return member
+    def add(self, *members: M) -> None:
+        """Declare members. Raises ValueError if a name is taken, or is none for a part of a file's name."""
+        for member in members:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_-]*", member.name):
+                raise ValueError(
+                    f"{self.kind} {member.name!r}: expected letters, digits, . + - and _, for files bear its name"
+                )
+            if member.name in self:
+                raise ValueError(f"{self.kind} {member.name}: declared twice")
+            self[member.name] = member
 
     def __missing__(self, name: str) -> M:
         raise UserError(self._unknown(name))

@@ -87,10 +87,10 @@ def write_rows(contents: Mapping[Path, pd.DataFrame | str]) -> None:
                 content.to_parquet(draft, index=False)
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pd.DataFrame:
-    """A Parquet file, or some of its columns, as it is. Raises UserError for one that is broken."""
+def read_table(path: Path) -> pd.DataFrame:
+    """A Parquet file as it is. Raises UserError for one that is broken."""
     try:
-        return pd.read_parquet(path, columns=columns)
+        return pd.read_parquet(path)
     except Exception as e:  # of arbitrary bytes the library makes errors of many types
         raise UserError(
             f"{path}: not a readable Parquet file ({' '.join(str(e).split())[:LONGEST]}); make it anew"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ddrep.config import Experiment
 from ddrep.data.readers import labels_of
-from ddrep.methods import METHODS, Reads
+from ddrep.methods import METHODS
 from ddrep.sources import PROBE, REJECTION, SOURCES, Judge, in_figure, judges, of_origin
 
 
@@ -104,11 +104,6 @@ def table_runs(number: str, experiment: Experiment) -> list[Run]:
     return {"3": table3_runs, "4": table4_runs, "5": table5_runs}[number](experiment)
 
 
-def needs_shards(run: Run) -> bool:
-    """Whether the run trains on synthetic images."""
-    return SOURCES[run.source].has_shards
-
-
 def shard_paths(labelled_set: str, source: str, scale: int, shards_per_scale: int) -> list[Path]:
     """The shards of a source up to a scale, relative to results/{experiment}; none for real images."""
     count = scale * shards_per_scale if SOURCES[source].has_shards else 0
@@ -119,7 +114,7 @@ def shards_asked(experiment: Experiment) -> dict[tuple[str, str], int]:
     """(labelled set, source) -> the largest scale that a run or a figure wants."""
     asked = {("0", source): 1 for number in (1, 3) for source in in_figure(number)}
     for run in all_runs(experiment):
-        if needs_shards(run):
+        if SOURCES[run.source].has_shards:
             key = run.labelled_set, run.source
             asked[key] = max(run.scale, asked.get(key, 0))
     return asked
@@ -150,22 +145,13 @@ class GuidedRun:
         return Path(f"subset{self.subset}/{kind}/{self.seed}")
 
     @property
-    def reads(self) -> Reads:
-        """What the run's guide reads."""
-        return METHODS[self.method].reads
-
-    @property
     def guide(self) -> Path:
-        return self.folder / f"{METHODS[self.method].generator or self.reads}.safetensors"
+        method = METHODS[self.method]
+        return self.folder / f"{method.generator or method.reads}.safetensors"
 
     @property
     def shard(self) -> Path:
         return self.folder / self.method / f"{self.steps}.tar"
-
-    @property
-    def attempts(self) -> Path:
-        """Beside the shard, of an attribute alone."""
-        return self.shard.with_suffix(".parquet")
 
     @property
     def score(self) -> Path:
@@ -210,11 +196,6 @@ def figure2_runs(experiment: Experiment) -> list[GuidedRun]:
     return [run for run in table2_runs(experiment) if (run.subset, run.seed) == first]
 
 
-def guide_folders(experiment: Experiment) -> list[Path]:
-    """The folders of all guides of attributes."""
-    return list(dict.fromkeys(run.folder for run in table1_runs(experiment)))
-
-
 REPORT = Path("report.html")
 """What is made of all other targets."""
 
@@ -222,7 +203,7 @@ REPORT = Path("report.html")
 def targets(experiment: Experiment) -> list[Path]:
     """What an experiment asks for, by its parts, relative to results/{experiment}."""
     asked: list[str | Path] = [REPORT, "tables/costs.parquet"]
-    if _augments(experiment):
+    if "augmentation" in experiment.parts:
         asked += ["tables/table3.parquet", "tables/table4.parquet", "tables/judges.parquet", "tables/copies.parquet"]
         asked += [f"figures/figure{number}.png" for number in (1, 3, 4)]
         asked += ["tables/table5.parquet", "figures/figure5.png"] if experiment.table5.labels else []
@@ -252,26 +233,28 @@ def all_shards(experiment: Experiment) -> list[Path]:
 
 def cost_attempts(experiment: Experiment) -> list[Path]:
     """The attempts that costs are counted from, relative to results/{experiment}."""
-    found = [shard.with_suffix(".parquet") for shard in all_shards(experiment)] if _augments(experiment) else []
-    return found + [run.attempts for run in guided_runs(experiment) if run.attribute]
+    shards = all_shards(experiment) if "augmentation" in experiment.parts else []
+    shards += [run.shard for run in guided_runs(experiment) if run.attribute]
+    return [shard.with_suffix(".parquet") for shard in shards]
 
 
 def cost_jobs(experiment: Experiment) -> list[str]:
     """The jobs whose benchmarks costs are made of, .../benchmarks/{job}.tsv: all that have one."""
     jobs = ["pretrain/denoiser"] if experiment.denoiser.kind == "pretrain" else []
-    jobs += [f"pretrain/{name}" for name in generators_trained(experiment)]
-    jobs += _augmentation_jobs(experiment) if _augments(experiment) else []
+    asked = {name: getattr(experiment.generators, name) for name in generators_asked(experiment)}
+    jobs += [f"pretrain/{name}" for name, generator in asked.items() if generator.kind == "pretrain"]
+    jobs += _augmentation_jobs(experiment) if "augmentation" in experiment.parts else []
     jobs += _attribute_jobs(experiment) if "attributes" in experiment.parts else []
     jobs += _mask_jobs(experiment) if "masks" in experiment.parts else []
     return list(dict.fromkeys(jobs))
 
 
 def _augmentation_jobs(experiment: Experiment) -> list[str]:
-    runs, asked, adapted = all_runs(experiment), shards_asked(experiment), adapted_sets(experiment)
+    runs, asked = all_runs(experiment), shards_asked(experiment)
     labelled = sorted({run.labelled_set for run in runs if run.real} | {of for of, _ in asked})
     jobs = [f"data/{name}" for name in (*(f"subset{of}" for of in labelled), "validation", "test")]
-    jobs += [f"data/subset{of}-unlabelled" for of in unlabelled_sets(experiment)]
-    jobs += [f"finetune/subset{of}" for of in adapted]
+    jobs += [f"data/subset{of}-unlabelled" for of in _sets_of("unlabelled", experiment)]
+    jobs += [f"finetune/subset{of}" for of in _sets_of("finetuned", experiment)]
     jobs += ["fit-grid"] if experiment.sampling.grid == "fitted" else []
     jobs += [f"{stage}/subset{of}" for of, judge in judges_asked(experiment) for stage in judge.jobs]
     jobs += [f"score-judge/{score.parent}" for score in judge_scores(experiment)]
@@ -309,29 +292,10 @@ def _mask_jobs(experiment: Experiment) -> list[str]:
     return [*jobs, "tables/table2", "figures/figure2"]
 
 
-def _augments(experiment: Experiment) -> bool:
-    return "augmentation" in experiment.parts
-
-
 def generators_asked(experiment: Experiment) -> list[str]:
     """The generators beside the denoiser of which methods of Tables 1 and 2 draw."""
     asked = (METHODS[run.method].generator for run in guided_runs(experiment))
     return list(dict.fromkeys(filter(None, asked)))
-
-
-def generators_trained(experiment: Experiment) -> list[str]:
-    """Those of them that are trained here."""
-    return [name for name in generators_asked(experiment) if getattr(experiment.generators, name).kind == "pretrain"]
-
-
-def adapted_sets(experiment: Experiment) -> list[str]:
-    """The labelled sets for which a denoiser is fine-tuned."""
-    return _sets_of("finetuned", experiment)
-
-
-def unlabelled_sets(experiment: Experiment) -> list[str]:
-    """The labelled sets whose classifiers see images without labels as well."""
-    return _sets_of("unlabelled", experiment)
 
 
 def compared_sets(experiment: Experiment) -> list[str]:
@@ -347,4 +311,5 @@ def first_shards(labelled_set: str, experiment: Experiment) -> list[Path]:
 
 
 def _sets_of(origin: str, experiment: Experiment) -> list[str]:
+    """The labelled sets whose classifiers see images of this origin."""
     return sorted({of for of, source in shards_asked(experiment) if source in of_origin(origin)})

@@ -100,7 +100,7 @@ def read_json(path: Path, kind: type[M], expected: str) -> M:
         raise UserError(f"{path}: {explain(e)}; expected {expected}") from None
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Write a JSON file, whole or not at all."""
     with written_whole(path) as (draft,):
         draft.write_text(json.dumps(content, indent=1), encoding="utf-8")

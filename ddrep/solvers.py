@@ -129,18 +129,14 @@ def log_snr_grid(schedule: Schedule, steps: int) -> list[int]:
 
 
 def ddim_step(
-    x: Tensor, x0: Tensor, abar: Tensor, abar_next: Tensor, eta: float = 0.0, noise: Tensor | None = None
+    here: Estimate, before: Sequence[Estimate], abar_next: Tensor, eta: float = 0.0, noise: Tensor | None = None
 ) -> Tensor:
-    """DDIM (Song et al. 2021, eq. 12); eta = 1 is DDPM's ancestral step with the posterior's variance.
-
-    eps is taken from x0, so that a clipped x0 is followed consistently (as the published `ddimN` does).
-    """
-    eps = (x - abar.sqrt() * x0) / (1 - abar).sqrt()
+    """DDIM (Song et al. 2021, eq. 12); eta = 1 is DDPM's ancestral step with the posterior's variance."""
     if eta == 0 or noise is None:
-        return abar_next.sqrt() * x0 + (1 - abar_next).sqrt() * eps
-    variance = eta**2 * (1 - abar_next) / (1 - abar) * (1 - abar / abar_next)
+        return abar_next.sqrt() * here.x0 + (1 - abar_next).sqrt() * here.eps
+    variance = eta**2 * (1 - abar_next) / (1 - here.abar) * (1 - here.abar / abar_next)
     direction = (1 - abar_next - variance).clamp(min=0).sqrt()
-    return abar_next.sqrt() * x0 + direction * eps + variance.sqrt() * noise
+    return abar_next.sqrt() * here.x0 + direction * here.eps + variance.sqrt() * noise
 
 
 def _ddim_grid(levels: int, most: int, steps: int) -> list[int]:
@@ -154,33 +150,24 @@ def _ddim_grid(levels: int, most: int, steps: int) -> list[int]:
     return [last - (2 * k * last + gaps) // (2 * gaps) for k in range(steps)]  # k last / gaps, rounded
 
 
-SOLVERS.add(
-    Solver(
-        "ddim",
-        lambda here, before, abar_next, eta, noise: ddim_step(here.x, here.x0, here.abar, abar_next, eta, noise),
-        most_steps=len,
-        grid=_ddim_grid,
-        memory=0,
-    )
-)
+SOLVERS.add(Solver("ddim", ddim_step, most_steps=len, grid=_ddim_grid, memory=0))
 
 
 def dpm_step(
-    x: Tensor, x0: Tensor, x0_before: Tensor, abar: Tensor, abar_next: Tensor, abar_before: Tensor, eta: float = 0.0,
-    noise: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+    here: Estimate, before: Sequence[Estimate], abar_next: Tensor, eta: float = 0.0, noise: Tensor | None = None
+) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order from this step's and the last step's x0.
 
     eta = 1 is SDE-DPM-Solver++(2M) (the same, appendix A), whose noise mends what a denoiser gets wrong early.
-    An image at its first step passes x0_before = x0, which makes the step first-order; so is the step to abar = 1.
+    An image's first step is first-order, and so is the step to abar = 1.
     """
-    h = _half_log_snr(abar_next) - _half_log_snr(abar)
-    h_before = _half_log_snr(abar) - _half_log_snr(abar_before)
+    h = _half_log_snr(abar_next) - _half_log_snr(here.abar)
+    h_before = _half_log_snr(here.abar) - _half_log_snr(before[0].abar)
     second = h.isfinite() & (h_before > 0)
     c = (h / (2 * h_before)).masked_fill(~second, 0)
-    d = (1 + c) * x0 - c * x0_before
-    kept = ((1 - abar_next) / (1 - abar)).sqrt() * ((-eta * h).exp() if eta else 1.0)
-    mean = kept * x - abar_next.sqrt() * (-(1 + eta) * h).expm1() * d
+    d = (1 + c) * here.x0 - c * before[0].x0
+    kept = ((1 - abar_next) / (1 - here.abar)).sqrt() * ((-eta * h).exp() if eta else 1.0)
+    mean = kept * here.x - abar_next.sqrt() * (-(1 + eta) * h).expm1() * d
     if eta == 0 or noise is None:
         return mean
     return mean + (-(1 - abar_next) * (-2 * eta * h).expm1()).sqrt() * noise
@@ -203,23 +190,16 @@ def _dpm_grid(levels: int, most: int, steps: int) -> list[int]:
     return torch.linspace(0, most, steps + 1).round().int().tolist()[:0:-1]
 
 
-SOLVERS.add(
-    Solver(
-        "dpm-solver++",
-        lambda here, before, abar_next, eta, noise: dpm_step(
-            here.x, here.x0, before[0].x0, here.abar, abar_next, before[0].abar, eta, noise
-        ),
-        _dpm_most_steps,
-        _dpm_grid,
-    )
-)
+SOLVERS.add(Solver("dpm-solver++", dpm_step, _dpm_most_steps, _dpm_grid))
 
 
 ADAMS_BASHFORTH = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24, -59 / 24, 37 / 24, -9 / 24))
 """Weights of the latest derivatives, by how many there are."""
 
 
-def ipndm_step(here: Estimate, before: Sequence[Estimate], abar_next: Tensor) -> Tensor:
+def ipndm_step(
+    here: Estimate, before: Sequence[Estimate], abar_next: Tensor, eta: float = 0.0, noise: Tensor | None = None
+) -> Tensor:
     """iPNDM (Zhang & Chen 2023, appendix; fourth order once it has three earlier estimates): DDIM's step by eps that
     Adams and Bashforth extrapolate. The step to abar = 1 is first-order, as of dpm-solver++."""
     estimates, order = [here, *before], here.abar.new_ones(here.abar.shape).long()
@@ -234,13 +214,4 @@ def ipndm_step(here: Estimate, before: Sequence[Estimate], abar_next: Tensor) ->
     return abar_next.sqrt() * clean + (1 - abar_next).sqrt() * eps
 
 
-SOLVERS.add(
-    Solver(
-        "ipndm",
-        lambda here, before, abar_next, eta, noise: ipndm_step(here, before, abar_next),
-        _dpm_most_steps,
-        _dpm_grid,
-        memory=3,
-        deterministic=True,
-    )
-)
+SOLVERS.add(Solver("ipndm", ipndm_step, _dpm_most_steps, _dpm_grid, memory=3, deterministic=True))

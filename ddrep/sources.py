@@ -106,17 +106,15 @@ SOURCES: Registry[Source] = Registry("source")
 """In the order of the tables: each is compared with those before it. The paper's method is `ours`; what comes after it
 goes beyond the paper."""
 
-SOURCES.add(Source("real", "the labelled images alone", Style("#000000"), origin="labelled", scaled=False))
 SOURCES.add(
+    Source("real", "the labelled images alone", Style("#000000"), origin="labelled", scaled=False),
     Source(
         "real-equal-steps",
         "the same, trained for as many steps as real + kx: longer training is not better data",
         Style("#777777", (0, (1, 1.2)), 1.5, 0.1),
         origin="labelled",
         equal_steps=True,
-    )
-)
-SOURCES.add(
+    ),
     Source(
         "real-soft",
         "the same, with the probes' probabilities as their labels: the control of all sources with soft labels",
@@ -125,9 +123,7 @@ SOURCES.add(
         equal_steps=True,
         judge=PROBE,
         labels="soft",
-    )
-)
-SOURCES.add(
+    ),
     Source(
         "improved-ddpm",
         "the fine-tuned denoiser, no guidance, no rejection",
@@ -135,9 +131,7 @@ SOURCES.add(
         sampling={"guidance_scale": 0.0, "unconditional": "row"},
         filtered=False,
         figures=(1,),
-    )
-)
-SOURCES.add(
+    ),
     Source(
         "classifier-free",
         "with classifier-free guidance (w = 0.75 where `sampling` has none), no rejection",
@@ -145,35 +139,26 @@ SOURCES.add(
         guidance=0.75,
         filtered=False,
         figures=(1,),
-    )
-)
-SOURCES.add(
+    ),
     Source(
         "pixel-rejection",
         "the fine-tuned denoiser, and rejection by a CNN on *pixels* at the same acceptance rate: the control",
         Style("#009E73", (0, (5, 1.5)), shift=0.05),
         judge=PIXEL_REJECTION,
-    )
-)
-SOURCES.add(
+    ),
     Source(
         "ours",
         "the fine-tuned denoiser, and rejection by a CNN on *denoiser features*: the paper's method",
         Style("#D55E00", width=2.4, band=True),
         headline=3,
         figures=(1, 3),
-    )
-)
-
-SOURCES.add(
+    ),
     Source(
         "probe-rejection",
         "the same candidates, and rejection by linear probes on several blocks of the denoiser",
         Style("#CC79A7", (0, (5, 1.5, 1, 1.5)), 1.5, 0.12),
         judge=PROBE,
-    )
-)
-SOURCES.add(
+    ),
     Source(
         "unlabelled-soft",
         "real images without labels, with the probes' probabilities: what a synthetic image is worth beside a real one",
@@ -183,9 +168,7 @@ SOURCES.add(
         filtered=False,
         labels="soft",
         headline=1,
-    )
-)
-SOURCES.add(
+    ),
     Source(
         "probe-soft",
         "the same candidates, all of them, with the probes' probabilities as their labels",
@@ -193,9 +176,7 @@ SOURCES.add(
         judge=PROBE,
         filtered=False,
         labels="soft",
-    )
-)
-SOURCES.add(
+    ),
     Source(
         "unconditional-soft",
         "images of the *pretrained* denoiser, neither fine-tuned nor guided, with the probes' probabilities",
@@ -206,7 +187,7 @@ SOURCES.add(
         filtered=False,
         labels="soft",
         headline=2,
-    )
+    ),
 )
 
 

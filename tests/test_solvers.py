@@ -45,7 +45,7 @@ def test_ddim_equals_diffusers_with_the_published_settings(kind):
         abar, abar_next = _abar(schedule, here, ours), _abar(schedule, after, ours)
         eps = _eps(ours, torch.full((4,), here), schedule)
         x0 = ((ours - (1 - abar).sqrt() * eps) / abar.sqrt()).clamp(-1, 1)
-        ours = ddim_step(ours, x0, abar, abar_next)
+        ours = ddim_step(Estimate(ours, x0, abar), (), abar_next)
         eps = _eps(reference, torch.full((4,), here), schedule)
         reference = theirs.step(eps, here, reference, use_clipped_model_output=True).prev_sample
     assert torch.allclose(ours, reference, atol=1e-5)
@@ -61,7 +61,7 @@ def test_ddim_at_eta_1_is_ddpms_ancestral_step():
     g = torch.Generator().manual_seed(5)
     reference = theirs.step(eps, 400, x, generator=g).prev_sample
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(5))
-    assert torch.allclose(ddim_step(x, x0, abar, abar_next, eta=1.0, noise=noise), reference, atol=1e-5)
+    assert torch.allclose(ddim_step(Estimate(x, x0, abar), (), abar_next, 1.0, noise), reference, atol=1e-5)
 
 
 @pytest.mark.parametrize(("algorithm", "eta"), [("dpmsolver++", 0.0), ("sde-dpmsolver++", 1.0)])
@@ -78,14 +78,13 @@ def test_dpm_solver_equals_diffusers(algorithm, eta):
     grid = time_grid(schedule, "dpm-solver++", 20)
     assert grid == theirs.timesteps.tolist()
     ours = reference = torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
-    before, x0_before = grid[0], None
+    before: list[Estimate] = []
     for here, after in zip(grid, [*grid[1:], -1], strict=True):
         index = torch.full((4,), here)
-        abar, abar_next, abar_before = (_abar(schedule, i, ours) for i in (here, after, before))
-        x0 = (ours - (1 - abar).sqrt() * _eps(ours, index, schedule)) / abar.sqrt()
+        abar, abar_next = (_abar(schedule, i, ours) for i in (here, after))
+        now = Estimate(ours, (ours - (1 - abar).sqrt() * _eps(ours, index, schedule)) / abar.sqrt(), abar)
         z = torch.randn(ours.shape, generator=torch.Generator().manual_seed(here)) if after >= 0 else None
-        ours = dpm_step(ours, x0, x0 if x0_before is None else x0_before, abar, abar_next, abar_before, eta, z)
-        x0_before, before = x0, here
+        ours, before = dpm_step(now, before or [now], abar_next, eta, z), [now]
         noise = torch.zeros_like(ours) if z is None else z
         reference = theirs.step(_eps(reference, index, schedule), here, reference, variance_noise=noise).prev_sample
     assert torch.allclose(ours, reference, atol=2e-4)
@@ -143,18 +142,14 @@ def test_every_image_may_be_at_a_step_of_its_own():
     abar, after, earlier = (
         schedule.abar_at(torch.tensor(i), x) for i in ([900, 500, 60], [840, 440, -1], [960, 500, 120])
     )
-    together = dpm_step(x, x0, before, abar, after, earlier)
-    for i in range(3):
-        one = slice(i, i + 1)
-        alone = dpm_step(x[one], x0[one], before[one], abar[one], after[one], earlier[one])
-        assert torch.allclose(together[one], alone, rtol=1e-12)
-    by_ipndm = ipndm_step(Estimate(x, x0, abar), [Estimate(x, before, earlier)] * 3, after)
-    for i in range(3):
-        mine = [each[i : i + 1] for each in (x, x0, abar, before, earlier, after)]
-        alone = ipndm_step(Estimate(*mine[:3]), [Estimate(mine[0], *mine[3:5])] * 3, mine[5])
-        assert torch.allclose(by_ipndm[i : i + 1], alone, rtol=1e-12)
+    for step, memory in ((ipndm_step, 3), (dpm_step, 1)):
+        together = step(Estimate(x, x0, abar), [Estimate(x, before, earlier)] * memory, after)
+        for i in range(3):
+            mine = [each[i : i + 1] for each in (x, x0, abar, before, earlier, after)]
+            alone = step(Estimate(*mine[:3]), [Estimate(mine[0], *mine[3:5])] * memory, mine[5])
+            assert torch.allclose(together[i : i + 1], alone, rtol=1e-12)
     # The second image is at its first step (no level before): first order; the third ends at the clean image.
-    assert torch.allclose(together[1], ddim_step(x, x0, abar, after)[1]), (abar[1], after[1])
+    assert torch.allclose(together[1], ddim_step(Estimate(x, x0, abar), (), after)[1]), (abar[1], after[1])
     assert torch.allclose(together[2], x0[2])
 
 

@@ -17,21 +17,16 @@ from ddrep.config.data import (
     Unlabelled,
     WebDatasetFiles,
 )
-from ddrep.config.evaluation import Evaluation, Evaluator, Oracle, Segmenter
+from ddrep.config.evaluation import Evaluator, Oracle, Segmenter
 from ddrep.config.experiment import Experiment
 from ddrep.config.generators import (
     AutoencoderNetwork,
     Contrast,
-    D2CChoice,
-    DiffAEChoice,
     Generated,
     GeneratedMasks,
     GeneratedShard,
-    Generators,
     LatentJudge,
     LatentMapNetwork,
-    LatentTraining,
-    NVAEChoice,
     PretrainD2C,
     PretrainDiffAE,
     PretrainNVAE,
@@ -43,7 +38,6 @@ from ddrep.config.guidance import (
     AttributeScores,
     GuidanceTable,
     Guide,
-    Guided,
     GuidedShard,
     GuideTraining,
     Masks,
@@ -57,7 +51,6 @@ from ddrep.config.reading import explain, load, merge, parse, read_yaml
 from ddrep.config.stage import Stage, subset_seed
 from ddrep.config.stages import (
     Classifier,
-    DenoiserChoice,
     DenoiserFile,
     EvenSampling,
     Features,
@@ -77,30 +70,4 @@ from ddrep.config.stages import (
     Training,
     UnlabelledImages,
 )
-from ddrep.config.tables import (
-    AccuracyTable,
-    Copies,
-    Figure1,
-    Figure2,
-    Figure3,
-    Figures,
-    JudgeScore,
-    Runs,
-    Table3,
-    Table5,
-    Tables,
-)
-
-__all__ = [
-    "CELEBA_19", "AccuracyTable", "AttributeImages", "AttributeScores", "Attributes", "AutoencoderNetwork", "CelebA",
-    "CelebAMaskHQ", "Classifier", "Contrast", "Copies", "CsvFile", "D2CChoice", "Data", "DenoiserChoice",
-    "DenoiserFile", "DiffAEChoice", "EmbeddedData", "EmbeddedMasks", "Evaluation", "Evaluator", "EvenSampling",
-    "Experiment", "Features", "FewShot", "Figure1", "Figure2", "Figure3", "Figures", "FineTune", "FitGrid", "Generated",
-    "GeneratedMasks", "GeneratedShard", "Generators", "GuidanceTable", "Guide", "GuideTraining", "Guided",
-    "GuidedShard", "Head", "ImageFolder", "JudgeScore", "LatentJudge", "LatentMapNetwork", "LatentTraining",
-    "MaskData", "Masks", "Mix", "NVAEChoice", "Network", "Oracle", "PixelHead", "Pretrain", "PretrainD2C",
-    "PretrainDiffAE", "PretrainNVAE", "Probe", "ProbeReading", "Robustness", "Runs", "Sampling", "Section",
-    "Segmenter", "Shard", "Stage", "Synthesis", "Table1", "Table2", "Table3", "Table5", "Tables", "Tap", "Taps",
-    "TinyImageNet", "Training", "Unlabelled", "UnlabelledImages", "VAENetwork", "WebDatasetFiles", "explain", "load",
-    "merge", "parse", "read_yaml", "subset_seed",
-]  # fmt: skip
+from ddrep.config.tables import AccuracyTable, Copies, Figure1, Figure2, Figure3, Figures, JudgeScore, Runs

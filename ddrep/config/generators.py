@@ -127,7 +127,6 @@ class Contrast(Section):
 class LatentMapTraining(LatentTraining):
     """Training of the U-Net that denoises maps of latents (published: Adam at 2e-4)."""
 
-    steps: Steps = 6000
     weight_decay: WeightDecay = 0.0
 
 
@@ -139,7 +138,6 @@ class PretrainD2C(Pretrain):
     """Of the noise of latents (published: linear)."""
     steps: Steps = 4000
     """Of training, of the autoencoder."""
-    batch: Batch = 64
     lr: Rate = 1e-3
     warmup: Warmup = 100
     ema_decay: Share = 0.995

@@ -67,7 +67,11 @@ class Drawer:
     """Names all that determines a candidate beside its class, shard and attempt."""
 
 
-def _conditional(stage: Stage[Shard], finetuned: Path, pretrained: Path) -> Drawer:
+def drawer_of(stage: Stage[Shard], finetuned: Path | None, pretrained: Path) -> Drawer:
+    """The fine-tuned denoiser or, without one, the pretrained one. Raises UserError for others."""
+    if not finetuned:
+        denoiser = unconditional(stage.config.sampling.guidance_scale, pretrained)
+        return Drawer(denoiser, None, _key(stage, denoiser, pretrained))
     device = pick_device()
     denoiser = Denoiser.load(finetuned, device)
     if not denoiser.net.cfg.num_classes:
@@ -76,11 +80,6 @@ def _conditional(stage: Stage[Shard], finetuned: Path, pretrained: Path) -> Draw
     apart = stage.config.sampling.unconditional == "pretrained"
     other = Denoiser.load(pretrained, device) if apart else None
     return Drawer(denoiser, other, _key(stage, denoiser, finetuned, *([pretrained] if apart else [])))
-
-
-def _unconditional(stage: Stage[Shard], pretrained: Path) -> Drawer:
-    denoiser = unconditional(stage.config.sampling.guidance_scale, pretrained)
-    return Drawer(denoiser, None, _key(stage, denoiser, pretrained))
 
 
 def unconditional(scale: float, pretrained: Path) -> Denoiser:
@@ -114,7 +113,8 @@ def _key(stage: Stage[Shard], denoiser: Denoiser, *files: Path) -> str:
     return fingerprint(sampling.model_dump_json(), str(grid), str(stage.seed), *map(sha256, files))
 
 
-def _engine(drawer: Drawer, stage: Stage[Shard], shard: int, pool: Path, batch: int) -> Engine:
+def engine_of(drawer: Drawer, stage: Stage[Shard], shard: int, pool: Path, batch: int) -> Engine:
+    """What draws and judges candidates of one shard."""
     denoiser, sampling = drawer.denoiser, stage.config.sampling
 
     def draw(attempts: Sequence[Attempt]) -> np.ndarray:
@@ -124,14 +124,6 @@ def _engine(drawer: Drawer, stage: Stage[Shard], shard: int, pool: Path, batch: 
 
     candidates = Pool(pool, drawer.key, shard, denoiser.image_shape)
     return Engine(draw, candidates, batch, evaluations(sampling), {"sampling": sampling.model_dump(mode="json")})
-
-
-def class_conditional(
-    stage: Stage[Shard], finetuned: Path, pretrained: Path, shard: int, pool: Path, batch: int
-) -> tuple[Engine, tuple[str, ...]]:
-    """The engine of a fine-tuned denoiser's shard, and the names of its classes."""
-    drawer = _conditional(stage, finetuned, pretrained)
-    return _engine(drawer, stage, shard, pool, batch), drawer.denoiser.classes
 
 
 def run(
@@ -153,14 +145,11 @@ def run(
     Without `finetuned` as many in all, of the classes of the shard `labelled` as they come. Raises UserError.
     """
     stage = _with_grid(stage, grid, pretrained)
-    if finetuned:
-        drawer = _conditional(stage, finetuned, pretrained)
-        classes = drawer.denoiser.classes
-    elif labelled:
-        drawer, classes = _unconditional(stage, pretrained), read_shards([labelled]).classes
-    else:
+    if not finetuned and not labelled:
         raise UserError("synthesize: expected --finetuned, or --labelled for images of no class")
-    engine = _engine(drawer, stage, index, pool, batch)
+    drawer = drawer_of(stage, finetuned, pretrained)
+    classes = read_shards([labelled]).classes if labelled and not finetuned else drawer.denoiser.classes
+    engine = engine_of(drawer, stage, index, pool, batch)
     loaded = Judge.load(judge, pretrained, pick_device())
     if (known := loaded.meta.num_classes) != len(classes):
         other = finetuned or labelled
@@ -250,10 +239,11 @@ def match_threshold(
     Both judge the first `per_class` attempts of each class of shard 0, which `improved-ddpm` needs anyway.
     """
     stage = _with_grid(stage, grid, pretrained)
-    engine, classes = class_conditional(stage, finetuned, pretrained, 0, pool, batch)
+    drawer = drawer_of(stage, finetuned, pretrained)
+    engine, classes = engine_of(drawer, stage, 0, pool, batch), len(drawer.denoiser.classes)
     cfg, device = stage.config.synthesis, pick_device()
     quota = cfg.per_class // cfg.shards_per_scale
-    attempts = [(label, attempt) for label in range(len(classes)) for attempt in range(quota)]
+    attempts = [(label, attempt) for label in range(classes) for attempt in range(quota)]
     ours = np.array(engine.judged(attempts, Judge.load(judge, pretrained, device).probabilities))
     pixels = np.array(engine.judged(attempts, Judge.load(pixel_judge, pretrained, device).probabilities))
     share = float((ours >= cfg.threshold).mean())

@@ -26,7 +26,7 @@ from ddrep.networks.metadata import JudgeMeta
 from ddrep.sampling import synthesis
 from ddrep.sampling.engine import Tally, check_full, fill
 from ddrep.sampling.sampler import image_seed, levels, sample
-from ddrep.sampling.synthesis import KEYS, class_conditional, match_threshold, matched, run
+from ddrep.sampling.synthesis import KEYS, drawer_of, engine_of, match_threshold, matched, run
 from tests import tiny
 
 CLASSES, ATTEMPTS, SEED, INDEX, QUOTA = 3, 60, 7, 2, 6
@@ -374,7 +374,7 @@ def test_broken_networks_make_no_images(world, tmp_path, who):
 
 def test_a_pool_is_of_all_that_determines_an_image_and_of_nothing_else(world, tmp_path):
     def folder(stage: Stage[Shard], finetuned: Path = world.finetuned, pretrained: Path = world.pretrained) -> str:
-        engine, _ = class_conditional(stage, finetuned, pretrained, INDEX, tmp_path / "pool", 8)
+        engine = engine_of(drawer_of(stage, finetuned, pretrained), stage, INDEX, tmp_path / "pool", 8)
         return engine.pool.folder.parent.name
 
     other = tmp_path / "other.safetensors"
@@ -400,7 +400,8 @@ def test_candidates_of_another_grid_are_not_taken_from_the_pool(world, tmp_path,
     folders = set()
     for grid in (levels, lambda schedule, cfg: list(range(0, 1000, 1000 // cfg.steps))[: cfg.steps][::-1]):
         monkeypatch.setattr(synthesis, "levels", grid)
-        engine, _ = class_conditional(ddim, world.finetuned, world.pretrained, INDEX, tmp_path / "pool", 8)
+        drawer = drawer_of(ddim, world.finetuned, world.pretrained)
+        engine = engine_of(drawer, ddim, INDEX, tmp_path / "pool", 8)
         folders.add(engine.pool.folder.parent.name)
     assert len(folders) == 2
 

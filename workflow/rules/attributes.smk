@@ -47,9 +47,7 @@ use rule job as attribute_shard with:
         out="<drawn>.tar",
         beside="<drawn>.parquet",
     pathvars:
-        **of_methods(
-            guided(), drawn="<run>/{method}/{steps}", job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"
-        ),
+        **of_methods(guided(), job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"),
     resources:
         **on_gpu(16000, 480),
     params:
@@ -61,7 +59,7 @@ use rule job as attribute_shard with:
 # Of the methods that draw of another generator than the denoiser.
 use rule job as attribute_latent_judge with:
     input:
-        generator=lambda w: kept(generator_path(w.generator, EXPERIMENT)),
+        generator=lambda w: kept(network_path(w.generator, EXPERIMENT)),
         examples="<run>/examples.tar",
     output:
         out="<run>/{generator}.safetensors",
@@ -75,12 +73,10 @@ use rule job as attribute_latent_judge with:
 
 use rule attribute_shard as attribute_generated with:
     input:
-        generator=lambda w: kept(generator_path(METHODS[w.method].generator, EXPERIMENT)),
+        generator=lambda w: kept(network_path(METHODS[w.method].generator, EXPERIMENT)),
         judge=lambda w: f"<run>/{METHODS[w.method].generator}.safetensors",
     pathvars:
-        **of_methods(
-            generated(), drawn="<run>/{method}/{steps}", job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"
-        ),
+        **of_methods(generated(), job="guided/subset{subset}/{attribute}-{run}-{method}-{steps}"),
     params:
         **told("generated", "generate-attribute --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
 

@@ -1,8 +1,8 @@
 # Without a benchmark: it reads those of all other jobs.
 rule costs:
     input:
-        [f"<results>/{path}" for path in cost_attempts(EXPERIMENT)],
-        [f"<results>/benchmarks/{job}.tsv" for job in cost_jobs(EXPERIMENT)],
+        [f"<results>/{path}" for path in runs.cost_attempts(EXPERIMENT)],
+        [f"<results>/benchmarks/{job}.tsv" for job in runs.cost_jobs(EXPERIMENT)],
     output:
         costs="<results>/tables/costs.parquet",
     log:

@@ -16,7 +16,7 @@ use rule job as figure1 with:
 
 use rule figure1 as figure2 with:
     input:
-        [f"<results>/{run.shard}" for run in figure2_runs(EXPERIMENT)],
+        [f"<results>/{run.shard}" for run in runs.figure2_runs(EXPERIMENT)],
     pathvars:
         **paths(figure="figure2", job="figures/<figure>"),
     params:
@@ -60,7 +60,7 @@ use rule figure4 as figure5 with:
 
 use rule figure1 as probe_figure with:
     input:
-        [f"<results>/{report}" for report in probe_reports(EXPERIMENT)],
+        [f"<results>/{report}" for report in runs.probe_reports(EXPERIMENT)],
     pathvars:
         **paths(figure="probe", job="figures/<figure>"),
     params:

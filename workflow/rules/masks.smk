@@ -50,12 +50,7 @@ use rule attribute_shard as mask_shard with:
     output:
         out="<drawn>.tar",
     pathvars:
-        **of_methods(
-            guided(),
-            run="<subset>/masks/{run}",
-            drawn="<run>/{method}/{steps}",
-            job="guided/subset{subset}/masks/{run}-{method}-{steps}",
-        ),
+        **of_methods(guided(), run="<subset>/masks/{run}", job="guided/subset{subset}/masks/{run}-{method}-{steps}"),
     params:
         **told("guided", "guide-masks --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
     message:
@@ -65,7 +60,7 @@ use rule attribute_shard as mask_shard with:
 # Of the methods that draw of another generator than the denoiser.
 use rule attribute_latent_judge as mask_latent_judge with:
     input:
-        generator=lambda w: kept(generator_path(w.generator, EXPERIMENT)),
+        generator=lambda w: kept(network_path(w.generator, EXPERIMENT)),
         examples="<subset>/masks/examples.tar",
     pathvars:
         **paths(run="<subset>/masks/{run}", job="guide/subset{subset}/masks/{run}-{generator}"),
@@ -77,16 +72,11 @@ use rule attribute_latent_judge as mask_latent_judge with:
 
 use rule mask_shard as mask_generated with:
     input:
-        generator=lambda w: kept(generator_path(METHODS[w.method].generator, EXPERIMENT)),
+        generator=lambda w: kept(network_path(METHODS[w.method].generator, EXPERIMENT)),
         judge=lambda w: f"<run>/{METHODS[w.method].generator}.safetensors",
         masks="<results>/masks/test.tar",
     pathvars:
-        **of_methods(
-            generated(),
-            run="<subset>/masks/{run}",
-            drawn="<run>/{method}/{steps}",
-            job="guided/subset{subset}/masks/{run}-{method}-{steps}",
-        ),
+        **of_methods(generated(), run="<subset>/masks/{run}", job="guided/subset{subset}/masks/{run}-{method}-{steps}"),
     params:
         **told("generated", "generate-masks --subset {subset} --run-seed {run} --pool results/{experiment}/pool"),
 

@@ -69,7 +69,7 @@ use rule job as labelled_shard with:
 
 use rule job as shard_info with:
     input:
-        lambda w: shards_of(w, shards_asked(EXPERIMENT)[w.subset, w.source]),
+        lambda w: shards_of(w, runs.shards_asked(EXPERIMENT)[w.subset, w.source]),
     output:
         out="<subset>/synthetic/{source}/_info.json",
     pathvars:

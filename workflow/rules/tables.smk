@@ -1,8 +1,8 @@
 use rule job as table with:
     input:
-        lambda w: [f"<results>/{run.path}" for run in table_runs(w.number, EXPERIMENT)],
+        lambda w: [f"<results>/{run.path}" for run in runs.table_runs(w.number, EXPERIMENT)],
         judges="<results>/tables/judges.parquet",
-        beside=lambda w: [f"<results>/{run.predictions}" for run in table_runs(w.number, EXPERIMENT)],
+        beside=lambda w: [f"<results>/{run.predictions}" for run in runs.table_runs(w.number, EXPERIMENT)],
     output:
         out="<results>/tables/<table>.parquet",
         summary="<results>/tables/<table>-summary.parquet",
@@ -20,9 +20,9 @@ use rule job as table with:
 # How many labels a source is worth.
 use rule table as labels_table with:
     input:
-        [f"<results>/{run.path}" for run in table_runs("5", EXPERIMENT)],
+        [f"<results>/{run.path}" for run in runs.table_runs("5", EXPERIMENT)],
         judges="<results>/tables/judges.parquet",
-        beside=[f"<results>/{run.predictions}" for run in table_runs("5", EXPERIMENT)],
+        beside=[f"<results>/{run.predictions}" for run in runs.table_runs("5", EXPERIMENT)],
     pathvars:
         **paths(table="table5", job="tables/table5"),
     params:
@@ -33,7 +33,7 @@ use rule table as labels_table with:
 
 use rule job as judges_table with:
     input:
-        [f"<results>/{score}" for score in judge_scores(EXPERIMENT)],
+        [f"<results>/{score}" for score in runs.judge_scores(EXPERIMENT)],
     output:
         out="<results>/tables/judges.parquet",
         markdown="<results>/tables/judges-summary.md",
@@ -49,7 +49,7 @@ use rule job as judges_table with:
 
 use rule job as copies with:
     input:
-        lambda w: [f"<results>/{shard}" for shard in first_shards(w.subset, EXPERIMENT)],
+        lambda w: [f"<results>/{shard}" for shard in runs.first_shards(w.subset, EXPERIMENT)],
         denoiser=DENOISER,
         labelled="<subset>/real.tar",
         validation="<results>/data/validation.tar",
@@ -66,7 +66,7 @@ use rule job as copies with:
 
 use rule judges_table as copies_table with:
     input:
-        [f"<results>/subset{of}/copies.parquet" for of in compared_sets(EXPERIMENT)],
+        [f"<results>/subset{of}/copies.parquet" for of in runs.compared_sets(EXPERIMENT)],
     output:
         out="<results>/tables/copies.parquet",
         markdown="<results>/tables/copies-summary.md",
@@ -80,9 +80,9 @@ use rule judges_table as copies_table with:
 
 use rule table as table1 with:
     input:
-        [f"<results>/{run.score}" for run in table1_runs(EXPERIMENT)],
+        [f"<results>/{run.score}" for run in runs.table1_runs(EXPERIMENT)],
         [f"<results>/attributes/{name}/test.npz" for name in EXPERIMENT.attributes.having],
-        beside=[f"<results>/{run.features}" for run in table1_runs(EXPERIMENT)],
+        beside=[f"<results>/{run.features}" for run in runs.table1_runs(EXPERIMENT)],
     pathvars:
         **paths(table="table1", job="tables/table1"),
     resources:
@@ -95,9 +95,9 @@ use rule table as table1 with:
 
 use rule table1 as table2 with:
     input:
-        [f"<results>/{run.score}" for run in table2_runs(EXPERIMENT)],
+        [f"<results>/{run.score}" for run in runs.table2_runs(EXPERIMENT)],
         "<results>/masks/test.npz",
-        beside=[f"<results>/{run.features}" for run in table2_runs(EXPERIMENT)],
+        beside=[f"<results>/{run.features}" for run in runs.table2_runs(EXPERIMENT)],
     pathvars:
         **paths(table="table2", job="tables/table2"),
     params:
@@ -108,7 +108,7 @@ use rule table1 as table2 with:
 
 use rule job as robustness_table with:
     input:
-        [f"<results>/{folder}/robustness.parquet" for folder in guide_folders(EXPERIMENT)],
+        [*dict.fromkeys(f"<results>/{run.folder}/robustness.parquet" for run in runs.table1_runs(EXPERIMENT))],
     output:
         out="<results>/tables/robustness.parquet",
         markdown=report("<results>/tables/robustness-summary.md", caption="../report/table.rst", category="Tables"),

@@ -102,10 +102,11 @@ class Reader:
 
 
 class Readers(Registry[Reader]):
-    def add(self, member: Reader) -> Reader:
-        """Declare a reader, and its section as a table of `data`."""
-        TABLES.setdefault(member.name.replace("-", "_"), member.section)
-        return super().add(member)
+    def add(self, *members: Reader) -> None:
+        """Declare readers, and their sections as tables of `data`."""
+        for member in members:
+            TABLES.setdefault(member.name.replace("-", "_"), member.section)
+        super().add(*members)
 
 
 READERS = Readers("kind of data set")

@@ -15,7 +15,7 @@ from ddrep.data.batches import to_unit
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.features import bottleneck_features
-from ddrep.derived import denoiser_path
+from ddrep.derived import network_path
 from ddrep.device import pick_device
 from ddrep.files import sha256, tensors_from_disk
 from ddrep.networks.metadata import FeaturesFile
@@ -53,7 +53,7 @@ def neighbours(results: Results) -> list[Neighbours]:
     shards = [path for name in in_figure(3) for path in results.files(f"subset*/synthetic/{name}/00000.tar")]
     if not shards:
         return []
-    subset, denoiser = shards[0].parents[2], Path(denoiser_path(results.experiment))
+    subset, denoiser = shards[0].parents[2], Path(network_path("denoiser", results.experiment))
     features, shown = subset / "rejection/features.safetensors", (subset / "real.tar", results.folder / "data/test.tar")
     if not all(path.is_file() for path in (features, denoiser, *shown)):
         return []
