@@ -25,8 +25,8 @@ from ddrep.config import (
     Data,
     FewShot,
     MaskData,
-    Pretrain,
     Stage,
+    UnlabelledImages,
 )
 from ddrep.data.disk import raw
 from ddrep.data.readers import places as places_of
@@ -133,9 +133,9 @@ def _named(section: BaseModel) -> Iterator[Path]:
                 yield from _named(section.celebamask_hq)
         case AttributeImages(data=data):
             yield from places_of(data)
-        case Pretrain(images=Path() as images):
+        case UnlabelledImages(images=Path() as images):
             yield images
-        case Pretrain(data=Data() as data):
+        case UnlabelledImages(data=Data() as data):
             yield from places_of(data)
         case FewShot(root=root):
             yield from (root / "real" / split for split in ("train", "test"))
