@@ -268,7 +268,7 @@ STAGES: dict[str, Told] = {
     "robustness": Told(2, lambda e, w: e.robustness, of_subset=True),
     "robustness-table": Told(1, lambda e, w: Section()),
     "robustness-figure": Told(1, lambda e, w: Section()),
-    "guidance-tables": Told(3, lambda e, w: guidance_table_of(int(w["number"]), e)),
+    "guidance-tables": Told(4, lambda e, w: guidance_table_of(int(w["number"]), e)),
 }
 
 
