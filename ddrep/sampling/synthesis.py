@@ -163,9 +163,7 @@ def run(
         raise UserError("synthesize: expected --finetuned, or --labelled for images of no class")
     engine = _engine(drawer, stage, index, pool, batch)
     loaded = Judge.load(judge, pretrained, pick_device())
-    if (known := loaded.meta.num_classes) != len(classes):
-        other = finetuned or labelled
-        raise UserError(f"{judge}: knows {known} classes, {other} {len(classes)}; train both on the same labels")
+    loaded.check_classes(judge, classes, finetuned or labelled)
     cfg = stage.config.synthesis
     quota = cfg.per_class // cfg.shards_per_scale
     threshold = read_json(threshold_file, Matched, MATCHED).threshold if threshold_file else cfg.threshold
@@ -252,11 +250,12 @@ def match_threshold(
     """
     stage = _with_grid(stage, grid, pretrained)
     engine, classes = class_conditional(stage, finetuned, pretrained, 0, pool, batch)
-    cfg, device = stage.config.synthesis, pick_device()
+    cfg, judges = stage.config.synthesis, [Judge.load(path, pretrained, pick_device()) for path in (judge, pixel_judge)]
+    for path, each in zip((judge, pixel_judge), judges, strict=True):
+        each.check_classes(path, classes, finetuned)
     quota = cfg.per_class // cfg.shards_per_scale
     attempts = [(label, attempt) for label in range(len(classes)) for attempt in range(quota)]
-    ours = np.array(engine.judged(attempts, Judge.load(judge, pretrained, device).probabilities))
-    pixels = np.array(engine.judged(attempts, Judge.load(pixel_judge, pretrained, device).probabilities))
+    ours, pixels = (np.array(engine.judged(attempts, each.probabilities)) for each in judges)
     share = float((ours >= cfg.threshold).mean())
     threshold = matched(pixels, share)
     content = {

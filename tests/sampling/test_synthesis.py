@@ -522,7 +522,7 @@ def test_the_control_takes_its_own_judge_and_threshold_file(world, tmp_path):
 
 def test_a_judge_of_other_classes_and_an_unconditional_denoiser_are_refused(world, tmp_path):
     tiny.denoiser(6).save(tmp_path / "five.safetensors")
-    with pytest.raises(UserError, match=r"features\.safetensors: knows 3 classes, .*five\.safetensors 5"):
+    with pytest.raises(UserError, match=r"features\.safetensors: knows 3 classes, .*five\.safetensors has 5"):
         _make(world, _stage(0.2), tmp_path / "00002.tar", finetuned=tmp_path / "five.safetensors")
     with pytest.raises(UserError, match=r"pretrained\.safetensors: an unconditional denoiser; .*ddrep finetune"):
         _make(world, _stage(0.2), tmp_path / "00002.tar", finetuned=world.pretrained)
