@@ -257,7 +257,7 @@ STAGES: dict[str, Told] = {
     "report": Told(1, lambda e, w: e),
     "attribute-images": Told(2, lambda e, w: attribute_images_of(w["attribute"], "run" in w, e)),
     "guide": Told(1, lambda e, w: guide_of(e.attributes if "attribute" in w else e.masks, w["reads"]), of_subset=True),
-    "guided": Told(2, lambda e, w: _drawn(guided_of, e, w), of_subset=True),
+    "guided": Told(3, lambda e, w: _drawn(guided_of, e, w), of_subset=True),
     "latent-judge": Told(1, lambda e, w: e.generators.judge, of_subset=True),
     "generated": Told(1, lambda e, w: _drawn(generated_of, e, w), of_subset=True),
     "evaluator": Told(1, lambda e, w: e.evaluation.evaluator_training),
