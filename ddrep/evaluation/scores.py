@@ -82,6 +82,10 @@ def score_attribute(
     if evaluator is None:
         raise UserError("--evaluator: missing; it says which images have the attribute")
     images, judge = read_shards([shard]), Evaluator.load(evaluator, pick_device())
+    if (of := images.classes[-1]) != stage.config.attribute:
+        raise UserError(
+            f"{shard}: images of {of}, to be scored as of {stage.config.attribute}; name their own attribute"
+        )
     cell = Cell(method, steps, subset, run_seed)
     names = stage.config.having
     if unknown := [name for name in names if name not in judge.classes]:

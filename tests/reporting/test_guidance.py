@@ -205,7 +205,7 @@ def test_the_papers_classes_stand_beside_the_overlays() -> None:
     assert np.isnan(guidance.paper_fid("footwear", True, "ours"))
     assert guidance.paper_fid("male", True, "diffae") == 11.52 and guidance.paper_masks("diffae", 10) == (0.23, 87.68)
     assert guidance.paper_masks("ours", 10) == (0.31, 74.74)
-    named = {name for row in [paper.TABLE2, *paper.TABLE1.values()] for name in row}
+    named = {*paper.TABLE2, *(name for row in paper.TABLE1.values() for name in row)}
     assert named | {"unguided", "rejection"} == set(METHODS), "a name that no method has stands beside none"
     assert np.isnan(guidance.paper_masks("ours", 50)).all() and np.isnan(guidance.paper_masks("unguided", 10)).all()
 

@@ -130,7 +130,7 @@ def test_an_image_of_one_level_is_accepted_at_no_threshold(world, tmp_path, smal
 
 def test_a_judge_that_gives_what_is_not_finite_is_an_error(world):
     loaded = Judge.load(world.judge, world.pretrained)
-    loaded.net[-1].bias[0] = torch.inf
+    loaded.net.get_submodule("7").get_parameter("bias")[0] = torch.inf
     with pytest.raises(UserError, match=r"the rejection classifier on features.*: gives values that are not finite"):
         early.stored_p(loaded, world.images[0], [0] * len(world.images[0]))
 
