@@ -272,6 +272,17 @@ STAGES: dict[str, Told] = {
 }
 
 
+UNNAMED = {"synthesis": 2, "generated": 1}
+"""Versions whose candidates are named without them, as all once were."""
+
+
+def drawn_by(stage: str) -> list[str]:
+    """What names the code that draws a stage's candidates, among all that determines them: what is made anew for a new
+    version is not to be made of the candidates of an older one."""
+    version = STAGES[stage].version
+    return [] if UNNAMED.get(stage) == version else [f"{stage} {version}"]
+
+
 def told(stage: str, experiment: Experiment, wildcards: Wildcards) -> str:
     """The canonical JSON of a stage's job: its section, seed and version, and its data set's digest."""
     section = STAGES[stage].section(experiment, wildcards)

@@ -12,6 +12,7 @@ from torch import Tensor
 from ddrep.config import GuidedShard, Stage
 from ddrep.cost import DENOISER, GUIDED, Cost, Job, Passes, Wanted, costs, draws, times
 from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards, write_masked_shard
+from ddrep.derived import drawn_by
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256
@@ -160,7 +161,8 @@ def _engine(
     # what does not steer does not name its candidates: unguided sampling and its rejection share them
     steering = [str(cfg.scale), str(cfg.first), *map(sha256, inputs[1:])] if cfg.scale else []
     grid = levels(denoiser.schedule, cfg.sampling)
-    key = fingerprint(cfg.sampling.model_dump_json(), str(grid), str(stage.seed), sha256(inputs[0]), *steering)
+    settings = cfg.sampling.model_dump_json(), str(grid), str(stage.seed), *drawn_by("guided")
+    key = fingerprint(*settings, sha256(inputs[0]), *steering)
     _, height, width = denoiser.image_shape
     at_once = batch or max(1, PIXELS // (height * width))
     return Engine(draw_guided, Pool(pool, key, number, denoiser.image_shape), at_once, cfg.sampling.steps)

@@ -16,6 +16,7 @@ from ddrep.config.base import Share
 from ddrep.cost import DENOISER, Cost, Job, Passes, Wanted, costs, draws, times
 from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.derived import drawn_by
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256, written_whole
@@ -112,7 +113,8 @@ def _with_grid(stage: Stage[Shard], file: Path | None, pretrained: Path) -> Stag
 def _key(stage: Stage[Shard], denoiser: Denoiser, *files: Path) -> str:
     sampling = stage.config.sampling
     grid = levels(denoiser.schedule, sampling)
-    return fingerprint(sampling.model_dump_json(), str(grid), str(stage.seed), *map(sha256, files))
+    settings = sampling.model_dump_json(), str(grid), str(stage.seed), *drawn_by("synthesis")
+    return fingerprint(*settings, *map(sha256, files))
 
 
 def _engine(drawer: Drawer, stage: Stage[Shard], shard: int, pool: Path, batch: int) -> Engine:

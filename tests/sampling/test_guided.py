@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ddrep.config import EvenSampling, Experiment, GuidedShard, Stage, Table2
 from ddrep.data.masks import MaskedImages, read_masked_shards, write_masked_shard
 from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
-from ddrep.derived import guided_of
+from ddrep.derived import STAGES, guided_of
 from ddrep.errors import UserError
 from ddrep.sampling.guided import ROWS, attribute_shard, dealt, mask_shard, noise_number
 
@@ -106,6 +107,17 @@ def test_the_denoiser_always_sees_as_many_images(folder: Path, monkeypatch: pyte
         draw(folder, f"{scale}", scale=scale)
         draw(folder, f"{scale}-1", run=1, batch=1, scale=scale)
     assert seen == {ROWS}
+
+
+def test_another_version_takes_none_of_the_candidates_of_an_older_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Snakemake makes its results anew, which would be the old ones."""
+    draw(folder, "old")
+    before = set((folder / "pool").iterdir())
+    monkeypatch.setitem(STAGES, "guided", replace(STAGES["guided"], version=99))
+    draw(folder, "new")
+    assert len(set((folder / "pool").iterdir()) - before) == 1
 
 
 def settings() -> Iterator[tuple[list[int], list[int], int, int]]:
