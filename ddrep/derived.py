@@ -207,8 +207,8 @@ STAGES: dict[str, Told] = {
     "copies": Told(1, lambda e, w: e.copies),
     "copies-table": Told(1, lambda e, w: Section()),
     "classifier": Told(1, lambda e, w: training_of(w["source"], w["mix"] == "mix", e), of_subset=True),
-    "tables": Told(6, lambda e, w: accuracy_table_of(e)),
-    "figure1": Told(2, lambda e, w: figure_of(config.Figure1, e)),
+    "tables": Told(7, lambda e, w: accuracy_table_of(e)),
+    "figure1": Told(3, lambda e, w: figure_of(config.Figure1, e)),
     "figure2": Told(2, lambda e, w: figure_of(config.Figure2, e)),
     "figure3": Told(2, lambda e, w: figure_of(config.Figure3, e)),
     "figure4": Told(2, lambda e, w: Section()),
@@ -218,7 +218,7 @@ STAGES: dict[str, Told] = {
     "report": Told(1, lambda e, w: e),
     "attribute-images": Told(2, lambda e, w: attribute_images_of(w["attribute"], "run" in w, e)),
     "guide": Told(1, lambda e, w: guide_of(e.attributes if "attribute" in w else e.masks, w["reads"]), of_subset=True),
-    "guided": Told(2, lambda e, w: _drawn(guided_of, e, w), of_subset=True),
+    "guided": Told(3, lambda e, w: _drawn(guided_of, e, w), of_subset=True),
     "latent-judge": Told(1, lambda e, w: e.generators.judge, of_subset=True),
     "generated": Told(1, lambda e, w: _drawn(generated_of, e, w), of_subset=True),
     "evaluator": Told(1, lambda e, w: e.evaluation.evaluator_training),
@@ -229,8 +229,19 @@ STAGES: dict[str, Told] = {
     "robustness": Told(2, lambda e, w: e.robustness, of_subset=True),
     "robustness-table": Told(1, lambda e, w: Section()),
     "robustness-figure": Told(1, lambda e, w: Section()),
-    "guidance-tables": Told(3, lambda e, w: guidance_table_of(int(w["number"]), e)),
+    "guidance-tables": Told(4, lambda e, w: guidance_table_of(int(w["number"]), e)),
 }
+
+
+UNNAMED = {"synthesis": 2, "generated": 1}
+"""Versions whose candidates are named without them, as all once were."""
+
+
+def drawn_by(stage: str) -> list[str]:
+    """What names the code that draws a stage's candidates, among all that determines them: what is made anew for a new
+    version is not to be made of the candidates of an older one."""
+    version = STAGES[stage].version
+    return [] if UNNAMED.get(stage) == version else [f"{stage} {version}"]
 
 
 def told(stage: str, experiment: Experiment, wildcards: Wildcards) -> str:

@@ -55,7 +55,7 @@ class Saved(BaseModel):
         try:
             for key, kind in fields.items():
                 if key in text:
-                    given[key] = text[key] if kind is str else from_json(text[key])
+                    given[key] = text[key] if kind in (str, str | None) else from_json(text[key])
             return cls.model_validate(given.get(cls.KEY) if cls.KEY else given)
         except ValidationError as e:
             why = f"{cls.KEY}: {explain(e)}" if cls.KEY else explain(e)
@@ -68,7 +68,7 @@ class Saved(BaseModel):
         """The metadata; equal models give equal strings, those that files have always had."""
         parts = {self.KEY: self} if self.KEY else {name: getattr(self, name) for name in type(self).model_fields}
         head = {"format": self.FORMAT} if self.FORMAT else {}
-        return head | {name: _spelled(part) for name, part in parts.items()}
+        return head | {name: _spelled(part) for name, part in parts.items() if part is not None}
 
 
 def _spelled(value: Any) -> str:

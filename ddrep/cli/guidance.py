@@ -95,7 +95,7 @@ class Guided(Drawn):
     guide: Path
     """What guides, where the section has a scale, and refuses, where it has a threshold."""
     batch: Batch | None = None
-    """Images drawn at once; does not change them. The default bounds the memory."""
+    """Images after which those drawn are kept; does not change them."""
 
 
 class GuideAttribute(Guided):

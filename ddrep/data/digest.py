@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ddrep.config import AttributeImages, CelebAMaskHQ, Data, FewShot, MaskData, Pretrain, Stage
+from ddrep.config import AttributeImages, CelebAMaskHQ, Data, FewShot, MaskData, Stage, UnlabelledImages
 from ddrep.data.celebamask_hq import ANNOTATIONS, IMAGES
 from ddrep.data.disk import raw
 from ddrep.data.readers import places as places_of
@@ -122,9 +122,9 @@ def _named(section: BaseModel) -> Iterator[Path]:
             yield from _named(getattr(section, section.table))
             if section.kind == "few-shot" and section.celebamask_hq:
                 yield from _named(section.celebamask_hq)
-        case Pretrain(images=Path() as images):
+        case UnlabelledImages(images=Path() as images):
             yield images
-        case (Data() as data) | AttributeImages(data=data) | Pretrain(data=Data() as data):
+        case (Data() as data) | AttributeImages(data=data) | UnlabelledImages(data=Data() as data):
             yield from places_of(data)
         case FewShot(root=root):
             yield from (root / "real" / split for split in ("train", "test"))

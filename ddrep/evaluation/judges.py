@@ -15,7 +15,6 @@ from ddrep.cost import Cost, Job, costs, times
 from ddrep.data.batches import stratified
 from ddrep.data.shards import read_shards
 from ddrep.device import pick_device
-from ddrep.errors import UserError
 from ddrep.networks.judges import Judge
 from ddrep.rows import write_rows
 
@@ -27,8 +26,7 @@ def run(
     images = read_shards([test])
     images = images.take(stratified(images.labels, stage.config.images, stage.seed).tolist())
     loaded = Judge.load(judge, denoiser, pick_device())
-    if (known := loaded.meta.num_classes) != len(images.classes):
-        raise UserError(f"{judge}: knows {known} classes, {test} has {len(images.classes)}; train it on such labels")
+    loaded.check_classes(judge, images.classes, test)
     p = loaded.probabilities(images.images)
     found = quality(torch.as_tensor(p), torch.as_tensor(images.labels), len(images.classes))
     measures = ("n", "top1", "expected_calibration_error", "cross_entropy")

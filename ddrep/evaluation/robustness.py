@@ -15,6 +15,7 @@ from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
 from ddrep.denoiser.schedule import add_noise, x0_from_eps
 from ddrep.device import pick_device
+from ddrep.errors import UserError
 from ddrep.networks.guides import Guide
 from ddrep.rows import write_rows
 
@@ -33,6 +34,9 @@ def run(
     chosen = stratified(images.labels, stage.config.images, stage.seed)
     x0, y = to_unit(images.images[chosen], device), torch.as_tensor(images.labels[chosen])
     loaded = [Guide.load(path, denoiser, device, "attribute") for path in guides]
+    for path, classes in [(test, images.classes), *zip(guides, (guide.classes for guide in loaded), strict=True)]:
+        if (of := classes[-1]) != attribute:
+            raise UserError(f"{path}: of {of}, not of {attribute}; give images and guides of one attribute")
     rows = []
     for t in stage.config.timesteps:
         estimate = x0_hat(loaded[0].denoiser, x0, t, stage.seed)

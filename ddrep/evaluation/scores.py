@@ -71,6 +71,10 @@ def score_attribute(
     if evaluator is None:
         raise UserError("--evaluator: missing; it says which images have the attribute")
     images, judge = read_shards([shard]), Evaluator.load(evaluator, pick_device())
+    if (of := images.classes[-1]) != stage.config.attribute:
+        raise UserError(
+            f"{shard}: images of {of}, to be scored as of {stage.config.attribute}; name their own attribute"
+        )
     names = stage.config.having
     if unknown := [name for name in names if name not in judge.classes]:
         raise UserError(f"{evaluator}: knows no class {unknown[0]}; it has {', '.join(judge.classes)}")

@@ -19,6 +19,7 @@ from ddrep.config import Generated, GeneratedMasks, GeneratedShard, Stage
 from ddrep.cost import DENOISER, Cost, Job, Passes, Wanted, costs, draws
 from ddrep.data.batches import parts
 from ddrep.data.masks import MaskedImages, read_masked_shards, write_masked_shard
+from ddrep.derived import drawn_by
 from ddrep.device import pick_device
 from ddrep.files import fingerprint, sha256
 from ddrep.generators.base import Generator
@@ -117,7 +118,8 @@ def mask_shard(
 def _engine(drawing: Drawing, generator: Path, pool: Path, batch: int, *of: str) -> Engine:
     """of: what else names the candidates, which are then shared with no other shard."""
     cfg, model = drawing.cfg, drawing.model
-    key = fingerprint(cfg.sampling.model_dump_json(), str(cfg.latent_steps), str(drawing.seed), sha256(generator), *of)
+    settings = cfg.sampling.model_dump_json(), str(cfg.latent_steps), str(drawing.seed), *drawn_by("generated")
+    key = fingerprint(*settings, sha256(generator), *of)
     kept = Pool(pool, key, drawing.number, model.image_shape)
     return Engine(drawing.images, kept, batch, model.evaluations(cfg.sampling))
 

@@ -106,3 +106,14 @@ class Judge(Judging[JudgeMeta]):
         listens = f", listening to {self.denoiser.name}" if self.denoiser else ""
         kind = "the judge of probes" if self.meta.kind == "probe" else f"the rejection classifier on {self.meta.kind}"
         return f"{kind}{listens}"
+
+    def check_classes(self, path: Path, classes: tuple[str, ...], whose: object) -> None:
+        """Raise UserError unless it knows the classes of the file `whose`, by number: in another order, what it says of
+        one would pass for what it says of another. path: its own file."""
+        if (known := self.meta.num_classes) != len(classes):
+            raise UserError(f"{path}: knows {known} classes, {whose} has {len(classes)}; train it on such labels")
+        for number, (own, other) in enumerate(zip(self.meta.classes or classes, classes, strict=True)):
+            if own != other:
+                raise UserError(
+                    f"{path}: its class {number} is {own}, {whose} has {other} there; train it on such labels"
+                )

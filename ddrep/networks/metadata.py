@@ -49,6 +49,8 @@ class JudgeMeta(Saved):
     """(C, H, W), for pixels; older files have none."""
     widths: tuple[Size, ...] | None = None
     """Of a probe: features that each of its linear classifiers reads."""
+    classes: Names | None = None
+    """Their names, in its order; older files have none."""
 
     @model_validator(mode="after")
     def _reads_something(self) -> Self:
@@ -58,6 +60,8 @@ class JudgeMeta(Saved):
             raise ValueError("of probes: expected probes, widths and denoiser_sha256, which say of which")
         if self.kind != "probe" and self.hidden is None:
             raise ValueError("expected hidden, its width")
+        if self.classes and len(self.classes) != self.num_classes:
+            raise ValueError(f"classes: expected {self.num_classes} (num_classes), got {len(self.classes)}")
         if self.widths and sum(self.widths) != self.channels:
             raise ValueError(f"widths: expected {self.channels} (channels) in all, got {sum(self.widths)}")
         return self
@@ -166,3 +170,5 @@ class FeaturesFile(Saved):
     settings: Features
     denoiser_sha256: str
     """Of the denoiser that they are of."""
+    images_sha256: str | None = None
+    """Of the shard whose images they are of; older files have none."""

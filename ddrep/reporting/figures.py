@@ -56,9 +56,26 @@ def figure1(stage: Stage[Figure1], *, shards: Sequence[Path], out: Path) -> None
     tiles = [_tiles(path, row, s) for path, row, s in zip(shards, rows, images, strict=True)]
     (name,) = _class_names(images[0], [cfg.figure1_class])
     heading = f"{name}: the first {cfg.figure1_images} attempts, one starting noise a column"
-    note = "ours draws classifier-free's candidates; hatched: refused, with the probability p of its class"
-    note = "" if all(row["accepted"].all() for row in rows) else note
-    save(tile_grid([path.parent.name for path in shards], tiles, cfg.figure1_images, heading, note), out)
+    names = [path.parent.name for path in shards]
+    save(tile_grid(names, tiles, cfg.figure1_images, heading, _note(names, tiles)), out)
+
+
+def _note(names: Sequence[str], rows: Sequence[dict[int, np.ndarray | float]]) -> str:
+    """What hatched tiles are and, seen by the images that are kept, whose candidates were refused: which source a judge
+    chooses from follows from the settings of guidance."""
+    said = []
+    for name, row in zip(names, rows, strict=True):
+        if any(isinstance(tile, float) for tile in row.values()):
+            others = (other for other, theirs in zip(names, rows, strict=True) if other != name and _alike(row, theirs))
+            said += [f"{name} draws {other}'s candidates; " for other in others][:1] or [""]
+    return f"{''.join(said)}hatched: refused, with the probability p of its class" if said else ""
+
+
+def _alike(row: dict[int, np.ndarray | float], other: dict[int, np.ndarray | float]) -> bool:
+    """Whether all attempts of which both have an image have one image, up to how one level is rounded."""
+    pairs = [(row[n], other[n]) for n in row.keys() & other.keys()]
+    both = [(a.astype(int), b) for a, b in pairs if isinstance(a, np.ndarray) and isinstance(b, np.ndarray)]
+    return bool(both) and all(np.abs(a - b).max() <= 1 for a, b in both)
 
 
 @lettering()

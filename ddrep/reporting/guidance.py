@@ -221,8 +221,9 @@ def _reported(number: int) -> list[str]:
     if number == 1:
         methods = list(paper.TABLE1["male"])
         lines = [[name, *(shown(row[m], 2) for m in methods)] for name, row in paper.TABLE1.items()]
-        return ["## Reported by the paper: FID on CelebA-64", grid(["Class", *methods], lines, 1)]
-    lines = [[name, shown(miou, 2), shown(fid, 2)] for name, (miou, fid) in paper.TABLE2.items()]
+        heads = [paper.NAMES.get(name, name) for name in methods]
+        return ["## Reported by the paper: FID on CelebA-64", grid(["Class", *heads], lines, 1)]
+    lines = [[paper.NAMES.get(name, name), shown(miou, 2), shown(fid, 2)] for name, (miou, fid) in paper.TABLE2.items()]
     return ["## Reported by the paper: 500 images of CelebA-Mask, 10 steps", grid(["Method", "mIoU", "FID"], lines, 1)]
 
 

@@ -106,7 +106,7 @@ def _listed(names: Sequence[str]) -> str:
 
 def survival(cells: pd.DataFrame) -> list[str]:
     """For each architecture and mix, in words: of each source at the largest scale that has most of its controls,
-    whether its gain holds against the strongest of them, and which are missing."""
+    whether its gain holds against the strongest of them, or its loss against all, and which are missing."""
     parts = []
     for (architecture, mix), block in cells.groupby(["architecture", "mix"], sort=False):
         rows = block[block["control"] != ""].to_dict("records")
@@ -123,8 +123,7 @@ def _survives(row: Mapping[Any, Any]) -> str:
     value, low, high, _ = ends(row, row["control"])
     there = known(row)
     missing = [name for name in controls(row["source"]) if name not in there]
-    gains = sure(row, row["control"]) and value > 0
-    verdict = "holds" if gains else "a loss" if high < 0 else "may be chance"
+    verdict = ("holds" if value > 0 else "a loss") if sure(row, row["control"]) else "may be chance"
     strongest = f", the strongest of {_listed(there)}" if len(there) > 1 else ""
     gain = f"{value:+z.1f} [{low:.1f}, {high:.1f}]"
     untried = f"; nothing is known of {_listed(missing)}" if missing else ""

@@ -23,8 +23,7 @@ from ddrep.errors import UserError
 from ddrep.grids import save_grid
 from ddrep.networks.guides import Guide
 from ddrep.rows import read_rows
-from ddrep.sampling.guidance import guided
-from ddrep.sampling.guided import check_masks
+from ddrep.sampling.guided import check_masks, towards
 from ddrep.sampling.sampler import draw, eps_of, image_seed, sample
 
 log = logging.getLogger("ddrep")
@@ -117,7 +116,7 @@ def _row(
         return draw(model, seeds, cfg, eps_of(model, cfg, None if label is None else [label] * images))
     goal = np.full(images, label) if mask is None else np.broadcast_to(mask, (images, *mask.shape))
     y = torch.as_tensor(goal.copy()).long().to(model.device)
-    return draw(model, seeds, cfg, guided(model.eps, model.schedule, lambda x0: guide.log_likelihood(x0, y), scale))
+    return draw(model, seeds, cfg, towards(guide, y, scale))
 
 
 def _mask(path: Path, guide: Guide) -> np.ndarray:

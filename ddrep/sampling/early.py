@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from ddrep import stopping
-from ddrep.data.batches import to_uint8, to_unit
+from ddrep.data.batches import finite, to_uint8, to_unit
 from ddrep.networks.judges import Judge
-from ddrep.sampling.engine import Tally, hopeless
+from ddrep.sampling.engine import Tally, but_blank, hopeless
 from ddrep.sampling.pool import Attempt, Pool
 from ddrep.sampling.rows import in_rows
 from ddrep.sampling.slots import Slots
@@ -61,8 +61,10 @@ def own_p(judge: Judge, images: Tensor, labels: Sequence[int]) -> np.ndarray:
 
 
 def stored_p(judge: Judge, images: np.ndarray, labels: Sequence[int]) -> np.ndarray:
-    """The same of stored images, uint8 (N, H, W, C). Raises UserError for a judge that gives what is not finite."""
-    return own_p(judge, to_unit(images, next(judge.net.parameters()).device), labels)
+    """The same of stored images, uint8 (N, H, W, C); -1 of one of one level all over. Raises UserError for a judge that
+    gives what is not finite, which is neither below a threshold nor above it."""
+    p = own_p(judge, to_unit(images, next(judge.net.parameters()).device), labels)
+    return but_blank(finite(torch.from_numpy(p), judge.name).numpy(), images)
 
 
 @torch.no_grad()

@@ -152,12 +152,12 @@ class Engine:
         """p(its class) of each attempt, of one of no class the most probable's; -1, which no threshold accepts, of an
         image of one level all over."""
         images = self.candidates(attempts)
-        p, blank = judge(images), np.ptp(images.reshape(len(images), -1), axis=1) == 0
+        p = judge(images)
         self.said |= dict(zip(attempts, p.astype(np.float16), strict=True))
         of_class = [
             float(max(row) if label == ANY else row[label]) for row, (label, _) in zip(p, attempts, strict=True)
         ]
-        return [-1.0 if nothing else p for nothing, p in zip(blank, of_class, strict=True)]
+        return but_blank(np.array(of_class), images).tolist()
 
     def write_accepted(
         self, tallies: Sequence[Tally], quota: int, seed: int, shard: int, classes: tuple[str, ...], out: Path,
@@ -180,6 +180,12 @@ class Engine:
         accepted = LabelledImages(images, kept["class"].to_numpy(np.int64), list(kept["key"]), classes, labels)
         rows.attrs.update(self.settings)
         write_with_attempts(out, accepted, rows)
+
+
+def but_blank(p: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """p (N,), but -1, which no threshold accepts, of those of uint8 images (N, H, W, C) that are of one level all over:
+    a judge believes of a black image what it likes."""
+    return np.where(np.ptp(images.reshape(len(images), -1), axis=1) == 0, -1.0, p)
 
 
 def fill(

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ddrep.config import GuidedShard, Stage
 from ddrep.cost import DENOISER, GUIDED, Cost, Job, Passes, Wanted, costs, draws, times
 from ddrep.data.masks import IGNORE, MaskedImages, read_masked_shards, write_masked_shard
+from ddrep.derived import drawn_by
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256
 from ddrep.networks.guides import Guide
 from ddrep.sampling.engine import Engine, Tally, fill
-from ddrep.sampling.guidance import guided
+from ddrep.sampling.guidance import EpsFunction, guided
 from ddrep.sampling.pool import Attempt, Pool
+from ddrep.sampling.rows import in_rows, rows_at_once
 from ddrep.sampling.sampler import draw, evaluations, image_seed, levels
 
 CHECKPOINTED = 128
@@ -28,8 +31,9 @@ KEYS = ("table1.max_attempts", f"lower {THRESHOLD}")
 SUBSETS = 1000
 """Labelled subsets whose noise is numbered apart."""
 
-PIXELS = 2**17
-"""Drawn at once, which bounds the memory of the gradient: 167 images of 28x28, 32 of 64x64, 2 of 256x256."""
+ROWS, PIXELS = 10, 2**17
+"""Images at once on a CPU, where more are no faster, and what fills up the last of them takes as long; and pixels at
+once, which bounds the memory of the gradient: 167 images of 28x28, 32 of 64x64, 2 of 256x256."""
 
 Targets = Callable[[Sequence[Attempt]], np.ndarray]
 """(target, attempt) of each image -> what it is to be: classes (N,) or label maps (N, H, W)."""
@@ -51,6 +55,23 @@ def dealt(first: int, images: int, masks: int) -> np.ndarray:
     """Which of the target masks a run's images are drawn for, (images,): in order, and from the start when all are
     used."""
     return (first + np.arange(images)) % masks
+
+
+def towards(guide: Guide, y: Tensor, scale: float) -> EpsFunction:
+    """What sampling listens to that a guide steers to classes y (N,) or to label maps y (N, H, W).
+
+    Always as many images at once (ddrep.sampling.rows): many guided steps make another image of a rounding.
+    """
+
+    def eps(x: Tensor, index: Tensor, goal: Tensor) -> Tensor:
+        model = guide.denoiser
+        return guided(model.eps, model.schedule, lambda x0: guide.log_likelihood(x0, goal), scale)(x, index)
+
+    def in_parts(x: Tensor, index: Tensor) -> Tensor:
+        most = rows_at_once(x) if x.device.type == "cuda" else min(ROWS, rows_at_once(x))
+        return in_rows(eps, x, index, y, rows=max(1, min(most, PIXELS // x.shape[2:].numel())))
+
+    return in_parts
 
 
 def attribute_shard(
@@ -135,13 +156,13 @@ def _engine(
     def draw_guided(attempts: Sequence[Attempt]) -> np.ndarray:
         seeds = [image_seed(stage.seed, label, number, attempt) for label, attempt in attempts]
         y = torch.as_tensor(targets(attempts)).long().to(denoiser.device)
-        eps = guided(denoiser.eps, denoiser.schedule, lambda x0: guide.log_likelihood(x0, y), cfg.scale)
-        return draw(denoiser, seeds, cfg.sampling, eps)
+        return draw(denoiser, seeds, cfg.sampling, towards(guide, y, cfg.scale))
 
     # what does not steer does not name its candidates: unguided sampling and its rejection share them
     steering = [str(cfg.scale), str(cfg.first), *map(sha256, inputs[1:])] if cfg.scale else []
     grid = levels(denoiser.schedule, cfg.sampling)
-    key = fingerprint(cfg.sampling.model_dump_json(), str(grid), str(stage.seed), sha256(inputs[0]), *steering)
+    settings = cfg.sampling.model_dump_json(), str(grid), str(stage.seed), *drawn_by("guided")
+    key = fingerprint(*settings, sha256(inputs[0]), *steering)
     _, height, width = denoiser.image_shape
     at_once = batch or max(1, PIXELS // (height * width))
     return Engine(draw_guided, Pool(pool, key, number, denoiser.image_shape), at_once, cfg.sampling.steps)

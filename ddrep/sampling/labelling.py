@@ -34,10 +34,7 @@ def run(
     data = read_shards([images]) if index is None else read_unlabelled(images)
     classes = read_shards([labelled]).classes if labelled else data.classes
     loaded = Judge.load(judge, denoiser, pick_device())
-    if (known := loaded.meta.num_classes) != len(classes):
-        raise UserError(
-            f"{judge}: knows {known} classes, {labelled or images} has {len(classes)}; train it on such labels"
-        )
+    loaded.check_classes(judge, classes, labelled or images)
     if index is None:
         soft = loaded.probabilities(data.images).astype(np.float16)
         write_shard(out, LabelledImages(data.images, data.labels, data.keys, data.classes, soft))

@@ -15,6 +15,7 @@ from ddrep.config.base import Share
 from ddrep.cost import DENOISER, Cost, Job, Passes, Wanted, costs, draws, times
 from ddrep.data.shards import read_shards
 from ddrep.denoiser.denoiser import Denoiser
+from ddrep.derived import drawn_by
 from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import fingerprint, sha256
@@ -110,7 +111,8 @@ def _with_grid(stage: Stage[Shard], file: Path | None, pretrained: Path) -> Stag
 def _key(stage: Stage[Shard], denoiser: Denoiser, *files: Path) -> str:
     sampling = stage.config.sampling
     grid = levels(denoiser.schedule, sampling)
-    return fingerprint(sampling.model_dump_json(), str(grid), str(stage.seed), *map(sha256, files))
+    settings = sampling.model_dump_json(), str(grid), str(stage.seed), *drawn_by("synthesis")
+    return fingerprint(*settings, *map(sha256, files))
 
 
 def engine_of(drawer: Drawer, stage: Stage[Shard], shard: int, pool: Path, batch: int) -> Engine:
@@ -151,9 +153,7 @@ def run(
     classes = read_shards([labelled]).classes if labelled and not finetuned else drawer.denoiser.classes
     engine = engine_of(drawer, stage, index, pool, batch)
     loaded = Judge.load(judge, pretrained, pick_device())
-    if (known := loaded.meta.num_classes) != len(classes):
-        other = finetuned or labelled
-        raise UserError(f"{judge}: knows {known} classes, {other} {len(classes)}; train both on the same labels")
+    loaded.check_classes(judge, classes, finetuned or labelled)
     cfg = stage.config.synthesis
     quota = cfg.per_class // cfg.shards_per_scale
     threshold = read_json(threshold_file, Matched, MATCHED).threshold if threshold_file else cfg.threshold
@@ -240,12 +240,13 @@ def match_threshold(
     """
     stage = _with_grid(stage, grid, pretrained)
     drawer = drawer_of(stage, finetuned, pretrained)
-    engine, classes = engine_of(drawer, stage, 0, pool, batch), len(drawer.denoiser.classes)
-    cfg, device = stage.config.synthesis, pick_device()
+    engine, classes = engine_of(drawer, stage, 0, pool, batch), drawer.denoiser.classes
+    cfg, judges = stage.config.synthesis, [Judge.load(path, pretrained, pick_device()) for path in (judge, pixel_judge)]
+    for path, each in zip((judge, pixel_judge), judges, strict=True):
+        each.check_classes(path, classes, finetuned)
     quota = cfg.per_class // cfg.shards_per_scale
-    attempts = [(label, attempt) for label in range(classes) for attempt in range(quota)]
-    ours = np.array(engine.judged(attempts, Judge.load(judge, pretrained, device).probabilities))
-    pixels = np.array(engine.judged(attempts, Judge.load(pixel_judge, pretrained, device).probabilities))
+    attempts = [(label, attempt) for label in range(len(classes)) for attempt in range(quota)]
+    ours, pixels = (np.array(engine.judged(attempts, each.probabilities)) for each in judges)
     share = float((ours >= cfg.threshold).mean())
     threshold = matched(pixels, share)
     content = {

@@ -49,7 +49,7 @@ def extract(stage: Stage[Features], *, denoiser: Path, images: Path, out: Path) 
     """
     device, cfg = pick_device(), stage.config
     model, data = Denoiser.load(denoiser, device), read_shards([images])
-    meta = FeaturesFile(settings=cfg, denoiser_sha256=sha256(denoiser)).text()
+    meta = FeaturesFile(settings=cfg, denoiser_sha256=sha256(denoiser), images_sha256=sha256(images)).text()
     names = VIEWS if cfg.flip else VIEWS[:1]
     with written_whole(out) as (draft,):
         stored: dict[str, np.memmap] = {}
@@ -69,6 +69,8 @@ def run_features(stage: Stage[Head], *, features: Path, train: Path, out: Path, 
     views, about = _read_features(features)
     if len(views[0]) != len(data):
         raise UserError(f"{features}: of {len(views[0])} images, {train} has {len(data)}; make it of that shard")
+    if about.images_sha256 not in (None, sha256(train)):
+        raise UserError(f"{features}: of the images of another shard than {train}; make it of that shard")
     listens = {"kind": "features", "features": about.settings, "denoiser_sha256": about.denoiser_sha256}
     _run(stage, listens, views, data, out, report)
 
@@ -117,8 +119,9 @@ def _run(
     stage: Stage[Any], reads: dict[str, Any], views: Sequence[View], data: LabelledImages, out: Path, report: Path
 ) -> None:
     cfg: Head = stage.config
-    labels, sizes = torch.as_tensor(data.labels), {"hidden": cfg.hidden, "dropout": cfg.dropout}
-    meta = JudgeMeta(channels=views[0].shape[1], num_classes=len(data.classes), **sizes, **reads)
+    labels, sizes = torch.as_tensor(data.labels), dict[str, Any](hidden=cfg.hidden, dropout=cfg.dropout)
+    sizes |= {"channels": views[0].shape[1], "num_classes": len(data.classes)}
+    meta = JudgeMeta(classes=data.classes, **sizes, **reads)
     net, held_out = train_head(meta, views, labels, cfg, seed=stage.seed, device=pick_device())
     write_json(report, assess(net, views[0], held_out, labels, meta.num_classes))
     Judge(net, meta).save(out)

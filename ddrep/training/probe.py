@@ -69,7 +69,7 @@ def run(stage: Stage[Probe], *, denoiser: Path, train: Path, out: Path, report: 
     p, labels = np.mean([each.p for each in fitted], axis=0), torch.as_tensor(data.labels)
     temperature = calibrated(p, data.labels)
     reading = ProbeReading(taps=tuple(each.tap for each in fitted), pool=cfg.pool, noises=cfg.noises)
-    judge = _judge(fitted, temperature, reading, len(data.classes), sha256(denoiser))
+    judge = _judge(fitted, temperature, reading, data.classes, sha256(denoiser))
     scaled = torch.as_tensor(p).clamp(min=1e-12).log().div(temperature).softmax(dim=1)
     found = quality(scaled, labels, len(data.classes)) | {"temperature": temperature}
     found |= {"probes": [_said(each) for each in fitted], "tried": [_said(each) for each in tried]}
@@ -192,17 +192,17 @@ def calibrated(p: np.ndarray, labels: np.ndarray) -> float:
 
 
 def _judge(
-    fitted: list[Fitted], temperature: float, reading: ProbeReading, classes: int, denoiser_sha256: str
+    fitted: list[Fitted], temperature: float, reading: ProbeReading, classes: tuple[str, ...], denoiser_sha256: str
 ) -> Judge:
     widths = tuple(each.weight.shape[1] for each in fitted)
-    net = Probes(widths, classes)
+    net = Probes(widths, len(classes))
     weights: dict[str, Tensor] = {"temperature": torch.tensor(temperature)}
     for i, each in enumerate(fitted):
         weights[f"linear.{i}.weight"], weights[f"linear.{i}.bias"] = map(torch.as_tensor, (each.weight, each.bias))
     net.load_state_dict(weights)
     meta = JudgeMeta(
-        kind="probe", channels=sum(widths), num_classes=classes, probes=reading, denoiser_sha256=denoiser_sha256,
-        widths=widths,
+        kind="probe", channels=sum(widths), num_classes=len(classes), probes=reading, denoiser_sha256=denoiser_sha256,
+        widths=widths, classes=classes,
     )  # fmt: skip
     return Judge(net, meta)
 

@@ -10,6 +10,7 @@ from ddrep.data.digest import digest, places, unchanged
 from ddrep.data.readers import READERS, Reader
 from ddrep.derived import stage_json, told
 from ddrep.errors import UserError
+from ddrep.training.generators import TRAININGS
 
 NAMES = ["train/a/1.png", "train/a/2.png", "train/b/3.png", "test/a/4.png"]
 
@@ -110,8 +111,16 @@ def test_where_each_kind_lies(tmp_path: Path) -> None:
     assert list(places(data)) == [tmp_path / "test", tmp_path / "train"]
     assert list(places(config.AttributeImages(data=data, attribute="a", having=("b",)))) == list(places(data))
     assert list(places(config.Data())) == list(places(config.MaskData())) == list(places(config.Pretrain())) == []
-    assert list(places(config.Pretrain(images=tmp_path / "notes.txt"))) == [tmp_path / "notes.txt"]
     assert list(places(config.Pretrain(images=tmp_path / "gone.gz"))) == []
+
+
+@pytest.mark.parametrize("section", [config.Pretrain, *TRAININGS])
+def test_whatever_is_pretrained_knows_where_its_images_lie(section: type[config.UnlabelledImages], tmp_path: Path):
+    """Or changed images would train nothing anew."""
+    write(tmp_path, ["notes.txt"])
+    assert places(section(images=tmp_path / "notes.txt")) == (tmp_path / "notes.txt",)
+    data = config.Data(kind="unlabelled", unlabelled=config.Unlabelled(path=tmp_path, size=8, channels=1))
+    assert places(section(data=data)) == (tmp_path,)
 
 
 def test_every_kind_of_data_has_its_places() -> None:

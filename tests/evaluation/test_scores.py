@@ -60,6 +60,15 @@ def test_real_images_show_their_attribute_and_exchanged_ones_do_not(tmp_path: Pa
         shares.append(rows["share"].to_dict())
         assert rows["n"].sum() == 200
         assert (rows["attempts"] - rows["n"]).to_dict() == {True: 2, False: 1}
+    other = stage.model_copy(update={"config": AttributeScores(attribute="tops", having=("Shirt",))})
+    files: dict[str, Any] = {
+        "evaluator": EVALUATOR,
+        "inception": None,
+        "out": tmp_path / "row",
+        "features_out": tmp_path / "f.npz",
+    }
+    with pytest.raises(UserError, match=r"0\.tar: images of footwear, to be scored as of tops; name their own"):
+        score_attribute(other, shard=shard, **files, **CELL)
     assert min(shares[0].values()) > 98
     assert shares[1] == pytest.approx({key: 100 - shares[0][not key] for key in (True, False)})
     metric, features, labels = read_features(tmp_path / "f.npz")
@@ -88,7 +97,7 @@ def test_real_images_agree_with_their_masks_and_shuffled_ones_do_not(tmp_path: P
 
 
 def test_an_evaluator_without_the_class_is_named(tmp_path: Path) -> None:
-    stage = Stage[AttributeScores](config=AttributeScores(attribute="hats", having=("Hat",)))
+    stage = Stage[AttributeScores](config=AttributeScores(attribute="footwear", having=("Hat",)))
     images = attribute_images(AttributeImages(attribute="footwear", having=HAVING), "validation", 0, 0, 0)
     write_shard(tmp_path / "0.tar", images)
     with pytest.raises(UserError, match=r"evaluator.safetensors: knows no class Hat; it has T-shirt"):
@@ -128,7 +137,9 @@ def test_robustness_has_a_row_for_each_guide_and_timestep(tmp_path: Path) -> Non
     assert rows["accuracy"][900] < rows["accuracy"][0]
 
 
-def test_robustness_is_measured_on_all_classes_of_a_sorted_folder(tmp_path: Path) -> None:
+def test_robustness_is_measured_on_all_classes_of_a_sorted_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A guide that sees the attribute everywhere is right as often as there is one: a third, not never."""
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -152,6 +163,10 @@ def test_robustness_is_measured_on_all_classes_of_a_sorted_folder(tmp_path: Path
     options = ["--denoiser", "d.safetensors", "--test", "test.tar", "--attribute", "c", "--out", "rows.parquet"]
     options = [str(tmp_path / word) if "." in word else word for word in options]
     assert main(["robustness", "--stage", stage, str(tmp_path / "guide.safetensors"), *options]) == 0
+    assert (
+        main(["robustness", "--stage", stage, str(tmp_path / "guide.safetensors"), *options, "--attribute", "b"]) == 2
+    )
+    assert "test.tar: of c, not of b; give images and guides of one attribute" in capsys.readouterr().err
     rows = pd.read_parquet(tmp_path / "rows.parquet")
     assert (rows["n"] == 100).all() and rows["accuracy"].isin([33, 34]).all() and rows["accuracy"].nunique() == 1
 

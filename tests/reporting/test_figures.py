@@ -82,6 +82,20 @@ def test_figure1_has_one_attempt_a_column_and_p_where_it_was_refused(shards, tmp
     assert Image.open(tmp_path / "figure1.png").width > 900
 
 
+@pytest.mark.parametrize("like", ["classifier-free", "improved-ddpm", ""])
+def test_figure1_says_whose_candidates_were_refused(like, tmp_path, drawn):
+    """Those of improved-ddpm without guidance, of classifier-free with it, of neither with settings of one's own."""
+    rows = {"improved-ddpm": 0, "classifier-free": 5}
+    levels = rows | {"ours": rows.get(like, 9)}
+    paths = [
+        write_synthetic(tmp_path / name / "0.tar", _images(1, level), P, 0.4 * (name == "ours"), CLASSES)
+        for name, level in levels.items()
+    ]
+    figure1(_stage(figure1_class=0, figure1_images=3), shards=paths, out=tmp_path / "figure1.png")
+    whose = f"ours draws {like}'s candidates; " if like else ""
+    assert drawn[0].texts[1].get_text() == f"{whose}hatched: refused, with the probability p of its class"
+
+
 def test_figure3_has_the_first_accepted_of_each_class(shards, tmp_path, drawn):
     figure3(_stage(figure3_classes=(2, 0), figure3_images=3), shard=shards[2], out=tmp_path / "figure3.png")
     assert _tiles(drawn[0]) == {(0, 0): 180, (0, 1): 200, (0, 2): 220, (1, 0): 20, (1, 1): 60, (1, 2): 80}

@@ -15,7 +15,8 @@ from ddrep.config import Figure2, GuidanceTable, Stage
 from ddrep.data.masks import MaskedImages, write_masked_shard
 from ddrep.errors import UserError
 from ddrep.evaluation.scores import read_features, save_features
-from ddrep.reporting import guidance, guidance_figures
+from ddrep.methods import METHODS
+from ddrep.reporting import guidance, guidance_figures, paper
 
 SHIFT = {"unguided": 3.0, "ours": 1.0}
 """How far a method's features are from the real ones: the Fréchet distance of two sets that differ by a shift alone is
@@ -202,7 +203,10 @@ def test_the_papers_classes_stand_beside_the_overlays() -> None:
     assert guidance.paper_fid("male", False, "ours") == 9.94
     assert guidance.paper_fid("blond", True, "ddim-i") == 29.09
     assert np.isnan(guidance.paper_fid("footwear", True, "ours"))
+    assert guidance.paper_fid("male", True, "diffae") == 11.52 and guidance.paper_masks("diffae", 10) == (0.23, 87.68)
     assert guidance.paper_masks("ours", 10) == (0.31, 74.74)
+    named = {*paper.TABLE2, *(name for row in paper.TABLE1.values() for name in row)}
+    assert named | {"unguided", "rejection"} == set(METHODS), "a name that no method has stands beside none"
     assert np.isnan(guidance.paper_masks("ours", 50)).all() and np.isnan(guidance.paper_masks("unguided", 10)).all()
 
 

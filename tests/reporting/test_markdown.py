@@ -151,3 +151,23 @@ def test_each_gain_is_held_against_the_strongest_of_its_controls():
     ]
     text = " ".join(as_markdown(TABLE, cells, 4, 5000, 0.9).split())
     assert "The labels of probe-soft are the" in text and "real-soft (the same with the" in text
+
+
+def test_a_loss_is_one_against_all_controls():
+    """The strongest of several as good ones is picked by the test images: from it alone every sixteenth source that is
+    as good as they are would be a loss, in place of every fortieth."""
+    near, far = (-0.5, -1.5, 0.5, 4), (-1.2, -2.2, -0.2, 4)
+    cells = pd.DataFrame(
+        [
+            _cell(False, "real", 0, 79.0, 0.4, 4),
+            _cell(False, "real-equal-steps", 3, 79.7, 0.4, 4, real=(0.7, -0.3, 1.7, 4)),
+            _cell(False, "ours", 3, 78.5, 0.4, 4, real=near, real_equal_steps=far),
+            _cell(False, "probe-rejection", 3, 77.0, 0.4, 4, real=far, real_equal_steps=(-2.0, -3.0, -1.0, 4)),
+        ]
+    )
+    (paragraph,) = survival(cells)
+    assert paragraph.splitlines()[2:] == [
+        "- ours 3x: -1.2 [-2.2, -0.2] over real-equal-steps, the strongest of real and real-equal-steps: may be chance",
+        "- probe-rejection 3x: -2.0 [-3.0, -1.0] over real-equal-steps, the strongest of real and real-equal-steps: "
+        "a loss",
+    ]

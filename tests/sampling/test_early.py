@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ddrep.config import Shard, Stage, Synthesis
 from ddrep.errors import UserError
+from ddrep.networks.judges import Judge
 from ddrep.sampling import early
 from ddrep.sampling.early import Checks, Filling, Outcome, calibrate
 from ddrep.sampling.engine import Tally
@@ -115,6 +117,22 @@ def test_neither_slots_nor_what_was_drawn_before_change_a_byte(world, tmp_path, 
     assert first == (tmp_path / "64" / "00002.tar").read_bytes()
     for _, rows in (made[1], again):
         pd.testing.assert_frame_equal(made[0][1], rows)
+
+
+def test_an_image_of_one_level_is_accepted_at_no_threshold(world, tmp_path, small, monkeypatch):
+    """As without early refusal: a denoiser that gives black images fills no shard, whatever the judge says of black."""
+    monkeypatch.setattr(early, "MOST", 64)
+    monkeypatch.setattr(early, "to_uint8", lambda x, whose: np.zeros((len(x), 8, 8, 1), np.uint8))
+    monkeypatch.setattr(world, "threshold", lambda share: 1e-9)
+    with pytest.raises(UserError, match=r"classes class 0 \(0/\d+ = 0.0%\), .* accept too few for the 6 images"):
+        make(world, tmp_path / "00002.tar", 0.1)
+
+
+def test_a_judge_that_gives_what_is_not_finite_is_an_error(world):
+    loaded = Judge.load(world.judge, world.pretrained)
+    loaded.net.get_submodule("7").get_parameter("bias")[0] = torch.inf
+    with pytest.raises(UserError, match=r"the rejection classifier on features.*: gives values that are not finite"):
+        early.stored_p(loaded, world.images[0], [0] * len(world.images[0]))
 
 
 def test_a_class_that_accepts_too_few_ends_in_the_budgets_line(world, tmp_path, small):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +52,16 @@ def test_labelled_images_keep_their_classes(folder: Path, judge: Judge, tmp_path
     assert soft.keys == hard.keys and (soft.labels == hard.labels).all() and (soft.images == hard.images).all()
     assert soft.soft is not None
     np.testing.assert_allclose(soft.soft, judge.probabilities(hard.images), atol=5e-4)
+
+
+def test_a_judge_of_the_same_classes_in_another_order_is_refused(folder: Path, tmp_path: Path) -> None:
+    """As many, so that each image would bear another class's probability."""
+    images = read_shards([folder / "train.tar"])
+    first, *others = images.classes
+    turned = dataclasses.replace(images, labels=(images.labels - 1) % 3, classes=(*others, first))
+    write_shard(tmp_path / "turned.tar", turned)
+    with pytest.raises(UserError, match=rf"probe.safetensors: its class 0 is {first}, .*turned.tar has {others[0]} th"):
+        _label(folder, str(tmp_path / "turned.tar"), None, tmp_path / "soft.tar")
 
 
 def test_images_without_labels_come_in_parts(folder: Path, judge: Judge, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ddrep.cli import main
 from ddrep.config import Experiment, Features, Sampling, Shard, Stage, Synthesis
 from ddrep.data.shards import LabelledImages, read_shards
 from ddrep.denoiser.denoiser import Denoiser
-from ddrep.derived import shard_of
+from ddrep.derived import STAGES, shard_of
 from ddrep.errors import UserError
 from ddrep.files import sha256
 from ddrep.networks.architectures import build
@@ -521,9 +521,19 @@ def test_the_control_takes_its_own_judge_and_threshold_file(world, tmp_path):
     assert (rows["accepted"] == (rows["p"] >= threshold)).all() and not rows["accepted"].all()
 
 
+def test_another_version_takes_none_of_the_candidates_of_an_older_one(world, tmp_path, monkeypatch):
+    pools = []
+    for version in (STAGES["synthesis"].version, 98, 99):
+        monkeypatch.setitem(STAGES, "synthesis", replace(STAGES["synthesis"], version=version))
+        stage = _stage(0.2)
+        engine = engine_of(drawer_of(stage, world.finetuned, world.pretrained), stage, 0, tmp_path / "pool", 8)
+        pools.append(engine.pool.folder)
+    assert len(set(pools)) == 3
+
+
 def test_a_judge_of_other_classes_and_an_unconditional_denoiser_are_refused(world, tmp_path):
     tiny.denoiser(6).save(tmp_path / "five.safetensors")
-    with pytest.raises(UserError, match=r"features\.safetensors: knows 3 classes, .*five\.safetensors 5"):
+    with pytest.raises(UserError, match=r"features\.safetensors: knows 3 classes, .*five\.safetensors has 5"):
         _make(world, _stage(0.2), tmp_path / "00002.tar", finetuned=tmp_path / "five.safetensors")
     with pytest.raises(UserError, match=r"pretrained\.safetensors: an unconditional denoiser; .*ddrep finetune"):
         _make(world, _stage(0.2), tmp_path / "00002.tar", finetuned=world.pretrained)

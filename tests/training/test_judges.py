@@ -269,6 +269,9 @@ def test_features_of_other_images_or_none_are_refused(files):
     outputs = files / "out.safetensors", files / "out.json"
     with pytest.raises(UserError, match=r"f: of 60 images, .*fewer\.tar has 15"):
         run_features(head, features=files / "f", train=files / "fewer.tar", out=outputs[0], report=outputs[1])
+    write_shard(files / "others.tar", tiny.images("test"))
+    with pytest.raises(UserError, match=r"f: of the images of another shard than .*others\.tar; make it of that shard"):
+        run_features(head, features=files / "f", train=files / "others.tar", out=outputs[0], report=outputs[1])
     for name in ("none", "base.safetensors", "fewer.tar"):
         with pytest.raises(UserError, match=rf"{name}: not a readable features file .*ddrep features"):
             run_features(head, features=files / name, train=files / "train.tar", out=outputs[0], report=outputs[1])
