@@ -165,6 +165,8 @@ def _read_runs(table: Path) -> pd.DataFrame:
     runs = read_rows(table, ROW, TABLE4)
     if not len(runs):
         raise UserError(f"{table}: has no rows; expected {TABLE4}")
+    if not runs["n_real"].all():
+        raise UserError(f"{table}: has runs on synthetic images alone, as Table 3; expected {TABLE4}")
     return runs
 
 

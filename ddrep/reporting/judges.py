@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from ddrep.errors import UserError
 from ddrep.files import written_whole
 from ddrep.reporting.markdown import counted, grid, mean_and_spread, wrapped
-from ddrep.rows import Kind, read_rows
+from ddrep.rows import Kind, gathered, read_rows
 from ddrep.sources import judges
 
 TITLE = "What the judges know"
@@ -30,10 +30,8 @@ def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
 
 def read_judges(paths: Sequence[Path]) -> pd.DataFrame:
     """In the order of the judges, then of the subsets. Raises UserError."""
-    if not paths:
-        raise UserError("rows: expected at least one judge's .parquet")
-    parts = [read_rows(path, ROW, "the row of a judge; make it with `ddrep score-judge`") for path in paths]
-    table, order = pd.concat(parts, ignore_index=True), judges()
+    read = partial(read_rows, columns=ROW, expected="the row of a judge; make it with `ddrep score-judge`")
+    table, order = gathered(paths, read, ("judge", "subset")), judges()
     rank = table["judge"].map(lambda name: order.index(name) if name in order else len(order))
     ordered = table.assign(rank=rank).sort_values(["rank", "subset"], kind="stable")
     return ordered.drop(columns="rank").reset_index(drop=True)

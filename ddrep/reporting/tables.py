@@ -41,7 +41,7 @@ def run(
 ) -> None:  # fmt: skip
     """Row files -> table, summary (.parquet) and Markdown, which is printed as well, with the table of the judges.
     Raises UserError."""
-    table, correct = read_runs(rows)
+    table, correct = read_runs(rows, alone=number == 3)
     cells = summarise(table, correct, stage.config, stage.seed, number)
     document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence)
     write(table, cells, document + section(judges), (out, summary, markdown))
@@ -65,13 +65,16 @@ def write(table: pd.DataFrame, cells: pd.DataFrame, document: str, places: tuple
     print(document)
 
 
-def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.DataFrame, np.ndarray]:
+def read_runs(
+    paths: Sequence[Path], cell: Sequence[str] = CELL, alone: bool = False
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Row files, each with its predictions beside it -> one row a run, sorted; bool (runs, images), right or wrong.
 
-    cell: columns that runs apart from subset and seed are told apart by.
+    cell: columns that runs apart from subset and seed are told apart by. alone: whether runs at a scale are on
+    synthetic images alone, as in Table 3, and not on real ones too.
 
-    Raises UserError: a file that is missing or not a run's; a run given twice; predictions of other test images than
-    the first run's; predictions that do not give the row's top-1.
+    Raises UserError: a file that is missing or not a run's; a run given twice, or of the other kind; predictions of
+    other test images than the first run's; predictions that do not give the row's top-1.
     """
     if not paths:
         raise UserError("rows: expected at least one run's .parquet")
@@ -81,6 +84,11 @@ def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.Dat
         raise UserError(
             f"{paths[twice.index[0]]}: a run of the same cell, subset and seed was given before; give it once"
         )
+    if len(others := table[(table["n_real"] == 0) != (alone & (table["scale"] > 0))]):
+        row = others.iloc[0]
+        trained = "synthetic images alone" if row["n_real"] == 0 else "real images too"
+        expected = "on synthetic ones alone (cas/)" if alone else "on real ones (classifiers/)"
+        raise UserError(f"{paths[others.index[0]]}: a run of {row['source']} on {trained}; expected runs {expected}")
     table = table.iloc[np.lexsort(_sort_keys(table))]
     sorted_paths = [paths[i] for i in table.index]
     return table.reset_index(drop=True), _read_correct(sorted_paths, table["top1"].tolist())

@@ -251,7 +251,7 @@ def test_figure4_says_no_number_where_runs_do_not_agree_on_1x(table4, tmp_path, 
     assert drawn[0].axes[0].get_xlabel() == "synthetic images (multiples of 1x)" and not drawn[0].axes[0].child_axes
 
 
-@pytest.mark.parametrize("change", [{"mix": "no"}, {"top1": "high"}, None], ids=str)
+@pytest.mark.parametrize("change", [{"mix": "no"}, {"top1": "high"}, {"n_real": 0}, None], ids=str)
 def test_a_table_that_is_none_is_one_line(table4, tmp_path, change):
     rows = pd.read_parquet(table4)
     (rows.assign(**change) if change else rows.head(0)).to_parquet(table4)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from ddrep.config import AccuracyTable, Stage
+from ddrep.errors import UserError
 from ddrep.reporting.labels import figure5, run, worth
 from ddrep.runs import Run
 from tests.reporting.make_runs import write_run
@@ -66,3 +67,6 @@ def test_table_5(rows: list[Path], tmp_path: Path) -> None:
     assert "| ours 3x | 65.0 ± 0.0 (+5.0 [" in text and "| ours 3x | 141 [" in text and "> 400 [" in text
     figure5(table=keys["summary"], out=tmp_path / "figure5.png")
     assert (tmp_path / "figure5.png").stat().st_size > 5000
+    pd.read_parquet(keys["summary"]).drop(columns="gain").to_parquet(keys["summary"])  # as Table 4's
+    with pytest.raises(UserError, match=r"gain missing .*expected the summary of Table 5"):
+        figure5(table=keys["summary"], out=tmp_path / "figure5.png")
