@@ -50,6 +50,8 @@ def complaint(e: BaseException) -> str | None:
         place = f"{printable(str(e.filename))}: " if e.filename is not None else ""
         why = e.strerror.lower() if e.strerror and place else said
         return f"{place}{why}; mend that, and give the same command again"
+    if isinstance(e, ImportError) and ".so" in said:
+        return f"a library cannot be loaded ({said}); allow more memory (ulimit -v), or install it anew"
     if isinstance(e, MemoryError) or any(words in said for words in OUT_OF_MEMORY):
         return f"not enough memory{f' ({said})' if said else ''}; ask for less at once, or use a larger machine"
     if isinstance(e, ValueError) and "embedded null" in said:

@@ -106,6 +106,14 @@ def test_too_little_memory_is_one_line(said: str) -> None:
     assert complaint(RuntimeError("CUDA error: misaligned address")) is None, "a defect keeps its traceback"
 
 
+def test_a_library_that_cannot_be_loaded_is_one_line() -> None:
+    """Under `ulimit -v`, torch."""
+    said = "libtorch_cpu.so: failed to map segment from shared object"
+    advice = "allow more memory (ulimit -v), or install it anew"
+    assert complaint(ImportError(said)) == f"a library cannot be loaded ({said}); {advice}"
+    assert complaint(ImportError("cannot import name 'x'")) is None
+
+
 def test_control_characters_of_a_name_are_shown() -> None:
     """A terminal would obey them."""
     assert complaint(UserError("a\x1b[2J\x00\x9bb.csv: no rows")) == r"a\x1b[2J\x00\x9bb.csv: no rows"

@@ -304,6 +304,9 @@ def test_a_full_standard_output_is_one_line(ddrep: Callable[..., subprocess.Pope
         process = ddrep(*table, stdout=full)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 2 and said.count("\n") == 1 and "no space left on device" in said.lower()
+        process = ddrep("config", stdout=full)  # longer than a buffer: the verb itself meets it
+        assert process.communicate(timeout=60)[1].startswith("ddrep: standard output: no space left on device; ")
+        assert process.returncode == 2
         assert ddrep("data", "--split", "dev", "--out", "o.tar", stderr=full).wait(60) == 2
 
 

@@ -180,6 +180,13 @@ def test_the_users_own_settings_of_matplotlib_change_nothing(shards, table4, tmp
         assert made("after") == before
 
 
+def test_a_home_that_cannot_be_written_in_is_not_remarked_on():
+    """matplotlib says where it keeps its cache instead."""
+    code, there = "import ddrep.reporting.figures", os.environ | {"MPLCONFIGDIR": "/proc/x"}
+    done = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_equal_inputs_give_equal_bytes(tmp_path, table4):
     shard = write_synthetic(tmp_path / "ours/00000.tar", _images(3), P, 0.4, CLASSES)
     for folder in ("a", "b"):
