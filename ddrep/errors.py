@@ -24,9 +24,13 @@ class UserError(Exception):
         super().__init__(" ".join(filter(None, map(str.strip, said.splitlines()))))
 
 
+CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+
+
 def printable(message: str) -> str:
-    """In one line, with escapes for what is not UTF-8: terminals and logs refuse it."""
-    return " ".join(message.encode("utf-8", "backslashreplace").decode().split())
+    """In one line, with escapes for what is not UTF-8, which terminals and logs refuse, and for control characters,
+    which terminals obey."""
+    return " ".join(message.encode("utf-8", "backslashreplace").decode().split()).translate(CONTROLS)
 
 
 def some(things: Iterable[object], most: int = 10) -> str:
@@ -38,14 +42,16 @@ def some(things: Iterable[object], most: int = 10) -> str:
 
 def complaint(e: BaseException) -> str | None:
     """The line for an error that the user can mend, or the machine's owner; None for a defect."""
-    said = " ".join(str(e)[: 10 * LONGEST].split())
+    said = printable(str(e)[: 10 * LONGEST])
     said = said if len(said) <= LONGEST else f"{said[:LONGEST]}... ({len(str(e))} characters)"
     if isinstance(e, UserError):
         return said
     if isinstance(e, OSError):
-        place = f"{e.filename}: " if e.filename is not None else ""
+        place = f"{printable(str(e.filename))}: " if e.filename is not None else ""
         why = e.strerror.lower() if e.strerror and place else said
         return f"{place}{why}; mend that, and give the same command again"
+    if isinstance(e, ImportError) and ".so" in said:
+        return f"a library cannot be loaded ({said}); allow more memory (ulimit -v), or install it anew"
     if isinstance(e, MemoryError) or any(words in said for words in OUT_OF_MEMORY):
         return f"not enough memory{f' ({said})' if said else ''}; ask for less at once, or use a larger machine"
     if isinstance(e, ValueError) and "embedded null" in said:

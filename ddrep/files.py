@@ -68,7 +68,7 @@ def written_whole(*paths: Path) -> Iterator[tuple[Path, ...]]:
         raise
     finally:
         for draft, _ in mine:
-            _remove(draft)
+            remove(draft)
 
 
 def _refused(e: Exception, folder: Path) -> int:
@@ -92,7 +92,7 @@ def remove_abandoned(path: Path) -> None:
                 continue
             idle = time.time() - entry.stat(follow_symlinks=False).st_mtime > SILENT
             if not processes.lives(int(owner["pid"]), owner["started"]) if owner["host"] == host else idle:
-                _remove(Path(entry.path))
+                remove(Path(entry.path))
 
 
 def _label(path: Path) -> str:
@@ -116,8 +116,9 @@ def _set_mode(draft: Path, mode: int) -> None:
             file.chmod(mode)
 
 
-def _remove(draft: Path) -> None:
-    shutil.rmtree(draft, ignore_errors=True) if draft.is_dir() else draft.unlink(missing_ok=True)
+def remove(path: Path) -> None:
+    """A file or a folder, if it is there."""
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def check_readable(path: Path, expected: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +48,20 @@ def read_rows(path: Path, columns: Mapping[str, Kind], expected: str, optional: 
         if fault := _fault(content[name], columns[name]):
             raise UserError(f"{path}: column {name} {fault}; expected {expected}")
     return content.to_pandas()
+
+
+def gathered(paths: Sequence[Path], read: Callable[[Path], pd.DataFrame], key: Sequence[str]) -> pd.DataFrame:
+    """The rows of all files, as `read` gives them; the index begins with the file.
+
+    Raises UserError where there is no file, and for a row with the same `key` as one before: it would count as two.
+    """
+    if not paths:
+        raise UserError("rows: expected at least one .parquet")
+    table = pd.concat([read(path) for path in paths], keys=paths)
+    for (path, _), row in table[table.duplicated([*key])].iterrows():
+        same = ", ".join(f"{name} {row[name]}" for name in key)
+        raise UserError(f"{path}: a row of {same} was given before; give it once")
+    return table
 
 
 def _fault(column: pa.ChunkedArray, kind: Kind) -> str:

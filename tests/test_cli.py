@@ -23,7 +23,7 @@ from ddrep.cli.index import MODULES, verbs
 from ddrep.config import Section, Stage
 from ddrep.data.shards import read_shards
 from ddrep.derived import STAGES
-from ddrep.errors import complaint
+from ddrep.errors import UserError, complaint
 
 REPO = Path(__file__).resolve().parents[1]
 VERBS: dict[str, type[Verb]] = {name: verb.load() for name, verb in verbs().items()}
@@ -104,6 +104,21 @@ def test_too_little_memory_is_one_line(said: str) -> None:
     line = complaint(error)
     assert line and line.startswith("not enough memory") and "\n" not in line
     assert complaint(RuntimeError("CUDA error: misaligned address")) is None, "a defect keeps its traceback"
+
+
+def test_a_library_that_cannot_be_loaded_is_one_line() -> None:
+    """Under `ulimit -v`, torch."""
+    said = "libtorch_cpu.so: failed to map segment from shared object"
+    advice = "allow more memory (ulimit -v), or install it anew"
+    assert complaint(ImportError(said)) == f"a library cannot be loaded ({said}); {advice}"
+    assert complaint(ImportError("cannot import name 'x'")) is None
+
+
+def test_control_characters_of_a_name_are_shown() -> None:
+    """A terminal would obey them."""
+    assert complaint(UserError("a\x1b[2J\x00\x9bb.csv: no rows")) == r"a\x1b[2J\x00\x9bb.csv: no rows"
+    line = complaint(FileNotFoundError(2, "No such file or directory", "a\nb\x07"))
+    assert line == r"a b\x07: no such file or directory; mend that, and give the same command again"
 
 
 def test_results_of_an_older_version_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,6 +135,7 @@ def test_numbers_that_yaml_reads_as_strings(tmp_path: Path) -> None:
         ("synthesis: {threshold: yes}", "synthesis: threshold: expected no truth value"),
         ("finetune: {flip: 1, steps: off}", "finetune: steps: expected no truth value"),
         (f"experiment: {'a' * 300}", "experiment: "),
+        ("parts: []", "parts: Tuple should have at least 1 item"),
         ("- a", "expected a table"),
         ("a: [", "not valid YAML"),
         ("seed: !!int", "not valid YAML"),

@@ -183,6 +183,10 @@ def test_a_reader(member: None, tmp_path: Path) -> None:
         ({"table1": {"methods": ["ddim"]}}, "table1.methods.0: no method ddim; did you mean ddim-i?"),
         ({"table2": {"methods": ["rejection"]}}, "table2.methods.0: rejection does not draw for masks"),
         ({"data": {"kind": "folder"}}, "data.kind: no kind of data set folder"),
+        (
+            {"data": {"kind": "image_folder", "image_folder": {"root": "x"}}},
+            "data.kind: no kind of data set image_folder; there are embedded, image-folder",
+        ),
     ],
 )
 def test_an_unknown_name_is_one_line_with_the_near_ones(raw: dict[str, Any], line: str) -> None:

@@ -95,6 +95,7 @@ BAD: dict[str, tuple[str, str]] = {
     "too long a name": ("x" * 300, "file name too long"),
     "a device": ("/dev/null", "is a device or a pipe"),
     "a pipe": ("pipe", "is a device or a pipe"),
+    "as /dev/stdout, of a file": ("stream", "is a device or a pipe"),
 }
 
 
@@ -105,8 +106,10 @@ def test_places_where_no_file_can_be_made(kind: str, verb: str, capsys: pytest.C
     Path("nowhere").symlink_to("gone")
     os.mkfifo("pipe")
     place, fault = BAD[kind]
-    assert fault in _called(capsys, arguments(verb, out=place))
-    if kind not in ("a device", "a pipe"):  # which a log may go to
+    with Path("file").open(encoding="utf-8") as file:
+        Path("stream").symlink_to(f"/proc/self/fd/{file.fileno()}")
+        assert fault in _called(capsys, arguments(verb, out=place))
+    if fault != "is a device or a pipe":  # which a log may go to
         assert fault in _called(capsys, arguments(verb, out="good", log=place))
 
 
@@ -301,6 +304,9 @@ def test_a_full_standard_output_is_one_line(ddrep: Callable[..., subprocess.Pope
         process = ddrep(*table, stdout=full)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 2 and said.count("\n") == 1 and "no space left on device" in said.lower()
+        process = ddrep("config", stdout=full)  # longer than a buffer: the verb itself meets it
+        assert process.communicate(timeout=60)[1].startswith("ddrep: standard output: no space left on device; ")
+        assert process.returncode == 2
         assert ddrep("data", "--split", "dev", "--out", "o.tar", stderr=full).wait(60) == 2
 
 

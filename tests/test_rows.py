@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from ddrep.errors import UserError
-from ddrep.rows import Kind, read_rows
+from ddrep.reporting import copies, guidance, judges
+from ddrep.rows import Kind, gathered, read_rows
 
 KINDS: dict[str, Kind] = {"name": "text", "good": "flag", "n": "whole", "p": "number", "miou": "number or nan"}
 GOOD: dict[str, list[Any]] = {
@@ -103,3 +104,41 @@ def test_text_that_is_no_utf8_is_one_line(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": text}), tmp_path / "r.parquet")
     with pytest.raises(UserError, match=r"r\.parquet: not a Parquet file .*; expected rows"):
         read_rows(tmp_path / "r.parquet", {"name": "text"}, EXPECTED)
+
+
+def test_rows_of_several_files_are_there_once(tmp_path: Path) -> None:
+    def read(path: Path) -> pd.DataFrame:
+        return read_rows(path, KINDS, EXPECTED)
+
+    one, two = written(tmp_path / "1.parquet"), written(tmp_path / "2.parquet", name=["a", "c"], n=[1, 2])
+    assert list(gathered([one, two], read, ("name", "n"))["name"]) == ["a", "b", "a", "c"]
+    with pytest.raises(UserError, match=r"2\.parquet: a row of name a was given before; give it once"):
+        gathered([one, two], read, ["name"])
+    with pytest.raises(UserError, match=r"1\.parquet: a row of name a, n 0 was given before"):
+        gathered([two, one, one], read, ("name", "n"))
+    with pytest.raises(UserError, match="rows: expected at least one"):
+        gathered([], read, ("name",))
+
+
+OF_SUBSETS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "judges": (judges.run, {"judge": "probe", "subset": 0, "n": 9, "top1": 50.0, "expected_calibration_error": 0.1,
+                            "cross_entropy": 1.0}),
+    "copies": (copies.run, {"subset": 0, "source": "ours", "n": 9, "median": 1.0, "near_copies": 0.1, "least": 0.5,
+                            "image": "a", "labelled_image": "b"}),
+    "robustness": (guidance.robustness, {"reads": "pixels", "t": 100.0, "accuracy": 50.0, "n": 9, "attribute": "x",
+                                         "subset": 0, "seed": 0}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("table", OF_SUBSETS)
+def test_a_table_of_a_row_given_twice_is_not_written(table: str, tmp_path: Path) -> None:
+    """It would count as another subset's, of the same value: a spread of 0."""
+    run, row = OF_SUBSETS[table]
+    paths = [tmp_path / "1.parquet", tmp_path / "2.parquet"]
+    for subset, path in enumerate(paths):
+        pd.DataFrame([row | {"subset": subset}]).to_parquet(path)
+    run(rows=paths, out=tmp_path / "out.parquet", markdown=tmp_path / "out.md")
+    assert len(pd.read_parquet(tmp_path / "out.parquet")) == 2
+    with pytest.raises(UserError, match=r"1\.parquet: a row of .* was given before; give it once"):
+        run(rows=[*paths, paths[0]], out=tmp_path / "again.parquet", markdown=tmp_path / "again.md")
+    assert not list(tmp_path.glob("again*"))

@@ -19,6 +19,7 @@ import ddrep
 from ddrep import stopping
 from ddrep.cli.index import Entry, verbs
 from ddrep.errors import UserError, complaint
+from ddrep.files import WRITING
 from ddrep.registry import declare_members
 
 log = logging.getLogger("ddrep")
@@ -105,6 +106,8 @@ def _run(args: list[str]) -> int:
             return _say(f"interrupted by {interrupt}; the same command goes on", stopping.AGAIN)
         if interrupt:
             return _say("interrupted; the same command goes on", 128 + signal.SIGINT)
+        if isinstance(e, OSError) and e.filename is None and e.errno in WRITING:
+            raise  # of standard output, for files are named
         if message := complaint(e):
             return _say(message, 2)
         log.exception("ddrep: a defect, or a machine at its limits; please report it with these lines")

@@ -120,7 +120,8 @@ def _in_the_way(place: Path, there: int, mark: Output) -> str:
         return f"{place} is a folder; expected the name of a file"
     if there and not stat.S_ISDIR(there) and mark.kind == "folder":
         return "is not a folder; give the name of one"
-    if there and not stat.S_ISREG(there) and mark.kind == "file":
+    stream = place.is_symlink() and os.readlink(place).startswith("/proc/")  # as /dev/stdout, which may lead to a file
+    if there and (stream or not stat.S_ISREG(there)) and mark.kind == "file":
         return f"{place} is a device or a pipe, which would be replaced; expected the name of a file"
     return ""
 

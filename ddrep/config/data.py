@@ -151,9 +151,10 @@ class Data(Choice):
     @field_validator("kind")
     @classmethod
     def _is_known(cls, kind: str) -> str:
-        tables = dict.fromkeys([name for name in cls.model_fields if name not in ("kind", "labels")] + list(TABLES))
-        if kind.replace("-", "_") not in tables:
-            names = ", ".join(name.replace("_", "-") for name in tables)
+        own = [name.replace("_", "-") for name in cls.model_fields if name not in ("kind", "labels")]
+        others = [name for name in TABLES if name not in cls.model_fields]
+        if kind not in own and kind.replace("-", "_") not in others:
+            names = ", ".join([*own, *(name.replace("_", "-") for name in others)])
             raise ValueError(f"no kind of data set {kind}; there are {names}")
         return kind
 

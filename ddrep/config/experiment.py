@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from annotated_types import MinLen
 from pydantic import StringConstraints, model_validator
 
 from ddrep.config.base import Section, Seed
@@ -35,7 +36,7 @@ class Experiment(Section):
     """Name; results go to results/NAME."""
     seed: Seed = 0
     """Of everything but the runs of tables, which have their own seeds below."""
-    parts: tuple[Part, ...] = ("attributes", "masks", "augmentation")
+    parts: Annotated[tuple[Part, ...], MinLen(1)] = ("attributes", "masks", "augmentation")
     """Of the paper: Table 1 and what guides make of x0hat; Table 2 and Figure 2; Tables 3, 4 and Figures 1, 3, 4."""
     digest: Literal["times", "contents"] = "times"
     """By which a changed data set is noticed: its files' names, sizes and times; or their names and contents, for which

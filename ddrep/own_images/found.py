@@ -91,7 +91,9 @@ def _of_folder(root: Path) -> Pictures:
     if not split_folders and {"train", "test"} <= set(of_split.values()):
         others = some([each.name for each in folders if each.name not in of_split])
         raise UserError(f"{root}: {some(list(of_split))} are of splits, {others} of none; move it into them, or away")
-    remarks = _others([each for each in there if not each.is_folder])
+    outside = [each for each in there if not each.is_folder]
+    remarks = _others([each for each in outside if not is_image(each)])
+    remarks += _others([each for each in outside if is_image(each)], "outside the class folders")
     found: list[tuple[str, str, Found]] = []
     if split_folders:
         for each in folders:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from ddrep.config import Experiment, load
 from ddrep.data.lists import write_rows
 from ddrep.denoiser.network import DenoiserFile, network_of
 from ddrep.errors import UserError, printable
-from ddrep.files import written_whole
+from ddrep.files import remove, written_whole
 from ddrep.own_images import found as finding
 from ddrep.own_images import settings
 from ddrep.own_images.found import Pictures, labelled
@@ -39,28 +40,29 @@ def run(*, images: Path, unlabelled: Path | None, denoiser: Path | None, size: i
     name = _name(out.with_suffix(""))
     _check_options({"PATH": images, "--unlabelled": unlabelled, "--denoiser": denoiser, "--out": out}, size)
     beside = [out.with_name(f"{out.stem}{end}") for end in (".csv", "-unlabelled.csv", "-images")]
-    _check_places([out, *beside])
-    found = survey(_pictures(images, beside[2]), SEED)
-    print(found.text)
-    if len(found.classes) < 2:
-        expected = "expected 2 or more, with 2 images of train, 1 of validation and 1 of test each"
-        raise UserError(f"{images}: {len(found.classes)} classes can be used; {expected}: add images and try again")
-    more = _unlabelled(unlabelled, found)
-    mine = _images(found, size, denoiser, beside[0])
-    _write_lists(found, more, beside)
-    trained = _denoiser(denoiser, more, mine, beside[1])
-    head = [
-        f"{images}: {len(found.of('train')):,} images to train on, in {len(found.classes)} classes.",
-        "As `ddrep init` wrote it; what is not here is as in config.yaml, which says what each setting means.",
-    ]
-    with written_whole(out) as (draft,):
-        for epochs in settings.EPOCHS:
-            overlay = settings.overlay(name, mine, trained, _gpu(), epochs)
-            draft.write_text(settings.text_of(overlay, head), encoding="utf-8")
-            made = _forecast(load(Path("config.yaml"), draft), started)
-            if made.elapsed <= settings.AFTERNOON:
-                break
-    check(load(Path("config.yaml"), out))
+    _check_places([out, *beside], images)
+    with _all_or_none([out, *beside]):
+        found = survey(_pictures(images, beside[2]), SEED)
+        print(found.text)
+        if len(found.classes) < 2:
+            expected = "expected 2 or more, with 2 images of train, 1 of validation and 1 of test each"
+            raise UserError(f"{images}: {len(found.classes)} classes can be used; {expected}: add images and try again")
+        more = _unlabelled(unlabelled, found)
+        mine = _images(found, size, denoiser, beside[0])
+        _write_lists(found, more, beside)
+        trained = _denoiser(denoiser, more, mine, beside[1])
+        head = [
+            f"{images}: {len(found.of('train')):,} images to train on, in {len(found.classes)} classes.",
+            "As `ddrep init` wrote it; what is not here is as in config.yaml, which says what each setting means.",
+        ]
+        with written_whole(out) as (draft,):
+            for epochs in settings.EPOCHS:
+                overlay = settings.overlay(name, mine, trained, _gpu(), epochs)
+                draft.write_text(settings.text_of(overlay, head), encoding="utf-8")
+                made = _forecast(load(Path("config.yaml"), draft), started)
+                if made.elapsed <= settings.AFTERNOON:
+                    break
+        check(load(Path("config.yaml"), out))
     _say_what_next(made, out)
 
 
@@ -82,13 +84,27 @@ def _check_options(paths: Mapping[str, Path | None], size: int | None) -> None:
         raise UserError("--unlabelled: with --denoiser, so that none is trained on them; leave one of the two out")
 
 
-def _check_places(places: Sequence[Path]) -> None:
+def _check_places(places: Sequence[Path], images: Path) -> None:
     """Before any work: that the workflow is here, and that nothing would be replaced. Raises UserError."""
     for needed in ("Snakefile", "config.yaml"):
         if not Path(needed).is_file():
             raise UserError(f"{needed}: not in this folder; call `ddrep init` where Snakefile and config.yaml lie")
+    if own := [str(place) for place in places if place.resolve() == images.resolve()]:
+        raise UserError(f"{own[0]}: is the set itself, and would be replaced; give another --out")
     if there := [str(place) for place in places if os.path.lexists(place)]:
         raise UserError(f"{', '.join(there)}: there already, and not replaced; remove them, or give another --out")
+
+
+@contextlib.contextmanager
+def _all_or_none(places: Sequence[Path]) -> Iterator[None]:
+    """What was written of them, none of which was there before, goes again unless the block succeeds: the next call
+    would refuse to replace it."""
+    try:
+        yield
+    except BaseException:  # interrupts as well
+        for place in places:
+            remove(place)
+        raise
 
 
 def _pictures(images: Path, unpacked: Path) -> Pictures:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ddrep.data.listing import SPLITS
-from ddrep.errors import UserError, some
+from ddrep.errors import UserError, printable, some
 from ddrep.own_images.found import Picture, Pictures
 from ddrep.own_images.looks import Look, look_at, near, near_any
 from ddrep.own_images.splits import HELD_OUT, short_of, split
@@ -146,15 +146,21 @@ def _once(usable: Sequence[Seen], said: list[str]) -> list[Seen]:
     unsure = [group for group in several if len({each.label for each in group}) > 1]
     sure = [group for group in several if len({each.label for each in group}) == 1]
     if unsure:
-        both = [" = ".join(f"{each.name} ({each.label})" for each in group) for group in unsure]
+        both = [_equal([f"{each.name} ({each.label})" for each in group]) for group in unsure]
         said.append(f"{counted(len(unsure), 'image')} in two classes, left out of all: {some(both)}")
     if sure:
-        both = [" = ".join(each.name for each in group) for group in sure]
+        both = [_equal([each.name for each in group]) for group in sure]
         across = sum(len({each.split for each in group}) > 1 for group in sure)
         where = f", {across:,} of them across splits, where the held-out one stays" if across else ""
         said.append(f"{counted(len(sure), 'image')} there several times, used once{where}: {some(both, 3)}")
     left = {id(min(group, key=_held_out)) for group in sure} | {id(g[0]) for g in groups.values() if len(g) == 1}
     return [each for each in usable if id(each) in left]
+
+
+def _equal(names: list[str], most: int = 4) -> str:
+    """Names of copies, of which there may be as many as files."""
+    more = [f"{len(names) - most:,} more"] if len(names) > most else []
+    return " = ".join([*names[:most], *more])
 
 
 def _held_out(each: Seen) -> int:
@@ -207,7 +213,8 @@ def _table(survey: Survey) -> str:
     there = Counter((each.label, each.split) for each in survey.chosen)
     order = sorted(survey.pictures.classes, key=lambda name: (-files[name], name))
     shown = order if len(order) <= SHOWN else [*order[: SHOWN - 3], *order[-3:]]
-    rows = [[name, *(f"{n:,}" for n in (files[name], *(there[name, each] for each in SPLITS)))] for name in shown]
+    counts = {name: (files[name], *(there[name, each] for each in SPLITS)) for name in shown}
+    rows = [[printable(name), *(f"{n:,}" for n in counts[name])] for name in shown]
     if len(order) > SHOWN:
         rows.insert(SHOWN - 3, [f"({len(order) - SHOWN:,} more)", *[""] * 4])
     total = [f"{n:,}" for n in (len(survey.seen), *(len(survey.of(name)) for name in SPLITS))]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import pandas as pd
-
 from ddrep.reporting.markdown import grid, mean_and_spread, wrapped
-from ddrep.rows import Kind, read_rows, write_rows
+from ddrep.rows import Kind, gathered, read_rows, write_rows
 from ddrep.sources import SOURCES
 
 ROW: dict[str, Kind] = {
@@ -24,8 +23,8 @@ TEXT = (
 
 def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     """Rows (.parquet) of labelled subsets -> one table, and its Markdown. Raises UserError."""
-    parts = [read_rows(path, ROW, "near copies by source; make them with `ddrep copies`") for path in rows]
-    table = pd.concat(parts, ignore_index=True)
+    read = partial(read_rows, columns=ROW, expected="near copies by source; make them with `ddrep copies`")
+    table = gathered(rows, read, ("source", "subset"))
     order = {name: i for i, name in enumerate(SOURCES)}
     table = table.sort_values(["source", "subset"], key=lambda c: c.map(order).fillna(-1) if c.name == "source" else c)
     lines = [

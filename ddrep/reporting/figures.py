@@ -164,6 +164,8 @@ def figure4(*, table: Path, out: Path) -> None:
     runs = read_rows(table, ROW, TABLE4)
     if not len(runs):
         raise UserError(f"{table}: has no rows; expected {TABLE4}")
+    if not runs["n_real"].all():
+        raise UserError(f"{table}: has runs on synthetic images alone, as Table 3; expected {TABLE4}")
     mixes = [mix for mix in (False, True) if (runs["mix"] == mix).any()]
     spans = [max(2, int(runs.loc[runs["mix"] == mix, "scale"].max())) + 1 for mix in mixes]
     figure = Figure(figsize=(WIDTH, 4.9), layout="constrained")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from ddrep.methods import METHODS
 from ddrep.networks.metadata import WIDEST
 from ddrep.reporting import paper
 from ddrep.reporting.markdown import grid, shown, with_spread, wrapped
-from ddrep.reporting.tables import check_once
-from ddrep.rows import Kind, in_order, read_rows, write_rows
+from ddrep.rows import Kind, gathered, in_order, read_rows, write_rows
 
 KEYS = {1: ["attribute", "present", "method", "steps"], 2: ["method", "steps"]}
 MEASURE = {1: "share", 2: "miou"}
@@ -34,6 +34,7 @@ ROBUSTNESS: dict[str, Kind] = {
     "reads": "text", "t": "number", "accuracy": "number", "n": "whole", "attribute": "text", "subset": "whole",
     "seed": "whole",
 }  # fmt: skip
+ROBUSTNESS_KEY = ("attribute", "reads", "subset", "seed", "t")
 GUIDES = {"features": "features (ours)", "pixels": "pixels (DDIM-I)"}
 """What a guide reads -> its name in tables."""
 
@@ -53,9 +54,8 @@ def run(
     if twice := [path for path in rows if rows.count(path) > 1]:
         raise UserError(f"{twice[0]}: given {rows.count(twice[0])} times; give it once")
     scores = {path: _read(path, number) for path in rows}
-    table = pd.concat(scores)
-    check_once(table, KEYS[number])
-    table = in_order(table, [*KEYS[number], "subset", "seed"], present=[True, False], method=list(METHODS))
+    key = [*KEYS[number], "subset", "seed"]
+    table = in_order(gathered(rows, scores.__getitem__, key), key, present=[True, False], method=list(METHODS))
     table = table.reset_index(drop=True)
     cells = summarise(table, number, stage.config.paper)
     distances = _distances(cells, number, scores, real, stage.config.minimum, stage.seed)
@@ -229,9 +229,8 @@ def _reported(number: int) -> list[str]:
 
 def robustness(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     """Rows of ddrep.evaluation.robustness -> one table, and its means by attribute, guide and timestep, printed."""
-    expected = "rows of `ddrep robustness`; make them anew"
-    table = pd.concat([read_robustness(path, expected) for path in rows], ignore_index=True)
-    table = table.sort_values(["attribute", "reads", "subset", "seed", "t"]).reset_index(drop=True)
+    read, key = partial(read_robustness, expected="rows of `ddrep robustness`; make them anew"), [*ROBUSTNESS_KEY]
+    table = gathered(rows, read, key).sort_values(key).reset_index(drop=True)
     means = table.pivot_table(index=["attribute", "reads"], columns="t", values="accuracy", aggfunc="mean")
     lines = [
         [attribute, GUIDES[reads], *(shown(v, 1) for v in row)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
 from ddrep.reporting.markdown import counted, grid, mean_and_spread, wrapped
-from ddrep.rows import Kind, in_order, read_rows, write_rows
+from ddrep.rows import Kind, gathered, in_order, read_rows, write_rows
 from ddrep.sources import judges
 
 TITLE = "What the judges know"
@@ -26,8 +27,11 @@ def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
 
 def read_judges(paths: Sequence[Path]) -> pd.DataFrame:
     """In the order of the judges, then of the subsets. Raises UserError."""
-    parts = [read_rows(path, ROW, "the row of a judge; make it with `ddrep score-judge`") for path in paths]
-    return in_order(pd.concat(parts), ["judge", "subset"], judge=judges()).reset_index(drop=True)
+    read, key = (
+        partial(read_rows, columns=ROW, expected="the row of a judge; make it with `ddrep score-judge`"),
+        ["judge", "subset"],
+    )
+    return in_order(gathered(paths, read, key), key, judge=judges()).reset_index(drop=True)
 
 
 def section(judges: Path | None) -> str:

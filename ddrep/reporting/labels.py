@@ -137,7 +137,9 @@ def _count(n: float, labels: Sequence[int]) -> str:
 @lettering()
 def figure5(*, table: Path, out: Path) -> None:
     """Top-1 against the number of labelled images: a line a source, its standard deviation as bars."""
-    cells = read_rows(table, LINE, "the summary of Table 5; make it with `ddrep labels-table`")
+    cells = read_rows(
+        table, LINE | {"gain": "number or nan"}, "the summary of Table 5; make it with `ddrep labels-table`"
+    )
     figure = Figure(figsize=(WIDTH * 0.7, 4.6), layout="constrained")
     axes = figure.subplots()
     for (source, scale), rows in cells.groupby(["source", "scale"], sort=False):

@@ -16,7 +16,7 @@ from ddrep.reporting.controls import ENDS, headline, versus
 from ddrep.reporting.judges import section
 from ddrep.reporting.markdown import as_markdown
 from ddrep.reporting.paper import TABLE4, paper_top1
-from ddrep.rows import Kind, in_order, read_rows, write_rows
+from ddrep.rows import Kind, gathered, in_order, read_rows, write_rows
 from ddrep.sources import SOURCES
 
 ROW: dict[str, Kind] = {
@@ -35,7 +35,7 @@ def run(
 ) -> None:  # fmt: skip
     """Row files -> table, summary (.parquet) and Markdown, which is printed as well, with the table of the judges.
     Raises UserError."""
-    table, correct = read_runs(rows)
+    table, correct = read_runs(rows, alone=number == 3)
     cells = summarise(table, correct, stage.config, stage.seed, number)
     document = as_markdown(table, cells, number, correct.shape[1], stage.config.confidence) + section(judges)
     write_rows({out: table, summary: cells, markdown: document})
@@ -52,27 +52,27 @@ def read_cells(path: Path) -> pd.DataFrame:
     return read_rows(path, columns | later, "the summary of a table; make it with `ddrep table`", optional=[*later])
 
 
-def read_runs(paths: Sequence[Path], cell: Sequence[str] = CELL) -> tuple[pd.DataFrame, np.ndarray]:
+def read_runs(
+    paths: Sequence[Path], cell: Sequence[str] = CELL, alone: bool = False
+) -> tuple[pd.DataFrame, np.ndarray]:
     """Row files, each with its predictions beside it -> one row a run, sorted; bool (runs, images), right or wrong.
 
-    cell: columns that runs apart from subset and seed are told apart by.
+    cell: columns that runs apart from subset and seed are told apart by. alone: whether runs at a scale are on
+    synthetic images alone, as in Table 3, and not on real ones too.
 
-    Raises UserError: a file that is missing or not a run's; an unknown source; a run given twice; predictions of other
-    test images than the first run's; predictions that do not give the row's top-1.
+    Raises UserError: a file that is missing or not a run's; an unknown source; a run given twice, or of the other kind;
+    predictions of other test images than the first run's; predictions that do not give the row's top-1.
     """
-    table = pd.concat([_read_row(path) for path in paths], keys=paths)
+    table = gathered(paths, _read_row, [*cell, "subset", "seed"])
     for name in table["source"]:
         SOURCES[name]  # raises for one that is not declared here
-    check_once(table, cell)
+    for (path, _), row in table[(table["n_real"] == 0) != (alone & (table["scale"] > 0))].iterrows():
+        trained = "synthetic images alone" if row["n_real"] == 0 else "real images too"
+        expected = "on synthetic ones alone (cas/)" if alone else "on real ones (classifiers/)"
+        raise UserError(f"{path}: a run of {row['source']} on {trained}; expected runs {expected}")
     other = sorted({*table["architecture"]} - {*ARCHITECTURES})
     table = in_order(table, [*CELL, "subset", "seed"], architecture=[*ARCHITECTURES, *other], source=list(SOURCES))
     return table.reset_index(drop=True), _read_correct([path for path, _ in table.index], table["top1"].tolist())
-
-
-def check_once(table: pd.DataFrame, cell: Sequence[str]) -> None:
-    """Raise UserError for a run that is given twice, for it would count as two; the index begins with the file."""
-    for path, _ in table.index[table.duplicated([*cell, "subset", "seed"])]:
-        raise UserError(f"{path}: a run of the same cell, subset and seed was given before; give it once")
 
 
 def _read_row(path: Path) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -85,6 +86,35 @@ def test_what_it_cannot_begin_with(here: Path, capsys: pytest.CaptureFixture[str
     assert "Snakefile: not in this folder; call `ddrep init` where" in complaint(capsys, "few")
     (here / "elsewhere").rename(here / "Snakefile")
     assert sorted(path.name for path in here.iterdir()) == sorted([*before, "one", "few"])
+
+
+def test_what_ends_early_leaves_nothing_and_can_be_called_again(
+    here: Path, slow: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images are unpacked, and lists written, before the last thing that can go wrong."""
+    with tarfile.open(here / "pets.tar", "w") as tar:
+        for i, path in enumerate(folder(here / "pets", {"0": 5, "1": 5}).rglob("*.png")):
+            (here / "cls").write_text(path.parent.name)
+            tar.add(path, f"{i}.png")
+            tar.add(here / "cls", f"{i}.cls")
+    before = set(here.iterdir())
+    assert "gone: expected a folder of images" in complaint(capsys, "pets.tar", "--unlabelled", "gone")
+    for error, status in ((KeyboardInterrupt(), 130), (OSError(28, "no space left on device", "pets.yaml"), 2)):
+
+        def fails(*_: object, error: BaseException = error) -> None:
+            assert Path("pets.csv").exists() and Path("pets-images").exists()
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr("ddrep.own_images.init._forecast", fails)
+            assert cli.main(["init", "pets.tar"]) == status
+        assert set(here.iterdir()) == before
+    assert cli.main(["init", "pets.tar"]) == 0
+
+
+def test_a_list_beside_the_workflow_is_not_to_be_removed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "pets.csv").write_text("path,label\n")
+    assert "pets.csv: is the set itself, and would be replaced; give another --out" in complaint(capsys, "pets.csv")
 
 
 def test_grey_images_without_others(here: Path, slow: None, capsys: pytest.CaptureFixture[str]) -> None:

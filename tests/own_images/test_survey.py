@@ -56,6 +56,29 @@ def test_one_image(tmp_path: Path) -> None:
     assert "1 class left out, with too few images that can be used: cat (0 of train and 0 of" in found.text
 
 
+def test_many_copies_of_one_image_are_named_in_few_words(tmp_path: Path) -> None:
+    """As of a page that says that a picture is gone: in one class, and in two."""
+    folder(tmp_path, {"cat": 5, "dog": 5})
+    same, both = noise(), noise()
+    for i in range(50):
+        save(tmp_path / f"cat/same{i:02d}.png", same)
+        save(tmp_path / f"{'cat' if i % 2 else 'dog'}/both{i:02d}.png", both)
+    said = "\n".join(of(tmp_path).said)
+    assert "used once: cat/same00.png = cat/same01.png = cat/same02.png = cat/same03.png = 46 more" in said
+    assert "1 image in two classes, left out of all: " in said and "(cat) = 46 more" in said
+
+
+def test_an_image_beside_the_classes_and_a_class_of_control_characters(tmp_path: Path) -> None:
+    """What terminals obey is shown, in one row of the table."""
+    folder(tmp_path, {"cat": 5, "r\x1b[31med\nx": 5})
+    save(tmp_path / "cover.png")
+    (tmp_path / "notes.txt").write_text("")
+    text = of(tmp_path).text
+    assert "- 1 files not called images, and not used: notes.txt" in text
+    assert "- 1 files outside the class folders, and not used: cover.png" in text
+    assert "| r\\x1b[31med x |     5 |" in text and "\x1b" not in text
+
+
 def test_three_broken_of_a_hundred(tmp_path: Path) -> None:
     folder(tmp_path, {"cat": 50, "dog": 50})
     (tmp_path / "cat/00.png").write_bytes((tmp_path / "cat/00.png").read_bytes()[:60])

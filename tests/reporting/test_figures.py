@@ -194,6 +194,13 @@ def test_the_users_own_settings_of_matplotlib_change_nothing(shards, table4, tmp
         assert made("after") == before
 
 
+def test_a_home_that_cannot_be_written_in_is_not_remarked_on():
+    """matplotlib says where it keeps its cache instead."""
+    code, there = "import ddrep.reporting.figures", os.environ | {"MPLCONFIGDIR": "/proc/x"}
+    done = subprocess.run([sys.executable, "-c", code], env=there, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_equal_inputs_give_equal_bytes(tmp_path, table4):
     shard = write_synthetic(tmp_path / "ours/00000.tar", _images(3), P, 0.4, CLASSES)
     for folder in ("a", "b"):
@@ -265,7 +272,7 @@ def test_figure4_says_no_number_where_runs_do_not_agree_on_1x(table4, tmp_path, 
     assert drawn[0].axes[0].get_xlabel() == "synthetic images (multiples of 1x)" and not drawn[0].axes[0].child_axes
 
 
-@pytest.mark.parametrize("change", [{"mix": "no"}, {"top1": "high"}, None], ids=str)
+@pytest.mark.parametrize("change", [{"mix": "no"}, {"top1": "high"}, {"n_real": 0}, None], ids=str)
 def test_a_table_that_is_none_is_one_line(table4, tmp_path, change):
     rows = pd.read_parquet(table4)
     (rows.assign(**change) if change else rows.head(0)).to_parquet(table4)

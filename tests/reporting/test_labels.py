@@ -67,6 +67,9 @@ def test_table_5(rows: list[Path], tmp_path: Path) -> None:
     assert "| ours 3x | 65.0 ± 0.0 (+5.0 [" in text and "| ours 3x | 141 [" in text and "> 400 [" in text
     figure5(table=keys["summary"], out=tmp_path / "figure5.png")
     assert (tmp_path / "figure5.png").stat().st_size > 5000
+    pd.read_parquet(keys["summary"]).drop(columns="gain").to_parquet(keys["summary"])  # as Table 4's
+    with pytest.raises(UserError, match=r"gain missing .*expected the summary of Table 5"):
+        figure5(table=keys["summary"], out=tmp_path / "figure5.png")
 
 
 def test_a_source_that_is_not_declared_is_one_line(rows: list[Path], tmp_path: Path) -> None:

@@ -250,6 +250,23 @@ def test_a_run_given_twice_a_missing_and_a_broken_file(written, tmp_path):
         read_runs(paths)
 
 
+def test_runs_of_the_other_table_are_refused(tmp_path):
+    """Of Table 3 synthetic images alone, of the others real ones too: by the file's name nothing would tell."""
+    real, both, alone = (
+        write_run(tmp_path, run, believable_right(run, 100))
+        for run in (
+            Run(0, "resnet18", False, "real", 0, 0),
+            Run(0, "resnet18", False, "ours", 1, 0),
+            Run(0, "resnet18", False, "ours", 1, 0, real=False),
+        )
+    )
+    assert [len(read_runs([real, both])[0]), len(read_runs([real, alone], alone=True)[0])] == [2, 2]
+    with pytest.raises(UserError, match=rf"{alone}: a run of ours on synthetic images alone; expected runs on real"):
+        read_runs([real, alone])
+    with pytest.raises(UserError, match=rf"{both}: a run of ours on real images too; expected runs on synthetic ones"):
+        read_runs([real, both], alone=True)
+
+
 def test_command_line_writes_what_run_writes_and_prints_it(written, tmp_path, capsys):
     stage = {"config": {"resamples": 200, "paper": False}}
     outs = [tmp_path / name for name in ("table4.parquet", "table4-summary.parquet", "table4-summary.md")]
