@@ -58,7 +58,8 @@ def gathered(paths: Sequence[Path], read: Callable[[Path], pd.DataFrame], key: S
     if not paths:
         raise UserError("rows: expected at least one .parquet")
     table = pd.concat([read(path) for path in paths], keys=paths)
-    for (path, _), row in table[table.duplicated([*key])].iterrows():
+    twice = table[table.duplicated([*key])]
+    for (path, _), row in zip(twice.index, twice.to_dict("records"), strict=True):
         same = ", ".join(f"{name} {row[name]}" for name in key)
         raise UserError(f"{path}: a row of {same} was given before; give it once")
     return table

@@ -66,7 +66,8 @@ def read_runs(
     table = gathered(paths, _read_row, [*cell, "subset", "seed"])
     for name in table["source"]:
         SOURCES[name]  # raises for one that is not declared here
-    for (path, _), row in table[(table["n_real"] == 0) != (alone & (table["scale"] > 0))].iterrows():
+    others = table[(table["n_real"] == 0) != (alone & (table["scale"] > 0))]
+    for (path, _), row in zip(others.index, others.to_dict("records"), strict=True):
         trained = "synthetic images alone" if row["n_real"] == 0 else "real images too"
         expected = "on synthetic ones alone (cas/)" if alone else "on real ones (classifiers/)"
         raise UserError(f"{path}: a run of {row['source']} on {trained}; expected runs {expected}")
