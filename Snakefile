@@ -62,9 +62,7 @@ EVALUATOR, SEGMENTER, INCEPTION = [
     for name in ("evaluator", "segmenter", "inception")
 ]
 told = partial(params, EXPERIMENT)
-shards_of = lambda w, scale: [
-    f"<results>/{path}" for path in runs.shard_paths(w.subset, w.source, scale, EXPERIMENT.synthesis.shards_per_scale)
-]
+shards_of = lambda w, scale: [f"<results>/{path}" for path in runs.shard_paths(w.subset, w.source, scale, EXPERIMENT)]
 CONSTRAINTS = {
     "experiment": NAME.replace(".", r"\."),
     "subset": r"\d+|\d+-\d+",

@@ -104,9 +104,9 @@ def table_runs(number: str, experiment: Experiment) -> list[Run]:
     return {"3": table3_runs, "4": table4_runs, "5": table5_runs}[number](experiment)
 
 
-def shard_paths(labelled_set: str, source: str, scale: int, shards_per_scale: int) -> list[Path]:
+def shard_paths(labelled_set: str, source: str, scale: int, experiment: Experiment) -> list[Path]:
     """The shards of a source up to a scale, relative to results/{experiment}; none for real images."""
-    count = scale * shards_per_scale if SOURCES[source].has_shards else 0
+    count = scale * experiment.synthesis.shards_per_scale if SOURCES[source].has_shards else 0
     return [Path(f"subset{labelled_set}/synthetic/{source}/{index:05d}.tar") for index in range(count)]
 
 
@@ -223,12 +223,8 @@ def all_runs(experiment: Experiment) -> list[Run]:
 
 def all_shards(experiment: Experiment) -> list[Path]:
     """Every synthetic shard, relative to results/{experiment}."""
-    per_scale = experiment.synthesis.shards_per_scale
-    return [
-        shard
-        for (of, source), scale in shards_asked(experiment).items()
-        for shard in shard_paths(of, source, scale, per_scale)
-    ]
+    asked = shards_asked(experiment).items()
+    return [path for (of, source), scale in asked for path in shard_paths(of, source, scale, experiment)]
 
 
 def cost_attempts(experiment: Experiment) -> list[Path]:
@@ -306,8 +302,7 @@ def compared_sets(experiment: Experiment) -> list[str]:
 def first_shards(labelled_set: str, experiment: Experiment) -> list[Path]:
     """Those of 1x, of all sources that are asked for, relative to results/{experiment}."""
     sources = [source for of, source in shards_asked(experiment) if of == labelled_set]
-    per_scale = experiment.synthesis.shards_per_scale
-    return [path for source in sources for path in shard_paths(labelled_set, source, 1, per_scale)]
+    return [path for source in sources for path in shard_paths(labelled_set, source, 1, experiment)]
 
 
 def _sets_of(origin: str, experiment: Experiment) -> list[str]:

@@ -352,10 +352,11 @@ def test_paths_of_runs_and_shards() -> None:
     run = Run(1, "resnet18", True, "ours", 2, 4)
     assert str(run.path) == "subset1/classifiers/resnet18/mix/ours/2x/4.parquet"
     assert str(run.predictions) == "subset1/classifiers/resnet18/mix/ours/2x/4.predictions.parquet"
-    assert [str(path) for path in shard_paths("1", "ours", 2, 2)] == [
+    two = experiment(synthesis={"shards_per_scale": 2})
+    assert [str(path) for path in shard_paths("1", "ours", 2, two)] == [
         f"subset1/synthetic/ours/{index:05d}.tar" for index in range(4)
     ]
-    assert shard_paths("1", "real-equal-steps", 2, 2) == []
+    assert shard_paths("1", "real-equal-steps", 2, two) == []
 
 
 def test_shards_are_asked_to_the_largest_scale() -> None:
