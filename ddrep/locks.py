@@ -85,7 +85,7 @@ def held(outputs: Sequence[Path]) -> Iterator[None]:
     stop, taken = threading.Event(), list[Path]()
     beat = threading.Thread(target=_beat, args=(taken, stop), daemon=True)
     beat.start()
-    made = [folder for output in outputs for folder in _missing(output.parent)]
+    made = [folder for output in outputs for folder in output.parents if not folder.exists()]  # deepest first
     try:
         for lock in sorted({lock_of(output) for output in outputs}):
             _take(lock)
@@ -119,11 +119,6 @@ def locks_in(folder: Path) -> Iterator[Lock]:
 def _launched() -> bool:
     """Whether torchrun or accelerate has started this process beside a first one, which has the locks."""
     return os.environ.get("RANK", "0") != "0" and "LOCAL_RANK" in os.environ
-
-
-def _missing(folder: Path) -> list[Path]:
-    """A folder and those above it that are not there, deepest first."""
-    return [each for each in (folder, *folder.parents) if not each.exists()]
 
 
 def _me() -> Holder:

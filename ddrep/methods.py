@@ -9,9 +9,6 @@ from pydantic import AfterValidator
 
 from ddrep.registry import Registry
 
-Reads = Literal["features", "pixels", "latents"]
-"""What a guide reads of an image: a denoiser's features of it, the image itself, or the latent it was drawn from."""
-
 
 @dataclass(frozen=True)
 class Method:
@@ -22,8 +19,8 @@ class Method:
     """Whether the guide's gradient steers each step (paper, eq. 10 and 13)."""
     refused: bool = False
     """Whether images are refused that the guide does not believe: below Table 1's threshold; for a mask all but one."""
-    reads: Reads = "features"
-    """What its guide reads."""
+    reads: Literal["features", "pixels", "latents"] = "features"
+    """What its guide reads of an image: a denoiser's features of it, the image itself, or the latent behind it."""
     generator: str = ""
     """Which generator draws, in `generators` of config.yaml; empty for the denoiser."""
     one_pass: bool = False

@@ -6,7 +6,6 @@ import logging
 import resource
 import shlex
 import sys
-from functools import partial
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
@@ -118,8 +117,7 @@ def log_to(path: Path | None, mode: Literal["w", "a"] = "w") -> None:
         path.open(mode, encoding="utf-8").close()
     # Always appending, for the processes of one command write to one file.
     # Names of files need not be text: what cannot be encoded is written as its numbers.
-    to_file = partial(_LogFile, mode="a", encoding="utf-8", errors="backslashreplace")
-    handler = to_file(path) if path else logging.StreamHandler()
+    handler = _LogFile(path, "a", "utf-8", errors="backslashreplace") if path else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.handlers[:] = [handler, _warnings()] if path else [handler]
     log.setLevel(logging.INFO)

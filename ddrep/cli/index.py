@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 
 def verbs() -> dict[str, Entry]:
-    """Name on the command line -> verb: each class that descends from Verb, and is no base of another."""
+    """Name on the command line -> verb: each class that is no base of another."""
     sources = {module: ast.parse((Path(__file__).parent / f"{module}.py").read_bytes()) for module in MODULES}
     classes = {
         node.name: (module, node)
@@ -37,14 +37,10 @@ def verbs() -> dict[str, Entry]:
         for node in tree.body
         if isinstance(node, ast.ClassDef)
     }
-    bases = {name: {ast.unparse(base) for base in node.bases} for name, (_, node) in classes.items()}
-    kinds = {"Verb", "Light"}
-    while more := {name for name in bases if bases[name] & kinds} - kinds:
-        kinds |= more
-    leaves = [name for name in classes if name in kinds and not any(name in each for each in bases.values())]
+    bases = {ast.unparse(base) for _, node in classes.values() for base in node.bases}
     groups = {module: _help(tree).partition(":")[0].rstrip(".") for module, tree in sources.items()}
-    found = ((name, *classes[name]) for name in leaves)
-    return {_kebab(name): Entry(module, name, _help(node), groups[module]) for name, module, node in found}
+    leaves = ((name, *found) for name, found in classes.items() if name not in bases)
+    return {_kebab(name): Entry(module, name, _help(node), groups[module]) for name, module, node in leaves}
 
 
 def _kebab(name: str) -> str:

@@ -235,7 +235,8 @@ class Sampling(Section):
         check_eta(self.solver, self.eta)
         if not self.guidance_interval[0] < self.guidance_interval[1]:
             raise ValueError("guidance_interval: expected the first number below the second")
-        if isinstance(self.grid, tuple) and not self._one_a_step(self.grid):
+        given = self.grid if isinstance(self.grid, tuple) else ()
+        if given and (len(given) != self.steps or any(a <= b for a, b in itertools.pairwise(given))):
             raise ValueError(f"grid: expected {self.steps} indices, as many as steps, each below the one before it")
         if self.grid == "fitted" and self.steps > TEACHER:
             raise ValueError(f"grid: fitted, but steps are {self.steps}; expected {TEACHER} at most, or even")
@@ -244,9 +245,6 @@ class Sampling(Section):
     def _left_out(self) -> set[str]:
         """Where w is 0, when it counts says nothing: a changed interval redraws no unguided image."""
         return super()._left_out() | (set() if self.guidance_scale else {"guidance_interval"})
-
-    def _one_a_step(self, grid: tuple[int, ...]) -> bool:
-        return len(grid) == self.steps and all(a > b for a, b in itertools.pairwise(grid))
 
 
 class EvenSampling(Sampling):

@@ -63,8 +63,7 @@ def _items(sections: tuple[Section, ...], width: int) -> Iterator[str]:
         yield from short
         return
     for number, section in enumerate(sections):
-        items = ((name, flow(value)) for name, value in section)
-        lines = _table(section, width - 2) if not number else (f"{name}: {value}" for name, value in items)
+        lines = (f"{name}: {flow(value)}" for name, value in section) if number else _table(section, width - 2)
         yield from (f"{'  ' if i else '- '}{line}" for i, line in enumerate(lines))
 
 
