@@ -92,7 +92,7 @@ def test_a_null_character_is_in_no_name(tmp_path: Path) -> None:
     table = made(tmp_path)
     list_ = tmp_path / "list.csv"
     list_.write_text(list_.read_text() + "a\0.png,cat,train\n")
-    assert "a\0.png (a null character in its name)" in complaint("csv", table)
+    assert r"a\x00.png (a null character in its name)" in complaint("csv", table)
 
 
 def test_a_list_alone_is_no_data_set(tmp_path: Path) -> None:
