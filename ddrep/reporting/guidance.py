@@ -34,7 +34,6 @@ ROBUSTNESS: dict[str, Kind] = {
     "reads": "text", "t": "number", "accuracy": "number", "n": "whole", "attribute": "text", "subset": "whole",
     "seed": "whole",
 }  # fmt: skip
-ROBUSTNESS_KEY = ("attribute", "reads", "subset", "seed", "t")
 GUIDES = {"features": "features (ours)", "pixels": "pixels (DDIM-I)"}
 """What a guide reads -> its name in tables."""
 
@@ -51,8 +50,6 @@ def run(
     rows = [path for path in files if path.suffix == ".parquet"]
     if not rows:
         raise UserError("files: expected at least one run's .score.parquet")
-    if twice := [path for path in rows if rows.count(path) > 1]:
-        raise UserError(f"{twice[0]}: given {rows.count(twice[0])} times; give it once")
     scores = {path: _read(path, number) for path in rows}
     key = [*KEYS[number], "subset", "seed"]
     table = in_order(gathered(rows, scores.__getitem__, key), key, present=[True, False], method=list(METHODS))
@@ -229,7 +226,8 @@ def _reported(number: int) -> list[str]:
 
 def robustness(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
     """Rows of ddrep.evaluation.robustness -> one table, and its means by attribute, guide and timestep, printed."""
-    read, key = partial(read_robustness, expected="rows of `ddrep robustness`; make them anew"), [*ROBUSTNESS_KEY]
+    read = partial(read_robustness, expected="rows of `ddrep robustness`; make them anew")
+    key = ["attribute", "reads", "subset", "seed", "t"]
     table = gathered(rows, read, key).sort_values(key).reset_index(drop=True)
     means = table.pivot_table(index=["attribute", "reads"], columns="t", values="accuracy", aggfunc="mean")
     lines = [

@@ -27,10 +27,8 @@ def run(*, rows: Sequence[Path], out: Path, markdown: Path) -> None:
 
 def read_judges(paths: Sequence[Path]) -> pd.DataFrame:
     """In the order of the judges, then of the subsets. Raises UserError."""
-    read, key = (
-        partial(read_rows, columns=ROW, expected="the row of a judge; make it with `ddrep score-judge`"),
-        ["judge", "subset"],
-    )
+    read = partial(read_rows, columns=ROW, expected="the row of a judge; make it with `ddrep score-judge`")
+    key = ["judge", "subset"]
     return in_order(gathered(paths, read, key), key, judge=judges()).reset_index(drop=True)
 
 
