@@ -206,7 +206,7 @@ STAGES: dict[str, Told] = {
     "judges-table": Told(1, lambda e, w: Section()),
     "copies": Told(1, lambda e, w: e.copies),
     "copies-table": Told(1, lambda e, w: Section()),
-    "classifier": Told(1, lambda e, w: training_of(w["source"], w["mix"] == "mix", e), of_subset=True),
+    "classifier": Told(2, lambda e, w: training_of(w["source"], w["mix"] == "mix", e), of_subset=True),
     "tables": Told(7, lambda e, w: accuracy_table_of(e)),
     "figure1": Told(3, lambda e, w: figure_of(config.Figure1, e)),
     "figure2": Told(2, lambda e, w: figure_of(config.Figure2, e)),

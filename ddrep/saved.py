@@ -173,4 +173,6 @@ def _faults(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> It
             yield f"{name} is of {weights[name].dtype}, expected {tensor.dtype}"
         elif not weights[name].to(tensor.dtype).isfinite().all():
             yield f"{name} has values that are not finite"
+    if not any(tensor.any() for tensor in weights.values()):
+        yield "all weights are 0"
     yield from (f"a tensor {name[:LONGEST]!r}, which no such network has" for name in weights if name not in expected)

@@ -21,7 +21,7 @@ from ddrep.data.batches import batch_indices, parts, steps_for, to_unit
 from ddrep.data.disjoint import check_disjoint
 from ddrep.data.shards import LabelledImages, read_shards, together
 from ddrep.data.tars import check_alike
-from ddrep.device import autocast, pick_device
+from ddrep.device import pick_device
 from ddrep.errors import UserError
 from ddrep.files import sha256, state_path, written_whole
 from ddrep.graphs import captured
@@ -73,7 +73,7 @@ def run(
     how: dict[str, Any] = {"n_real": n_real, "mixed": cfg.mixed, "steps": steps, "state": state}
     seed, device = run_seed(stage.seed, job.seed), pick_device()
     net = fit(images, job.architecture, cfg.classifier, seed=seed, device=device, **how)
-    said = predict(net, unseen, cfg.classifier.precision)
+    said = predict(net, unseen)
     counts = {"n_real": n_real, "n_synthetic": len(images) - n_real, "epochs": cfg.classifier.epochs, "steps": steps}
     row, meta = _row(job, said, counts), _meta(images, job.architecture, cfg.classifier.stem)
     writers: dict[Path | None, Callable[[Path], object]] = {
@@ -222,15 +222,16 @@ def mix(mixup: Mixup, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def predict(net: nn.Module, test: LabelledImages, precision: str) -> pd.DataFrame:
-    """A row a test image, in order: key, label, prediction, and p_label, the probability given to the label."""
+def predict(net: nn.Module, test: LabelledImages) -> pd.DataFrame:
+    """A row a test image, in order: key, label, prediction, and p_label, the probability given to the label.
+
+    In fp32 whatever the training was in: bf16's logits have ties, which fall to the lower class.
+    """
     net.eval()
     device = next(net.parameters()).device
     probabilities = []
     for part in parts(len(test), TEST_BATCH):
-        with autocast(precision, device):
-            logits = net(to_unit(test.images[part], device))
-        probabilities.append(logits.float().softmax(1).cpu())
+        probabilities.append(net(to_unit(test.images[part], device)).softmax(1).cpu())
     p = torch.cat(probabilities).numpy()
     p_label = p[np.arange(len(test)), test.labels]
     return pd.DataFrame({"key": test.keys, "label": test.labels, "prediction": p.argmax(1), "p_label": p_label})

@@ -235,7 +235,7 @@ def test_a_classifier_learns_its_images_in_either_precision(images):
         net = classifier.fit(
             images, "resnet18", cfg, mixed=False, steps=120, seed=0, device=torch.device("cuda")
         )  # fmt: skip
-        said = classifier.predict(net, images, precision)
+        said = classifier.predict(net, images)
         assert (said["label"] == said["prediction"]).mean() > 0.9
 
 

@@ -179,14 +179,14 @@ def test_a_run_learns() -> None:
     """Trousers, sandals and bags, 50 images each: over 98% with any of 4 seeds, chance is 33%."""
     train, test = some("train", (1, 5, 8), 50, stride=2), some("validation", (1, 5, 8), 60, stride=2)
     net = classifier.fit(train, "resnet18", Classifier(batch=32), mixed=False, steps=80, seed=0, device=CPU)
-    predictions = classifier.predict(net, test, "auto")
+    predictions = classifier.predict(net, test)
     assert accuracy_score(predictions["label"], predictions["prediction"]) > 0.9
 
 
 def test_predictions_are_the_networks() -> None:
     test = some("test", (0, 1, 2), 5)
     net = build_classifier("resnet18", "stock", 1, 3)
-    predictions = classifier.predict(net, test, "fp32")
+    predictions = classifier.predict(net, test)
     with torch.inference_mode():
         p = torch.softmax(net.eval()(to_unit(test.images)), 1).numpy()
     assert predictions["key"].tolist() == test.keys
@@ -324,6 +324,7 @@ WRONG_WEIGHTS = (
     ("bare", "of another format"),
     ("wide", "no tensor cls_token|more layers by the header"),
     ("nan", "fc.bias has values that are not finite"),
+    ("blank", "all weights are 0"),
 )
 
 
@@ -336,6 +337,7 @@ def test_a_file_that_holds_no_classifier(shards: Path) -> None:
     meta = header(Path("net.safetensors"), ClassifierMeta)
     save(Path("wide.safetensors"), meta.model_copy(update={"architecture": "vit_giant_patch14_224"}), tensors)
     save(Path("nan.safetensors"), meta, load_file("net.safetensors") | {"fc.bias": torch.full((2,), torch.nan)})
+    save(Path("blank.safetensors"), meta, {name: torch.zeros_like(t) for name, t in tensors.items()})
     for name, complaint in WRONG_WEIGHTS:
         with pytest.raises(UserError, match=rf"^{name}.safetensors: {complaint}.*; train one with `ddrep classify"):
             load_classifier(f"{name}.safetensors")
