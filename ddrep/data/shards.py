@@ -138,6 +138,8 @@ def read_shards(paths: Sequence[Path]) -> LabelledImages:
 def _read(path: Path) -> LabelledImages:
     images, others, keys, classes = read_tar(path, {"cls": int, SOFT: _from_npy}, optional=(SOFT,))
     labels, soft = others["cls"], others[SOFT]
+    if len(classes) < 2:
+        raise UserError(f"{path}: one class ({classes[0]}), which leaves nothing to tell; expected 2 or more")
     for key, label in zip(keys, labels, strict=True):
         if not 0 <= label < len(classes):
             raise UserError(f"{path}: {key}.cls is {label}, expected 0..{len(classes) - 1}; {AGAIN}")

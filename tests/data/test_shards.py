@@ -257,6 +257,14 @@ def test_shards_must_agree(tmp_path) -> None:
         read_shards([tmp_path / "a.tar", tmp_path / "b.tar"])
 
 
+def test_labels_of_one_class_are_refused(tmp_path) -> None:
+    """A judge of one class keeps everything, and a classifier of one is always right."""
+    alone = dataclasses.replace(some(5), labels=np.zeros(5, np.int64), classes=("a",))
+    write_shard(tmp_path / "0.tar", alone)
+    with pytest.raises(UserError, match=r"0\.tar: one class \(a\).*; expected 2 or more"):
+        read_shards([tmp_path / "0.tar"])
+
+
 def test_info_needs_whole_scales_beside_the_shards(tmp_path) -> None:
     paths = [tmp_path / "x" / f"{i}.tar" for i in range(3)]
     for path in paths:
