@@ -44,6 +44,6 @@ lint: .venv/.installed
 	@[ -n "$(PYTHON)" ] || { echo "ddrep needs Python 3.11 or newer: install it, or name it (make demo PYTHON=python3.x)" >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 	$(PIP) --no-compile --requirement requirements.lock
-	.venv/bin/python -m compileall -qq -j 0 .venv/lib || true  # on all cores, where pip takes one; some are templates
+	PYTHONWARNINGS=ignore .venv/bin/python -m compileall -qq -j 0 .venv/lib || true  # on all cores, where pip takes one; some are templates
 	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
