@@ -155,7 +155,7 @@ class Probe(Section):
     blocks: Annotated[tuple[Block, ...], MinLen(1), Once] = ("up1", "output_blocks.2", "up2")
     """Tried at every timestep: middle, up1, up2, ... (the last block of each decoder level), output_blocks.N."""
     timesteps: Annotated[Timesteps, Once] = (10, 50, 100, 200, 300)
-    pool: Pixels = 2
+    pool: Pixels = 3
     """Width and height that a block's features are averaged to."""
     noises: Few = 1
     """Fixed noises over which features are averaged: passes of the denoiser a timestep."""
