@@ -174,7 +174,7 @@ def test_an_installed_font_is_found_for_the_names_that_want_it(tmp_path):
     font.setupPost()
     (tmp_path / "fonts").mkdir()
     font.save(tmp_path / "fonts/boxes.ttf")
-    shard, out = _named(tmp_path, "ours", ("\U000f0000" * 8,)), tmp_path / "f.png"
+    shard, out = _named(tmp_path, "ours", ("\U000f0000" * 8, "b")), tmp_path / "f.png"
     command = [sys.executable, "-m", "ddrep", "figure3", "--shard", str(shard), "--out", str(out)]
     env = os.environ | {"XDG_DATA_HOME": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, env=env, capture_output=True, text=True)
